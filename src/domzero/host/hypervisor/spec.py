@@ -1,0 +1,112 @@
+"""What a hypervisor is told to run, as plain values.
+
+The toolstack builds a `MachineSpec` from database rows (a pure function); a driver turns it into processes. Nothing
+here knows XenAPI beyond its vocabulary of slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+
+class DiskFormat(Enum):
+    """How a disk's content is laid out in its file; the names are QEMU's driver names."""
+
+    QCOW2 = "qcow2"
+    RAW = "raw"
+    VPC = "vpc"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSource:
+    """Where a disk's content is: a local file in a format.
+
+    A qcow2 file may name backing files; the driver follows them, trusting only what the storage driver wrote.
+    """
+
+    path: Path
+    format: DiskFormat
+
+
+class DiskKind(Enum):
+    """What the guest sees in a slot."""
+
+    DISK = "disk"
+    CD = "cd"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpec:
+    """One block device. `slot` is the position ("0" … "15"); `source` is None for an empty CD drive."""
+
+    slot: int
+    kind: DiskKind
+    source: DiskSource | None
+    read_only: bool = False
+    bootable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TapBackend:
+    """A tap device that exists already, made for this machine by the network driver."""
+
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserBackend:
+    """User-mode networking: the guest reaches out, nothing reaches in. Needs no rights."""
+
+
+@dataclass(frozen=True, slots=True)
+class NicSpec:
+    """One network card. `slot` is the VIF's device number, `mac` lower-case with colons."""
+
+    slot: int
+    mac: str
+    mtu: int
+    backend: TapBackend | UserBackend
+
+
+@dataclass(frozen=True, slots=True)
+class KernelBoot:
+    """Boot a Linux kernel from the host's files, as paravirtual XenServer guests do."""
+
+    kernel: Path
+    ramdisk: Path | None
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareBoot:
+    """Boot by firmware. `order` is XenServer's string of c (disk), d (CD), n (network), tried in turn."""
+
+    order: str
+    uefi: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """Everything a driver needs to run one domain. Sizes are bytes."""
+
+    uuid: str
+    """The virtual machine's uuid; shown to the guest as its system uuid."""
+    name: str
+    domid: int
+    """Chosen by the toolstack, above 0, never used again while the host is up."""
+    memory: int
+    """What the machine is built with (static maximum)."""
+    memory_target: int
+    """What the balloon should leave the guest at once."""
+    vcpus_max: int
+    vcpus: int
+    """Online at start; the rest can be plugged later."""
+    boot: KernelBoot | FirmwareBoot
+    disks: tuple[DiskSpec, ...] = ()
+    nics: tuple[NicSpec, ...] = ()
+    platform: dict[str, str] = field(default_factory=dict)
+    """XenServer's platform flags (acpi, apic, pae, viridian, timeoffset …), those a driver knows being obeyed."""
+    faults: dict[str, str] = field(default_factory=dict)
+    """Failures and delays asked for by a tester; only the simulator looks at them."""

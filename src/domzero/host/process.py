@@ -1,0 +1,106 @@
+"""The one place where child processes are started.
+
+Argument lists only, never a shell. A child gets a minimal environment, no standard input and closed descriptors unless
+some are passed on purpose. Secrets must not be arguments: pass a descriptor or a file that only its owner can read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+OUTPUT_LIMIT = 4 << 20
+"""Bytes of output kept per stream; a child that says more is ended."""
+
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+
+
+class ProcessError(Exception):
+    """A child could not be started, failed, said too much or took too long; the text quotes what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a finished child left."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+async def run(
+    argv: Sequence[str | Path],
+    *,
+    timeout: float | None = 60.0,
+    check: bool = True,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Completed:
+    """Run a program to its end and return what it said.
+
+    Raises `ProcessError` when it cannot be started, exceeds `timeout` seconds or `OUTPUT_LIMIT`, or, with `check`, ends
+    with a code other than 0. Cancelling the call ends the child first; no child outlives the call.
+    """
+    process = await spawn(argv, environment=environment, directory=directory, pass_fds=pass_fds)
+    try:
+        async with asyncio.timeout(timeout):
+            stdout, stderr = await asyncio.gather(_drain(process.stdout, argv), _drain(process.stderr, argv))
+            returncode = await process.wait()
+    except TimeoutError:
+        raise ProcessError(f"{Path(argv[0]).name} did not finish within {timeout} seconds") from None
+    finally:
+        await _end(process)
+    if check and returncode != 0:
+        said = (stderr or stdout).decode(errors="replace").strip()
+        raise ProcessError(f"{Path(argv[0]).name} failed with code {returncode}: {said[-2000:]}")
+    return Completed(returncode, stdout, stderr)
+
+
+async def spawn(
+    argv: Sequence[str | Path],
+    *,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    pass_fds: Sequence[int] = (),
+    stdout: int = asyncio.subprocess.PIPE,
+    stderr: int = asyncio.subprocess.PIPE,
+    detached: bool = False,
+) -> asyncio.subprocess.Process:
+    """Start a program and return at once. `detached` gives it a session of its own, so that it outlives the daemon.
+
+    Raises `ProcessError` when it cannot be started.
+    """
+    try:
+        return await asyncio.create_subprocess_exec(
+            *(os.fspath(argument) for argument in argv),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env={**ENVIRONMENT, **(environment or {})},
+            cwd=directory,
+            pass_fds=tuple(pass_fds),
+            start_new_session=detached,
+        )
+    except OSError as error:
+        raise ProcessError(f"{argv[0]} could not be started: {error.strerror}") from error
+
+
+async def _drain(stream: asyncio.StreamReader | None, argv: Sequence[str | Path]) -> bytes:
+    if stream is None:
+        return b""
+    kept = bytearray()
+    while chunk := await stream.read(65536):
+        kept += chunk
+        if len(kept) > OUTPUT_LIMIT:
+            raise ProcessError(f"{Path(argv[0]).name} printed more than {OUTPUT_LIMIT} bytes")
+    return bytes(kept)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
