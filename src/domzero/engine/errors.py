@@ -1,7 +1,7 @@
 """The one exception that crosses the engine.
 
-An `ApiError` is a documented error code and its parameters. It is turned into a wire form at the last step, in the front
-room. Codes and the number of their parameters are checked against the graph by a test, not at run time.
+An `ApiError` is a documented error code and its parameters. It is turned into a wire form at the last step, in
+the front room. Codes and the number of their parameters are checked against the graph by a test, not at run time.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _class_getters(cls: Class) -> Iterator[Message]:
 def _reader(cls: Class, name: str, params: tuple[Param, ...], result: Type, doc: str) -> Message:
     return Message(
         name, params, result, cls.since, doc, least_role=cls.reader_role, implicit=name, asynchronous=False,
-        removed=cls.removed,
+        deprecated=cls.deprecated, removed=cls.removed,
     )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def _entry_messages(cls: Class, field: Field) -> Iterator[Message]:
                          f"Adds a key to the {field.name} field. MAP_DUPLICATE_KEY if it is there.")  # fmt: skip
             yield _about(field, f"remove_from_{field.name}", "remove_from_field",
                          (_self(cls), Param("key", key, "The key.")), VOID, role,
-                         f"Removes a key from the {field.name} field. A key that is not there is no error.")  # fmt: skip
+                         f"Removes a key from the {field.name} field. One that is not there is no error.")  # fmt: skip
         case SetOf(item):
             yield _about(field, f"add_{field.name}", "add_field",
                          (_self(cls), Param("value", item, "The new entry.")), VOID, role,
@@ -117,9 +117,9 @@ def _about(field: Field, name: str, kind: str, params: tuple[Param, ...], result
 def _constructor(cls: Class, role: str) -> Message:
     record = Param("args", RecordOf(cls.name), "The fields of the new object; those with a default may be left out.")
     return Message("create", (record,), RefTo(cls.name), cls.since, f"Makes a new {cls.name} from a record.",
-                   least_role=role, implicit="create", removed=cls.removed)  # fmt: skip
+                   least_role=role, implicit="create", deprecated=cls.deprecated, removed=cls.removed)  # fmt: skip
 
 
 def _destructor(cls: Class, role: str) -> Message:
     return Message("destroy", (_self(cls),), VOID, cls.since, f"Removes the given {cls.name}.",
-                   least_role=role, implicit="destroy", removed=cls.removed)  # fmt: skip
+                   least_role=role, implicit="destroy", deprecated=cls.deprecated, removed=cls.removed)  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from domzero.idl.model import MISSING, Class, Field
-from domzero.idl.types import BOOL, DATETIME, FLOAT, INT, NEVER, NULL_REF, EnumOf, MapOf, RefTo, SetOf, Type
+from domzero.idl.types import BOOL, DATETIME, FLOAT, INT, NEVER, NULL_REF, EnumOf, MapOf, Primitive, RefTo, SetOf, Type
 
 EMPTY_MAP: dict[Any, Any] = {}
 """The one empty map that all records share; never changed, as no stored map is."""
@@ -84,7 +84,9 @@ def empty_value(type_: Type) -> Any:
             return NULL_REF
         case EnumOf():
             return ""
-    return {INT: 0, BOOL: False, FLOAT: 0.0, DATETIME: NEVER}.get(type_, "")
+        case Primitive():
+            return {INT: 0, BOOL: False, FLOAT: 0.0, DATETIME: NEVER}.get(type_, "")
+    return ""
 
 
 def default_value(field: Field) -> Any:

@@ -6,8 +6,8 @@ what it needs to find its domains again after a restart of the daemon; the datab
 Rules for every driver:
 
 * Methods are coroutines that return when the thing has happened (not when it was asked for).
-* A failure raises `HypervisorError`, or `DomainNotFoundError` when the domain is not (or no longer) there; the driver has
-  then left things as they were before the call, or ended the domain and said so with an event.
+* A failure raises `HypervisorError`, or `DomainNotFoundError` when the domain is not (or no longer) there; the
+  driver has then left things as they were before the call, or ended the domain and said so with an event.
 * Events are delivered by calling the listener from the event loop, in the order in which they happened, each once.
 * A domain that ends by itself stays listed by nobody: after its `DomainStopped` the domid is gone.
 """

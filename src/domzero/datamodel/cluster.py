@@ -1,0 +1,110 @@
+"""The Cluster class."""
+
+from __future__ import annotations
+
+from domzero.idl.model import CONSTRUCTOR, RUNTIME, RW, Class, Enum, Field, Message, Param
+from domzero.idl.records import EMPTY_MAP
+from domzero.idl.types import BOOL, FLOAT, INT, STRING, STRING_MAP, STRING_SET, VOID, EnumOf, MapOf, RefTo, SetOf
+
+CLASS = Class(
+    "Cluster",
+    "The storage cluster that lets hosts share cluster file systems; a pool has at most one.",
+    "kolkata",
+    fields=(
+        Field("uuid", STRING, RUNTIME, "kolkata",
+            "Unique identifier, stable for the life of the object."),
+        Field("cluster_hosts", SetOf(RefTo("Cluster_host")), RUNTIME, "kolkata",
+            "Membership records of the hosts in the cluster.", inverse="Cluster_host.cluster"),
+        Field("pending_forget", STRING_SET, RUNTIME, "lima",
+            "Addresses of dead members that have still to be dropped from the cluster; for internal use.",
+            default=()),
+        Field("cluster_token", STRING, CONSTRUCTOR, "kolkata",
+            "Secret the members use to authenticate each other.", default=""),
+        Field("cluster_stack", STRING, CONSTRUCTOR, "kolkata",
+            "Clustering software in use, for instance corosync.", default="corosync"),
+        Field("is_quorate", BOOL, RUNTIME, "24.3.0",
+            "True when enough members are alive for the cluster to work.", default=False),
+        Field("quorum", INT, RUNTIME, "24.3.0",
+            "Number of live members needed for the cluster to work.", default=0),
+        Field("live_hosts", INT, RUNTIME, "24.3.0",
+            "Number of members that are alive now.", default=0),
+        Field("allowed_operations", SetOf(EnumOf("cluster_operation")), RUNTIME, "rio",
+            "Operations that could be started on the cluster now.", default=()),
+        Field("current_operations", MapOf(STRING, EnumOf("cluster_operation")), RUNTIME, "rio",
+            "Operations in progress on the cluster, keyed by the task performing them.", default=EMPTY_MAP),
+        Field("pool_auto_join", BOOL, CONSTRUCTOR, "kolkata",
+            "True when hosts joining the pool become cluster members automatically.", default=True),
+        Field("token_timeout", FLOAT, CONSTRUCTOR, "kolkata",
+            "Seconds without a sign of life after which a member is suspected lost.", default=20.0),
+        Field("token_timeout_coefficient", FLOAT, CONSTRUCTOR, "kolkata",
+            "Extra seconds of timeout allowed for each member beyond the first two.", default=1.0),
+        Field("cluster_config", STRING_MAP, CONSTRUCTOR, "kolkata",
+            "Further settings handed to the clustering software.", default=EMPTY_MAP),
+        Field("other_config", STRING_MAP, RW, "kolkata",
+            "Free key/value pairs for clients.", default=EMPTY_MAP, setter_role="pool-operator"),
+    ),
+    messages=(
+        Message("pool_resync",
+            (
+                Param("self", RefTo("Cluster"), "The Cluster to act on."),
+            ), VOID, "kolkata",
+            "Brings cluster membership into line with the pool, adding and enabling hosts that lack it.",
+            least_role="pool-operator"),
+        Message("pool_destroy",
+            (
+                Param("self", RefTo("Cluster"), "The Cluster to act on."),
+            ), VOID, "kolkata",
+            "Dissolves the cluster on all hosts; refused while storage depends on it.",
+            errors=("CLUSTERING_DISABLED", "CLUSTER_HOST_IS_LAST", "CLUSTER_STACK_IN_USE",),
+            least_role="pool-operator"),
+        Message("pool_force_destroy",
+            (
+                Param("self", RefTo("Cluster"), "The Cluster to act on."),
+            ), VOID, "kolkata",
+            "Dissolves the cluster even if some members fail to leave, and reports an error if any remain.",
+            errors=("CLUSTER_FORCE_DESTROY_FAILED",), least_role="pool-operator"),
+        Message("pool_create",
+            (
+                Param("network", RefTo("network"),
+                      "Network that carries cluster traffic; each host needs a fixed, attached interface on it."),
+                Param("cluster_stack", STRING, "Clustering software to use."),
+                Param("token_timeout", FLOAT, "Loss timeout in seconds."),
+                Param("token_timeout_coefficient", FLOAT, "Extra timeout in seconds per additional member."),
+            ), RefTo("Cluster"), "kolkata",
+            "Creates a cluster of every host in the pool over one network.", least_role="pool-operator"),
+        Message("get_network",
+            (
+                Param("self", RefTo("Cluster"), "The Cluster to act on."),
+            ), RefTo("network"), "kolkata",
+            "Returns the network that carries cluster traffic; fails if members are on different ones.",
+            least_role="read-only"),
+        Message("destroy",
+            (
+                Param("self", RefTo("Cluster"), "The Cluster to act on."),
+            ), VOID, "kolkata",
+            "Dissolves a cluster that has only one member left; refused while storage depends on it.",
+            errors=("CLUSTER_DOES_NOT_HAVE_ONE_NODE", "CLUSTER_STACK_IN_USE",), least_role="pool-operator"),
+        Message("create",
+            (
+                Param("PIF", RefTo("PIF"), "Interface of the first member for cluster traffic."),
+                Param("cluster_stack", STRING, "Clustering software to use."),
+                Param("pool_auto_join", BOOL, "True to add hosts that join the pool later."),
+                Param("token_timeout", FLOAT, "Loss timeout in seconds."),
+                Param("token_timeout_coefficient", FLOAT, "Extra timeout in seconds per additional member."),
+            ), RefTo("Cluster"), "kolkata",
+            "Creates a cluster with one first member; the interface must be plugged and protected from unplugging.",
+            errors=("INVALID_CLUSTER_STACK", "INVALID_VALUE", "PIF_ALLOWS_UNPLUG", "REQUIRED_PIF_IS_UNPLUGGED",),
+            least_role="pool-operator"),
+    ),
+    enums=(
+        Enum("cluster_operation",
+            "Operations on a cluster that can exclude one another.",
+            {
+                "add": "A host is, or may be, added as a member.",
+                "remove": "A member is, or may be, removed.",
+                "enable": "A member is, or may be, activated.",
+                "disable": "A member is, or may be, deactivated.",
+                "destroy": "The cluster is, or may be, dissolved.",
+            }),
+    ),
+)

@@ -1,0 +1,31 @@
+"""The VBD_metrics class."""
+
+from __future__ import annotations
+
+from domzero.idl.model import RUNTIME, RW, Class, Field
+from domzero.idl.records import EMPTY_MAP
+from domzero.idl.types import DATETIME, FLOAT, NEVER, STRING, STRING_MAP
+
+CLASS = Class(
+    "VBD_metrics",
+    "Disk traffic figures for one virtual drive; performance history has largely replaced them.",
+    "rio",
+    fields=(
+        Field("uuid", STRING, RUNTIME, "rio",
+            "Unique identifier, stable for the life of the object."),
+        Field("io_read_kbs", FLOAT, RUNTIME, "rio",
+            "Rate at which the guest reads from the drive, in KiB/s.",
+            default=0.0, deprecated="tampa", removed="tampa", volatile=True),
+        Field("io_write_kbs", FLOAT, RUNTIME, "rio",
+            "Rate at which the guest writes to the drive, in KiB/s.",
+            default=0.0, deprecated="tampa", removed="tampa", volatile=True),
+        Field("last_updated", DATETIME, RUNTIME, "rio",
+            "When these figures were last refreshed.",
+            default=NEVER, deprecated="tampa", removed="tampa", volatile=True),
+        Field("other_config", STRING_MAP, RW, "orlando",
+            "Free-form keys for use by administrators and tools.",
+            default=EMPTY_MAP, deprecated="tampa", removed="tampa", setter_role="vm-admin"),
+    ),
+    deprecated="tampa",
+    removed="tampa",
+)
