@@ -88,7 +88,7 @@ CLASS = Class(
             "Kinds of object an alert can be about.",
             {
                 "VM": "A virtual machine.",
-                "Host": "A host.",
+                "Host": "A physical host.",
                 "SR": "A storage repository.",
                 "Pool": "The whole pool.",
                 "VMPP": "A VM protection policy, a feature since withdrawn.",

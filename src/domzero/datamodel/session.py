@@ -88,7 +88,7 @@ CLASS = Class(
                 Param("version", STRING,
                       "API version the client expects; accepted for compatibility and ignored.", default=""),
                 Param("originator", STRING,
-                      "Name of the client program, for bookkeeping and for its share of the session limit.", default=""),
+                      "Name of the client program, for bookkeeping and its share of the session limit.", default=""),
             ), RefTo("session"), "rio",
             "Checks a name and password and returns a new session; a pool member that is not the coordinator "
             "refuses and names the coordinator instead.",

@@ -1,0 +1,1 @@
+"""What XenServer does: one file or small folder per class, one function per message."""

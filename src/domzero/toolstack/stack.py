@@ -1,0 +1,70 @@
+"""What every toolstack function is handed: the database, the gates, this host's hands, and the settings.
+
+Functions that carry out messages look like this, with the model's parameter names:
+
+    @implements("VM.start")
+    async def start(stack: Stack, context: Context, vm: Ref, start_paused: bool, force: bool) -> None: ...
+
+`stack` is the same object for all calls; `context` belongs to one call (who asks, which task).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from domzero.idl.types import Ref
+
+if TYPE_CHECKING:
+    from domzero.engine.admission import Gate
+    from domzero.engine.clock import Clock
+    from domzero.engine.database import Database
+    from domzero.engine.events import Events
+    from domzero.engine.tasks import Tasks
+    from domzero.host.hypervisor.protocol import Hypervisor
+    from domzero.host.network.protocol import NetworkBackend
+    from domzero.host.storage.protocol import StorageDriver
+    from domzero.toolstack.vm.machines import Machines
+
+
+@dataclass(frozen=True, slots=True)
+class StackSettings:
+    """What the operator decided, as far as the toolstack cares."""
+
+    state_dir: Path
+    """Database, default storage repository, logs: everything that lasts."""
+    version: str
+    """domzero's own version."""
+    address: str = "127.0.0.1"
+    """The management address other machines reach this host by."""
+    allow_power_off: bool = False
+    """Whether `host.shutdown` and `host.reboot` may really end the machine."""
+    guest_kernel: Path | None = None
+    guest_ramdisk: Path | None = None
+    """The Tiny Linux kernel and initial RAM disk; None leaves that template out."""
+    log_file: Path | None = None
+    """What `host.get_log` reads."""
+
+
+@dataclass(slots=True)
+class Stack:
+    """Everything a toolstack function may need. Built once by the composition root."""
+
+    database: Database
+    events: Events
+    tasks: Tasks
+    clock: Clock
+    hypervisor: Hypervisor
+    storage: Mapping[str, StorageDriver]
+    """SR type → driver."""
+    network: NetworkBackend
+    settings: StackSettings
+    gates: dict[str, Gate] = field(default_factory=dict)
+    """Class → gate, for every class that has operations."""
+    host: Ref = ""
+    """This machine's host object."""
+    pool: Ref = ""
+    machines: Machines = field(init=False)
+    """The owners of the running domains; set by the composition root."""
