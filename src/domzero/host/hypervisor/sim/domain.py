@@ -1,0 +1,197 @@
+"""One simulated domain: its state, what its guest will do next, its figures, and its form in a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from domzero.host.hypervisor.protocol import DiskCounters, DomainStatistics, HypervisorError, RunState, StopReason
+from domzero.host.hypervisor.sim.faults import Faults, parse_faults
+from domzero.host.hypervisor.spec import DiskFormat, DiskKind, DiskSource, DiskSpec, MachineSpec
+
+DEFAULT_CPU_LOAD = 0.02
+DEFAULT_READ_RATE = 4096.0
+DEFAULT_WRITE_RATE = 1024.0
+
+
+@dataclass(slots=True)
+class PluggedDisk:
+    """A disk, and the guest's age when it came."""
+
+    spec: DiskSpec
+    since: float = 0.0
+
+
+@dataclass(slots=True)
+class SimDomain:
+    """`age` is how long the guest has run, as of `measured` on the monotonic clock; a paused guest does not age."""
+
+    domid: int
+    uuid: str
+    memory: int
+    memory_actual: int
+    vcpus_max: int
+    vcpus: int
+    state: RunState
+    settings: dict[str, str]
+    faults: Faults
+    measured: float
+    age: float = 0.0
+    processor_time: list[float] = field(default_factory=list)
+    disks: dict[int, PluggedDisk] = field(default_factory=dict)
+    nics: dict[int, str] = field(default_factory=dict)
+    powers_off_at: float | None = None
+    """The age at which the guest obeys the power button."""
+    generation: int = 0
+    """Moves whenever the guest's next deed has to be looked up again."""
+
+    def settle(self, now: float) -> None:
+        """Let the guest age until `now`."""
+        if self.state is RunState.RUNNING:
+            passed = max(0.0, now - self.measured)
+            self.age += passed
+            load = self.faults.number("cpu-load", DEFAULT_CPU_LOAD)
+            for online in range(self.vcpus):
+                self.processor_time[online] += passed * load
+        self.measured = now
+
+
+def build(spec: MachineSpec, settings: dict[str, str], state: RunState, now: float) -> SimDomain:
+    """A new domain. Raises `HypervisorError` for a specification that no machine could have."""
+    check(spec)
+    return SimDomain(
+        domid=spec.domid,
+        uuid=spec.uuid,
+        memory=spec.memory,
+        memory_actual=spec.memory_target,
+        vcpus_max=spec.vcpus_max,
+        vcpus=spec.vcpus,
+        state=state,
+        settings=settings,
+        faults=parse_faults(settings),
+        measured=now,
+        processor_time=[0.0] * spec.vcpus_max,
+        disks={disk.slot: PluggedDisk(disk) for disk in spec.disks},
+        nics={nic.slot: nic.mac for nic in spec.nics},
+    )
+
+
+def check(spec: MachineSpec) -> None:
+    """Refuse what every hypervisor refuses."""
+    if spec.domid <= 0:
+        raise HypervisorError(f"{spec.domid} is no domain number")
+    if not 0 < spec.memory_target <= spec.memory:
+        raise HypervisorError(f"a target of {spec.memory_target} bytes does not fit into {spec.memory}")
+    if not 1 <= spec.vcpus <= spec.vcpus_max:
+        raise HypervisorError(f"{spec.vcpus} virtual processors of at most {spec.vcpus_max}")
+    for devices in ([disk.slot for disk in spec.disks], [nic.slot for nic in spec.nics]):
+        if len(set(devices)) != len(devices):
+            raise HypervisorError(f"slots are used twice: {sorted(devices)}")
+
+
+def next_end(domain: SimDomain) -> tuple[float, StopReason] | None:
+    """The age at which the guest will end by itself, and how. At equal ages a crash comes first."""
+    ends = [
+        (age, order, reason)
+        for order, (age, reason) in enumerate(
+            (
+                (domain.faults.after("crash-after"), StopReason.CRASH),
+                (domain.faults.after("reboot-after"), StopReason.REBOOT),
+                (domain.faults.after("shutdown-after"), StopReason.SHUTDOWN),
+                (domain.powers_off_at, StopReason.SHUTDOWN),
+            )
+        )
+        if age is not None
+    ]
+    if not ends:
+        return None
+    age, _, reason = min(ends)
+    return age, reason
+
+
+def statistics(domain: SimDomain) -> DomainStatistics:
+    """The figures as of `domain.measured`."""
+    read = domain.faults.number("read-rate", DEFAULT_READ_RATE)
+    write = domain.faults.number("write-rate", DEFAULT_WRITE_RATE)
+    return DomainStatistics(
+        cpu_seconds=tuple(domain.processor_time),
+        memory_actual=domain.memory_actual,
+        disks={
+            slot: DiskCounters(
+                read_bytes=int((domain.age - disk.since) * read) if disk.spec.source else 0,
+                written_bytes=0 if disk.spec.read_only else int((domain.age - disk.since) * write),
+            )
+            for slot, disk in domain.disks.items()
+        },
+    )
+
+
+def to_record(domain: SimDomain, wall: datetime) -> dict[str, Any]:
+    """The domain as JSON; `settle` it first. `wall` says as of when."""
+    return {
+        "domid": domain.domid,
+        "uuid": domain.uuid,
+        "memory": domain.memory,
+        "memory_actual": domain.memory_actual,
+        "vcpus_max": domain.vcpus_max,
+        "vcpus": domain.vcpus,
+        "state": domain.state.value,
+        "settings": domain.settings,
+        "as_of": wall.isoformat(),
+        "age": domain.age,
+        "processor_time": domain.processor_time,
+        "powers_off_at": domain.powers_off_at,
+        "disks": [_disk_record(disk) for disk in domain.disks.values()],
+        "nics": [[slot, mac] for slot, mac in domain.nics.items()],
+    }
+
+
+def from_record(record: dict[str, Any], wall: datetime, now: float) -> SimDomain:
+    """The domain of `to_record`, older by the time since then if it ran. Raises KeyError, TypeError or ValueError."""
+    domain = SimDomain(
+        domid=int(record["domid"]),
+        uuid=str(record["uuid"]),
+        memory=int(record["memory"]),
+        memory_actual=int(record["memory_actual"]),
+        vcpus_max=int(record["vcpus_max"]),
+        vcpus=int(record["vcpus"]),
+        state=RunState(record["state"]),
+        settings=dict(record["settings"]),
+        faults=parse_faults(record["settings"]),
+        measured=now - max(0.0, (wall - datetime.fromisoformat(record["as_of"])).total_seconds()),
+        age=float(record["age"]),
+        processor_time=[float(seconds) for seconds in record["processor_time"]],
+        disks={int(disk["slot"]): _disk_of(disk) for disk in record["disks"]},
+        nics={int(slot): str(mac) for slot, mac in record["nics"]},
+        powers_off_at=record["powers_off_at"],
+    )
+    domain.settle(now)
+    return domain
+
+
+def _disk_record(disk: PluggedDisk) -> dict[str, Any]:
+    source = disk.spec.source
+    return {
+        "slot": disk.spec.slot,
+        "kind": disk.spec.kind.value,
+        "source": [str(source.path), source.format.value] if source else None,
+        "read_only": disk.spec.read_only,
+        "bootable": disk.spec.bootable,
+        "since": disk.since,
+    }
+
+
+def _disk_of(record: dict[str, Any]) -> PluggedDisk:
+    source = record["source"]
+    return PluggedDisk(
+        DiskSpec(
+            slot=int(record["slot"]),
+            kind=DiskKind(record["kind"]),
+            source=DiskSource(Path(source[0]), DiskFormat(source[1])) if source else None,
+            read_only=bool(record["read_only"]),
+            bootable=bool(record["bootable"]),
+        ),
+        float(record["since"]),
+    )
