@@ -1,0 +1,217 @@
+"""Every setting of `domzero serve`, as rows: from them come the command line, the file, the environment and the docs.
+
+What counts, first to last: the command line, the environment, the file, the default. The file is TOML with one key per
+setting (`https = "127.0.0.1:8443"`); an unknown key in it is an error, since it is likely a misspelt one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class SettingsError(Exception):
+    """A setting cannot be understood; the text names it and says what it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to listen. Port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row. `parse` turns a text into a value and raises `ValueError`; None as default means “decided at start”."""
+
+    name: str
+    metavar: str
+    help: str
+    default: Any = None
+    parse: Callable[[str], Any] = str
+    choices: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """As on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """As in the file."""
+        return self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """As in the environment."""
+        return "DOMZERO_" + self.name.upper()
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """`HOST:PORT`, `[IPv6]:PORT` or a bare port for all addresses."""
+    host, colon, port = text.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        raise ValueError("an address and a port, such as 127.0.0.1:8443")
+    return Endpoint(host.strip("[]") if colon else "0.0.0.0", int(port))
+
+
+def parse_switch(text: str) -> bool:
+    """`true` or `false`."""
+    if text.lower() in ("true", "yes", "on", "1"):
+        return True
+    if text.lower() in ("false", "no", "off", "0"):
+        return False
+    raise ValueError("true or false")
+
+
+def parse_count(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError("a whole number from 1")
+    return int(text)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "hypervisor", "NAME", "what runs the machines: qemu, or sim for a simulation", "qemu", choices=("qemu", "sim")
+    ),
+    Setting(
+        "https",
+        "HOST:PORT",
+        "where to serve HTTPS; by default port 443 where that is allowed and free, else 8443",
+        parse=parse_endpoint,
+    ),
+    Setting(
+        "http",
+        "HOST:PORT",
+        "serve plain HTTP too; off by default, since passwords would travel in the clear",
+        parse=parse_endpoint,
+    ),
+    Setting("socket", "PATH", "the Unix socket for local clients, who are trusted as root", parse=Path),
+    Setting("state_dir", "DIR", "where everything that lasts is kept", parse=Path),
+    Setting("runtime_dir", "DIR", "where sockets and process files of this boot are kept", parse=Path),
+    Setting("root_password_file", "FILE", "take root's password from the first line of this file", parse=Path),
+    Setting("pam_service", "NAME", "let the people of this machine log in by PAM, under this service name", ""),
+    Setting(
+        "accel",
+        "NAME",
+        "how QEMU runs guests; auto uses KVM where a probe shows that it works",
+        "auto",
+        choices=("auto", "kvm", "tcg"),
+    ),
+    Setting(
+        "address", "ADDRESS", "the address by which others reach this host; by default the one of the default route"
+    ),
+    Setting("guest_image_dir", "DIR", "where the Tiny Linux kernel packages were unpacked", parse=Path),
+    Setting(
+        "allow_power_off", "SWITCH", "let host.shutdown and host.reboot really end this machine", False, parse_switch
+    ),
+    Setting(
+        "max_sessions",
+        "COUNT",
+        "how many sessions may be open before the least recently active one ends",
+        200,
+        parse_count,
+    ),
+    Setting("log_level", "LEVEL", "how much to log", "info", choices=("debug", "info", "warning", "error")),
+)
+
+BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
+
+
+class Settings(Mapping[str, Any]):
+    """The values that count, by setting name; also as attributes of the same names."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = {setting.name: values.get(setting.name, setting.default) for setting in SETTINGS}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Put every setting, and `--config`, on a command line."""
+    parser.add_argument("--config", metavar="FILE", type=Path, help="a TOML file with settings")
+    for setting in SETTINGS:
+        parser.add_argument(setting.flag, dest=setting.name, metavar=setting.metavar, help=_help(setting))
+
+
+def resolve(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings after looking everywhere. Raises `SettingsError`."""
+    values: dict[str, Any] = {}
+    if arguments.config is not None:
+        values |= read_file(arguments.config)
+    for setting in SETTINGS:
+        if setting.variable in environment:
+            values[setting.name] = convert(setting, environment[setting.variable], setting.variable)
+        given = getattr(arguments, setting.name)
+        if given is not None:
+            values[setting.name] = convert(setting, given, setting.flag)
+    return Settings(values)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file. Raises `SettingsError` when it cannot be read or holds something unknown."""
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+    known = {setting.key: setting for setting in SETTINGS}
+    unknown = sorted(set(content) - set(known))
+    if unknown:
+        raise SettingsError(f"{path}: no such setting: {', '.join(unknown)}")
+    return {known[key].name: convert(known[key], _text(value), f"{path}: {key}") for key, value in content.items()}
+
+
+def convert(setting: Setting, text: str, where: str) -> Any:
+    """The value that a text stands for. Raises `SettingsError` naming `where` it was given."""
+    if setting.choices and text not in setting.choices:
+        raise SettingsError(f"{where}: {text!r} is not one of {', '.join(setting.choices)}")
+    try:
+        return setting.parse(text)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {text!r} is not {error}") from error
+
+
+def documentation(settings: Sequence[Setting] = SETTINGS) -> str:
+    """The table of all settings, for the documents."""
+    lines = ["| command line | file | environment | default | meaning |", "|---|---|---|---|---|"]
+    for setting in settings:
+        default = "" if setting.default in (None, "") else f"`{_text(setting.default)}`"
+        row = (
+            f"`{setting.flag} {setting.metavar}`",
+            f"`{setting.key}`",
+            f"`{setting.variable}`",
+            default,
+            setting.help,
+        )
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _help(setting: Setting) -> str:
+    default = "" if setting.default in (None, "") else f" (default: {_text(setting.default)})"
+    return setting.help + default
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
