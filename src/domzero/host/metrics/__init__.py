@@ -1,0 +1,1 @@
+"""What the host is and how busy it is, measured."""

@@ -1,0 +1,123 @@
+"""Reads what Linux says about the machine: processors, memory, load, names.
+
+Sources: proc(5). The root of the file system is an argument, so that tests can show another machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """One logical processor, as the kernel describes it. `speed` is MHz."""
+
+    number: int
+    vendor: str
+    speed: int
+    model_name: str
+    family: int
+    model: int
+    stepping: str
+    flags: str
+    socket: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes. `free` is what a new machine could have without anything being pushed out."""
+
+    total: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class MachineInfo:
+    """What does not change while the machine is up, but for its name."""
+
+    hostname: str
+    kernel: str
+    boot_id: str
+    boot_time: float
+    """Seconds since 1970."""
+    processors: tuple[Processor, ...]
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorTimes:
+    """Clock ticks since the machine came up: working, and in all."""
+
+    busy: int
+    total: int
+
+
+def read_machine(root: Path = Path("/")) -> MachineInfo:
+    """The machine as it is now. Raises `OSError` where this is no Linux."""
+    proc = root / "proc"
+    return MachineInfo(
+        hostname=os.uname().nodename,
+        kernel=(proc / "sys/kernel/osrelease").read_text().strip(),
+        boot_id=(proc / "sys/kernel/random/boot_id").read_text().strip(),
+        boot_time=_boot_time((proc / "stat").read_text()),
+        processors=tuple(parse_processors((proc / "cpuinfo").read_text())),
+        memory=read_memory(root),
+    )
+
+
+def read_memory(root: Path = Path("/")) -> Memory:
+    """Memory in all and available."""
+    text = (root / "proc/meminfo").read_text()
+    sizes = {name: int(size) * 1024 for name, size in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+    return Memory(sizes["MemTotal"], sizes["MemAvailable"])
+
+
+def read_processor_times(root: Path = Path("/")) -> dict[int, ProcessorTimes]:
+    """Counters by processor number; two readings give a utilisation."""
+    times = {}
+    for line in (root / "proc/stat").read_text().splitlines():
+        match = re.match(r"cpu(\d+) (.*)", line)
+        if match:
+            # user nice system idle iowait irq softirq steal; guest time is part of user time already.
+            ticks = [int(word) for word in match[2].split()[:8]]
+            times[int(match[1])] = ProcessorTimes(sum(ticks) - ticks[3] - ticks[4], sum(ticks))
+    return times
+
+
+def utilisation(before: ProcessorTimes, after: ProcessorTimes) -> float:
+    """The busy fraction between two readings, from 0 to 1."""
+    total = after.total - before.total
+    return min(1.0, max(0.0, (after.busy - before.busy) / total)) if total > 0 else 0.0
+
+
+def parse_processors(text: str) -> Iterator[Processor]:
+    """The processors in the text of /proc/cpuinfo; what a processor does not tell is empty or 0."""
+    for block in text.strip().split("\n\n"):
+        pairs = (line.partition(":") for line in block.splitlines())
+        values = {key.strip(): value.strip() for key, _, value in pairs}
+        if "processor" not in values:
+            continue
+        yield Processor(
+            number=_int(values["processor"]),
+            vendor=values.get("vendor_id", ""),
+            speed=_int(values.get("cpu MHz", "0").partition(".")[0]),
+            model_name=values.get("model name", ""),
+            family=_int(values.get("cpu family", "0")),
+            model=_int(values.get("model", "0")),
+            stepping=values.get("stepping", ""),
+            flags=values.get("flags", values.get("Features", "")),
+            socket=values.get("physical id", "0"),
+        )
+
+
+def _boot_time(stat: str) -> float:
+    match = re.search(r"^btime (\d+)$", stat, re.MULTILINE)
+    return float(match[1]) if match else 0.0
+
+
+def _int(text: str) -> int:
+    return int(text) if text.isdigit() else 0

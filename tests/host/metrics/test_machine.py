@@ -1,0 +1,53 @@
+"""The figures of /proc, from this machine and from texts."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domzero.host.metrics.machine import (
+    ProcessorTimes,
+    parse_processors,
+    read_machine,
+    read_processor_times,
+    utilisation,
+)
+
+CPUINFO = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 1
+model name\t: AMD EPYC
+stepping\t: 1
+cpu MHz\t\t: 2600.012
+physical id\t: 0
+flags\t\t: fpu vme
+
+processor\t: 1
+vendor_id\t: AuthenticAMD
+"""
+
+
+def test_this_machine() -> None:
+    machine = read_machine()
+    assert machine.hostname == os.uname().nodename
+    assert len(machine.processors) == os.cpu_count()
+    assert 0 < machine.memory.free <= machine.memory.total
+    assert set(read_processor_times()) == {processor.number for processor in machine.processors}
+
+
+def test_processors_from_text() -> None:
+    first, second = parse_processors(CPUINFO)
+    assert (first.vendor, first.speed, first.family, first.flags) == ("AuthenticAMD", 2600, 25, "fpu vme")
+    assert (second.number, second.speed, second.model_name) == (1, 0, "")
+
+
+def test_half_busy() -> None:
+    assert utilisation(ProcessorTimes(100, 1000), ProcessorTimes(150, 1100)) == 0.5
+
+
+@given(st.tuples(*[st.integers(0, 1 << 62)] * 4))
+def test_utilisation_is_a_fraction(ticks: tuple[int, int, int, int]) -> None:
+    assert 0.0 <= utilisation(ProcessorTimes(*ticks[:2]), ProcessorTimes(*ticks[2:])) <= 1.0
