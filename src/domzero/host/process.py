@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,33 @@ async def spawn(
             cwd=directory,
             pass_fds=tuple(pass_fds),
             start_new_session=detached,
+        )
+    except OSError as error:
+        raise ProcessError(f"{argv[0]} could not be started: {error.strerror}") from error
+
+
+def spawn_detached(argv: Sequence[str | Path], *, output: int, pass_fds: Sequence[int] = ()) -> int:
+    """Start a program that outlives the daemon, in a session of its own, and return its process id at once.
+
+    `output` is the descriptor its standard output and error go to. Descriptors in `pass_fds` keep their numbers. The
+    caller watches the process and, as its parent, must reap it. Takes a millisecond, in which the loop stands still.
+    Raises `ProcessError` when it cannot be started.
+    """
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, output, 1),
+        (os.POSIX_SPAWN_DUP2, output, 2),
+        *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in pass_fds),
+    ]
+    try:
+        return os.posix_spawnp(
+            os.fspath(argv[0]),
+            [os.fspath(argument) for argument in argv],
+            ENVIRONMENT,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT),  # Python ignores the first two
         )
     except OSError as error:
         raise ProcessError(f"{argv[0]} could not be started: {error.strerror}") from error

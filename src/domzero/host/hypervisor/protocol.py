@@ -89,6 +89,8 @@ class DomainStatus:
     """A Unix socket with the first serial line; what the guest wrote so far is in `serial_log`."""
     serial_log: Path | None
     """The latest output of the first serial line (bounded; the driver says how much it keeps)."""
+    guest_socket: Path | None = None
+    """A Unix socket whose other end is the guest agent's channel."""
 
 
 @dataclass(frozen=True, slots=True)

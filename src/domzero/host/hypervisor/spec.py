@@ -85,6 +85,9 @@ class FirmwareBoot:
 
     order: str
     uefi: bool = False
+    variables: Path | None = None
+    """Where UEFI keeps its variables between boots: made by the driver where absent, removed by the caller with the
+    virtual machine. None: they last as long as the domain."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,80 @@
+"""How much a guest has and uses: memory, processors, counters."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from domzero.host.hypervisor.protocol import (
+    DiskCounters,
+    DomainStatistics,
+    GuestNotRespondingError,
+    HypervisorError,
+)
+from domzero.host.hypervisor.qemu.domain import Domain
+from domzero.host.hypervisor.qemu.process import thread_seconds
+
+QOM_DISK = re.compile(r"(?:/machine/peripheral/)?disk-(\d+)(?:/|$)")
+
+
+async def set_memory_target(domain: Domain, target: int) -> None:
+    """Ask the guest's balloon for `target` bytes; QEMU takes no more than the machine has."""
+    await domain.monitor.execute("balloon", value=target)
+
+
+async def statistics(domain: Domain) -> DomainStatistics:
+    """Counters of processors, memory and disks."""
+    processors, memory, disks = await asyncio.gather(
+        domain.monitor.execute("query-cpus-fast"),
+        domain.monitor.execute("query-balloon"),
+        domain.monitor.execute("query-blockstats"),
+    )
+    threads = [processor["thread-id"] for processor in sorted(processors, key=lambda found: found["cpu-index"])]
+    return DomainStatistics(
+        cpu_seconds=tuple(thread_seconds(domain.pid, thread) for thread in threads),
+        memory_actual=memory["actual"],
+        disks=disk_counters(disks),
+    )
+
+
+def disk_counters(blockstats: list[dict[str, Any]]) -> dict[int, DiskCounters]:
+    """The counters by slot, from QEMU's answer to `query-blockstats`."""
+    counters = {}
+    for entry in blockstats:
+        if found := QOM_DISK.match(entry.get("qdev", "")):
+            stats = entry["stats"]
+            counters[int(found[1])] = DiskCounters(stats["rd_bytes"], stats["wr_bytes"])
+    return counters
+
+
+async def set_vcpus(domain: Domain, count: int, timeout: float) -> None:
+    """Plug or unplug processors, lowest first in, highest first out.
+
+    Raises `GuestNotRespondingError` when the guest keeps one it should give back, `HypervisorError` when the machine
+    cannot have that many.
+    """
+    sockets = await processor_sockets(domain)
+    if not 1 <= count <= len(sockets):
+        raise HypervisorError(f"the machine can have 1 to {len(sockets)} processors, not {count}")
+    plugged = [socket for socket in sockets if "qom-path" in socket]
+    empty = [socket for socket in sockets if "qom-path" not in socket]
+    for socket in empty[: max(0, count - len(plugged))]:
+        await domain.monitor.command("device_add", {"driver": socket["type"], **socket["props"]})
+    for socket in reversed(plugged[count:]):
+        await _unplug(domain, socket["qom-path"], timeout)
+
+
+async def processor_sockets(domain: Domain) -> list[dict[str, Any]]:
+    """Every place for a processor, taken (with a `qom-path`) or not, in the order in which they are filled."""
+    found: list[dict[str, Any]] = await domain.monitor.execute("query-hotpluggable-cpus")
+    return sorted(found, key=lambda socket: tuple(sorted(socket["props"].items(), reverse=True)))
+
+
+async def _unplug(domain: Domain, path: str, timeout: float) -> None:
+    async with domain.expect(lambda name, data: name == "DEVICE_DELETED" and data.get("path") == path) as deleted:
+        await domain.monitor.execute("device_del", id=path)
+        try:
+            await asyncio.wait_for(deleted, timeout)
+        except TimeoutError:
+            raise GuestNotRespondingError(f"the guest kept a processor for {timeout:g} seconds") from None
