@@ -1,0 +1,178 @@
+"""The files of a `file` repository: their names, what they hold, and which of them are left over.
+
+* `<uuid>.qcow2` is a disk: the layer that its machine writes.
+* `base-<uuid>.qcow2` is a hidden layer that never changes, shared by all that name it as their backing file.
+* `next-<uuid>.qcow2` is to become the layer that disk <uuid> writes. Its base is linked before anyone writes to it.
+* `new-<uuid>.qcow2` is a disk in the making; nobody has been told of it.
+
+Backing files are named without a directory, so a repository can be moved. Everything here blocks: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+
+from domzero.host.storage.qcow2 import BadImageError, Header, holds_nothing, read_header
+
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+DISK_NAME = re.compile(rf"({UUID})\.qcow2", re.ASCII)
+BASE_NAME = re.compile(rf"base-({UUID})\.qcow2", re.ASCII)
+NEXT_NAME = re.compile(rf"next-({UUID})\.qcow2", re.ASCII)
+NEW_NAME = re.compile(rf"new-({UUID})\.qcow2", re.ASCII)
+UUID_PATTERN = re.compile(UUID, re.ASCII)
+
+CHAIN_LIMIT = 30
+"""Layers of one disk, its own included; XenServer's limit too."""
+
+
+def disk_name(uuid: str) -> str:
+    return f"{uuid}.qcow2"
+
+
+def base_name(uuid: str) -> str:
+    return f"base-{uuid}.qcow2"
+
+
+def next_name(uuid: str) -> str:
+    return f"next-{uuid}.qcow2"
+
+
+def new_name(uuid: str) -> str:
+    return f"new-{uuid}.qcow2"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One file. `used` is what it takes on the medium, in bytes."""
+
+    name: str
+    inode: int
+    used: int
+    header: Header
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A directory as it was a moment ago. `unreadable` names our files that could not be understood, and why."""
+
+    layers: dict[str, Layer]
+    new: tuple[str, ...]
+    unreadable: dict[str, str]
+
+    def disks(self) -> dict[str, Layer]:
+        """By uuid."""
+        found = ((DISK_NAME.fullmatch(name), layer) for name, layer in self.layers.items())
+        return {match[1]: layer for match, layer in found if match}
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What an operation that was killed has left: layers to be put in place, and files to be removed."""
+
+    finish: tuple[tuple[str, str], ...]
+    remove: tuple[str, ...]
+
+
+def read_layer(directory: Path, name: str) -> Layer:
+    """Raises `BadImageError` for anything that our tools would not have written, or `OSError`."""
+    descriptor = open_layer(directory, name)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImageError("it is no regular file")
+        return Layer(name, status.st_ino, status.st_blocks * 512, _checked(read_header(descriptor)))
+    finally:
+        os.close(descriptor)
+
+
+def is_blank(directory: Path, layer: Layer) -> bool:
+    """Whether the layer adds nothing to what is below it. Nobody may be writing to it."""
+    descriptor = open_layer(directory, layer.name)
+    try:
+        return holds_nothing(descriptor, layer.header)
+    finally:
+        os.close(descriptor)
+
+
+def read_chain(directory: Path, name: str) -> list[Layer]:
+    """The layer and all below it, topmost first. Raises as `read_layer`, also for an endless chain."""
+    chain = [read_layer(directory, name)]
+    while (backing := chain[-1].header.backing) is not None:
+        if len(chain) > 2 * CHAIN_LIMIT:
+            raise BadImageError("its chain of backing files does not end")
+        chain.append(read_layer(directory, backing))
+    return chain
+
+
+def survey(directory: Path) -> Survey:
+    """Look at every file that has one of our names. Raises `OSError` when the directory cannot be read."""
+    layers: dict[str, Layer] = {}
+    unreadable: dict[str, str] = {}
+    new: list[str] = []
+    for name in sorted(os.listdir(directory)):
+        if NEW_NAME.fullmatch(name):
+            new.append(name)
+        elif DISK_NAME.fullmatch(name) or BASE_NAME.fullmatch(name) or NEXT_NAME.fullmatch(name):
+            try:
+                layers[name] = read_layer(directory, name)
+            except FileNotFoundError:
+                continue
+            except (BadImageError, OSError) as error:
+                unreadable[name] = str(error)
+    return Survey(layers, tuple(new), unreadable)
+
+
+def leftovers(found: Survey, busy: AbstractSet[str]) -> Leftovers:
+    """What to finish and what to remove, leaving alone the files of operations that go on (`busy`).
+
+    An unfinished switch of a disk to its next layer is always finished: the machine may have been writing to that
+    layer, and if it was not, the layer is blank and shows the same content. While any layer cannot be read no base is
+    removed, since the unread one may need it.
+    """
+    finish: list[tuple[str, str]] = []
+    remove = [name for name in found.new if name not in busy]
+    for name, layer in found.layers.items():
+        match = NEXT_NAME.fullmatch(name)
+        if match is None or name in busy:
+            continue
+        disk = found.layers.get(disk_name(match[1]))
+        base = found.layers.get(layer.header.backing or "")
+        if disk is not None and base is not None and disk.inode == base.inode:
+            finish.append((name, disk.name))
+        elif not found.unreadable:
+            remove.append(name)
+    if not found.unreadable:
+        remove += _unused_bases(found, busy, set(remove))
+    return Leftovers(tuple(finish), tuple(remove))
+
+
+def _unused_bases(found: Survey, busy: AbstractSet[str], removed: AbstractSet[str]) -> list[str]:
+    needed: set[str] = set()
+    for name, layer in found.layers.items():
+        if name in removed or (BASE_NAME.fullmatch(name) and name not in busy):
+            continue
+        below = layer.header.backing
+        while below is not None and below not in needed:
+            needed.add(below)
+            parent = found.layers.get(below)
+            below = parent.header.backing if parent else None
+    return [name for name in found.layers if BASE_NAME.fullmatch(name) and name not in needed and name not in busy]
+
+
+def open_layer(directory: Path, name: str) -> int:
+    """A descriptor to read one file of the directory, never through a link."""
+    return os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def _checked(header: Header) -> Header:
+    if header.backing is not None:
+        if not BASE_NAME.fullmatch(header.backing):
+            raise BadImageError(f"its backing file {header.backing!r} is not one of the repository's")
+        if header.backing_format != "qcow2":
+            raise BadImageError("the format of its backing file is not fixed")
+    return header

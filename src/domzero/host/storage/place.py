@@ -1,0 +1,260 @@
+"""The directory of one attached repository: who owns it, and careful changes in it. Blocking, but for the locks."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from domzero.host.storage import layers, numbers
+from domzero.host.storage.layers import Survey
+from domzero.host.storage.numbers import from_os
+from domzero.host.storage.protocol import Repository, StorageError
+
+MARKER = "domzero-repository.json"
+MARKER_LIMIT = 4096
+HARMLESS = frozenset({"lost+found"})
+"""What a fresh file system holds."""
+
+Step = Callable[[str], None]
+"""Told the name of each change just made; tests end the process there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Who may use the disks' files: the user that machines run as."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(slots=True)
+class Place:
+    """An attached repository. `busy` are files that belong to operations going on."""
+
+    directory: Path
+    descriptor: int
+    """The marker, open and locked."""
+    busy: set[str] = field(default_factory=set)
+    gate: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while leftovers are looked for, and to become busy."""
+    locks: dict[str, tuple[asyncio.Lock, int]] = field(default_factory=dict)
+    """By disk, with the number of those who hold or want it."""
+
+    @asynccontextmanager
+    async def hold(self, *uuids: str) -> AsyncIterator[None]:
+        """Have these disks alone."""
+        held: list[str] = []
+        try:
+            for uuid in sorted(set(uuids)):
+                lock, users = self.locks.get(uuid, (asyncio.Lock(), 0))
+                self.locks[uuid] = (lock, users + 1)
+                try:
+                    await lock.acquire()
+                except BaseException:
+                    self._leave(uuid)
+                    raise
+                held.append(uuid)
+            yield
+        finally:
+            for uuid in held:
+                self.locks[uuid][0].release()
+                self._leave(uuid)
+
+    @asynccontextmanager
+    async def making(self, names: Iterable[str]) -> AsyncIterator[None]:
+        """Files that are being made must not be taken for leftovers."""
+        made = set(names)
+        async with self.gate:
+            self.busy |= made
+        try:
+            yield
+        finally:
+            self.busy -= made
+
+    def _leave(self, uuid: str) -> None:
+        lock, users = self.locks[uuid]
+        if users == 1:
+            del self.locks[uuid]
+        else:
+            self.locks[uuid] = (lock, users - 1)
+
+
+def location_of(repository: Repository) -> Path:
+    """The directory that device_config names. Raises `StorageError` 94 for none, or one written in a tricky way."""
+    location = repository.device_config.get("location", "")
+    if not location:
+        raise StorageError(numbers.LOCATION_MISSING, "device_config has no location")
+    if not os.path.isabs(location) or "\0" in location or os.path.normpath(location) != location:
+        raise StorageError(numbers.LOCATION_MISSING, f"location must be a plain absolute path, not {location!r}")
+    if location == "/" or location.startswith("//"):
+        raise StorageError(numbers.LOCATION_MISSING, "the root directory cannot be a repository")
+    return Path(location)
+
+
+def prepare(directory: Path, uuid: str, owner: Ownership | None) -> None:
+    """Make an empty repository in a directory that is empty, or missing while its parent is there."""
+    try:
+        made = _make_directory(directory)
+        names = set(os.listdir(directory)) - HARMLESS
+        if MARKER in names:
+            raise StorageError(numbers.REPOSITORY_EXISTS, f"{directory} holds a repository already")
+        if names:
+            raise StorageError(numbers.REPOSITORY_IN_USE, f"{directory} is not empty")
+        if owner:
+            os.chown(directory, -1, owner.gid)
+            directory.chmod(0o710)
+        written = directory / f"{MARKER}.tmp"
+        with open(written, "xb") as file:
+            file.write(orjson.dumps({"repository": uuid, "made_directory": made}))
+            file.flush()
+            os.fsync(file.fileno())
+        written.replace(directory / MARKER)
+        sync_directory(directory)
+    except OSError as error:
+        raise from_os(error) from error
+
+
+def _make_directory(directory: Path) -> bool:
+    try:
+        directory.mkdir(mode=0o700)
+    except FileExistsError:
+        if not directory.is_dir():
+            raise StorageError(numbers.REPOSITORY_UNAVAILABLE, f"{directory} is no directory") from None
+        return False
+    except FileNotFoundError as error:
+        raise from_os(error, numbers.DIRECTORY_NOT_CREATED) from error
+    return True
+
+
+def open_place(directory: Path, uuid: str) -> Place:
+    """Take a repository for this process. Raises `StorageError` when it is missing, another one, or taken."""
+    try:
+        descriptor = os.open(directory / MARKER, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise from_os(error) from error
+    try:
+        if read_marker(descriptor, directory)["repository"] != uuid:
+            raise StorageError(numbers.REPOSITORY_UNAVAILABLE, f"{directory} holds another repository")
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StorageError(numbers.REPOSITORY_IN_USE, f"{directory} is used by another process") from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return Place(directory, descriptor)
+
+
+def read_marker(descriptor: int, directory: Path) -> dict[str, Any]:
+    """What `prepare` wrote."""
+    try:
+        marker = orjson.loads(os.pread(descriptor, MARKER_LIMIT, 0))
+    except orjson.JSONDecodeError:
+        marker = None
+    if not isinstance(marker, dict) or not isinstance(marker.get("repository"), str):
+        raise StorageError(numbers.REPOSITORY_UNAVAILABLE, f"{directory / MARKER} cannot be read")
+    return marker
+
+
+def erase(place: Place) -> None:
+    """Remove every file that is ours, and the directory where `prepare` made it and nothing else is in it."""
+    directory = place.directory
+    try:
+        marker = read_marker(place.descriptor, directory)
+        for name in os.listdir(directory):
+            patterns = (layers.DISK_NAME, layers.BASE_NAME, layers.NEXT_NAME, layers.NEW_NAME)
+            if any(pattern.fullmatch(name) for pattern in patterns):
+                (directory / name).unlink(missing_ok=True)
+        (directory / MARKER).unlink(missing_ok=True)
+        if marker.get("made_directory") is True and not os.listdir(directory):
+            directory.rmdir()
+    except OSError as error:
+        raise from_os(error) from error
+
+
+def tidy(place: Place, step: Step) -> Survey:
+    """Finish or undo what killed operations left, and return what is there after that. The gate must be held."""
+    try:
+        found = layers.survey(place.directory)
+        for _ in range(2):
+            left = layers.leftovers(found, place.busy)
+            if not left.finish and not left.remove:
+                break
+            for name, final in left.finish:
+                os.replace(place.directory / name, place.directory / final)
+                step("finished")
+            for name in left.remove:
+                (place.directory / name).unlink(missing_ok=True)
+                step("removed")
+            sync_directory(place.directory)
+            found = layers.survey(place.directory)
+    except OSError as error:
+        raise from_os(error) from error
+    return found
+
+
+def seal(path: Path, owner: Ownership | None) -> None:
+    """Give a new file to the user that machines run as, and put it on the medium."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(descriptor, 0o600)
+            if owner:
+                os.fchown(descriptor, owner.uid, owner.gid)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise from_os(error) from error
+
+
+def link(directory: Path, present: str, further: str) -> None:
+    """Give a file a second name, durably."""
+    try:
+        os.link(directory / present, directory / further, follow_symlinks=False)
+        sync_directory(directory)
+    except OSError as error:
+        raise from_os(error, numbers.DISK_MISSING) from error
+
+
+def rename(directory: Path, present: str, final: str) -> None:
+    """Put a file in its place, durably, replacing what is there."""
+    try:
+        os.replace(directory / present, directory / final)
+        sync_directory(directory)
+    except OSError as error:
+        raise from_os(error, numbers.DISK_MISSING) from error
+
+
+def remove(directory: Path, *names: str) -> bool:
+    """Remove files, durably; says whether any was there."""
+    found = False
+    try:
+        for name in names:
+            try:
+                os.unlink(directory / name)
+            except FileNotFoundError:
+                continue
+            found = True
+        if found:
+            sync_directory(directory)
+    except OSError as error:
+        raise from_os(error) from error
+    return found
+
+
+def sync_directory(directory: Path) -> None:
+    """Put the names in a directory on the medium."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,94 @@
+"""What the header of a qcow2 file says, read without opening the image.
+
+QEMU follows the names that a header holds, so a header is looked at before any tool of QEMU's gets the file. The layout
+is in QEMU's docs/interop/qcow2.txt.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+
+MAGIC = b"QFI\xfb"
+HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
+FEATURES = struct.Struct(">QQQII")
+EXTENSION = struct.Struct(">II")
+EXTERNAL_DATA_FILE = 1 << 2
+"""The incompatible feature with which the guest's data is in another file."""
+BACKING_FORMAT = 0xE2792ACA
+NAME_LIMIT = 1023
+"""Bytes of a backing file's name, by the format's own rule."""
+EXTENSIONS_LIMIT = 64
+L1_LIMIT = 32 << 20
+"""Bytes of a level-1 table, QEMU's own limit."""
+
+
+class BadImageError(Exception):
+    """The file is no qcow2 image, or one of a kind that we never write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What matters of a header. `backing` is the name as written."""
+
+    virtual_size: int
+    backing: str | None
+    backing_format: str | None
+    l1_offset: int
+    l1_entries: int
+
+
+def read_header(descriptor: int) -> Header:
+    """Read from an open file. Raises `BadImageError` or `OSError`."""
+    start = os.pread(descriptor, 4096, 0)
+    if len(start) < HEADER.size + FEATURES.size or not start.startswith(MAGIC):
+        raise BadImageError("it is no qcow2 image")
+    _, version, name_offset, name_size, _, size, crypt, l1_entries, l1_offset, _, _, _, _ = HEADER.unpack_from(start)
+    if version not in (2, 3):
+        raise BadImageError(f"qcow2 version {version} is unknown")
+    if crypt:
+        raise BadImageError("it is encrypted")
+    extensions = HEADER.size
+    if version == 3:
+        incompatible, _, _, _, length = FEATURES.unpack_from(start, HEADER.size)
+        if incompatible & EXTERNAL_DATA_FILE:
+            raise BadImageError("its data is in another file")
+        extensions = length
+    backing = _name(descriptor, name_offset, name_size) if name_offset else None
+    return Header(size, backing, _backing_format(start, extensions), l1_offset, l1_entries)
+
+
+def holds_nothing(descriptor: int, header: Header) -> bool:
+    """Whether this layer has no cluster of its own: its level-1 table is blank.
+
+    Only true of an image that nobody has open for writing; QEMU writes tables late.
+    """
+    length = header.l1_entries * 8
+    if length > L1_LIMIT:
+        raise BadImageError("its level-1 table is too long")
+    table = os.pread(descriptor, length, header.l1_offset)
+    return len(table) == length and not any(table)
+
+
+def _name(descriptor: int, offset: int, size: int) -> str:
+    if size > NAME_LIMIT:
+        raise BadImageError("the name of its backing file is too long")
+    name = os.pread(descriptor, size, offset)
+    try:
+        return name.decode("ascii")
+    except UnicodeDecodeError:
+        raise BadImageError("the name of its backing file is not ASCII") from None
+
+
+def _backing_format(start: bytes, offset: int) -> str | None:
+    for _ in range(EXTENSIONS_LIMIT):
+        if offset + EXTENSION.size > len(start):
+            break
+        kind, length = EXTENSION.unpack_from(start, offset)
+        if kind == 0:
+            break
+        if kind == BACKING_FORMAT:
+            return start[offset + 8 : offset + 8 + length].decode("ascii", errors="replace")
+        offset += 8 + (length + 7) // 8 * 8
+    return None
