@@ -10,7 +10,7 @@ Functions that carry out messages look like this, with the model's parameter nam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from domzero.engine.database import Database
     from domzero.engine.events import Events
     from domzero.engine.tasks import Tasks
+    from domzero.host.control import HostControl
     from domzero.host.hypervisor.protocol import Hypervisor
     from domzero.host.network.protocol import NetworkBackend
     from domzero.host.storage.protocol import StorageDriver
@@ -60,7 +61,14 @@ class Stack:
     storage: Mapping[str, StorageDriver]
     """SR type → driver."""
     network: NetworkBackend
+    control: HostControl
     settings: StackSettings
+    restart: Callable[[], None]
+    """Asks the composition root to stop and start the daemon once the calls under way are answered."""
+    stop: Callable[[], None]
+    """Asks it to stop."""
+    methods: Callable[[], tuple[str, ...]]
+    """Every method name the server answers to."""
     gates: dict[str, Gate] = field(default_factory=dict)
     """Class → gate, for every class that has operations."""
     host: Ref = ""

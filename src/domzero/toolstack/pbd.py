@@ -1,0 +1,104 @@
+"""PBDs: how one host reaches one storage repository."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from domzero.engine.binding import implements
+from domzero.engine.context import Context
+from domzero.engine.errors import ApiError
+from domzero.host.storage.protocol import StorageError
+from domzero.idl.types import Ref
+from domzero.toolstack.repositories import backend_failure, driver_for, repository_of
+from domzero.toolstack.stack import Stack
+
+log = logging.getLogger(__name__)
+
+
+@implements("PBD.create")
+def create(stack: Stack, context: Context, args: Mapping[str, Any]) -> Ref:
+    """A connection, not plugged yet. Raises PBD_EXISTS [sr, host, pbd] when the host has one to this SR."""
+    database = stack.database
+    database.row("host", args["host"])
+    for pbd in database.record("SR", args["SR"])["PBDs"]:
+        if database.get("PBD", pbd, "host") == args["host"]:
+            raise ApiError("PBD_EXISTS", args["SR"], args["host"], pbd)
+    with database.transaction() as transaction:
+        return transaction.create("PBD", args)
+
+
+@implements("PBD.destroy")
+def destroy(stack: Stack, context: Context, self: Ref) -> None:
+    """Forget a connection that is not plugged, else OPERATION_NOT_ALLOWED."""
+    if stack.database.get("PBD", self, "currently_attached"):
+        raise ApiError("OPERATION_NOT_ALLOWED", "The PBD is plugged; unplug it first.")
+    with stack.database.transaction() as transaction:
+        transaction.destroy("PBD", self)
+
+
+@implements("PBD.plug")
+async def plug(stack: Stack, context: Context, self: Ref) -> None:
+    """Make the repository usable here; no error when it is. Raises SR_NOT_SHARABLE, SR_BACKEND_FAILURE_*."""
+    await plug_pbd(stack, self)
+
+
+async def plug_pbd(stack: Stack, pbd: Ref) -> None:
+    """As PBD.plug, for callers inside the toolstack."""
+    record = stack.database.record("PBD", pbd)
+    if record["currently_attached"]:
+        return
+    sr = stack.database.record("SR", record["SR"])
+    others = [other for other in sr["PBDs"] if other != pbd and stack.database.get("PBD", other, "currently_attached")]
+    if others and not sr["shared"]:
+        raise ApiError("SR_NOT_SHARABLE", record["SR"], record["host"])
+    try:
+        await driver_for(stack, sr["type"]).attach(repository_of(stack, record["SR"], pbd))
+    except StorageError as error:
+        raise backend_failure(error) from error
+    with stack.database.transaction(observed=True) as transaction:
+        transaction.update("PBD", pbd, currently_attached=True)
+    stack.gates["SR"].refresh(record["SR"])
+
+
+@implements("PBD.unplug")
+async def unplug(stack: Stack, context: Context, self: Ref) -> None:
+    """Let go of the repository; no error when it is not plugged. Raises VDI_IN_USE while a machine uses a disk."""
+    record = stack.database.record("PBD", self)
+    if not record["currently_attached"]:
+        return
+    for vdi in stack.database.get("SR", record["SR"], "VDIs"):
+        for vbd in stack.database.get("VDI", vdi, "VBDs"):
+            if stack.database.get("VBD", vbd, "currently_attached"):
+                raise ApiError("VDI_IN_USE", vdi, "PBD.unplug")
+    sr = stack.database.record("SR", record["SR"])
+    try:
+        await driver_for(stack, sr["type"]).detach(repository_of(stack, record["SR"], self))
+    except StorageError as error:
+        raise backend_failure(error) from error
+    with stack.database.transaction(observed=True) as transaction:
+        transaction.update("PBD", self, currently_attached=False)
+    stack.gates["SR"].refresh(record["SR"])
+
+
+@implements("PBD.set_device_config")
+def set_device_config(stack: Stack, context: Context, self: Ref, value: dict[str, str]) -> None:
+    """Change how the repository is reached, which must not be plugged meanwhile."""
+    if stack.database.get("PBD", self, "currently_attached"):
+        raise ApiError("OPERATION_NOT_ALLOWED", "The PBD is plugged; unplug it first.")
+    with stack.database.transaction() as transaction:
+        transaction.update("PBD", self, device_config=value)
+
+
+async def replug_all(stack: Stack) -> None:
+    """After a start of the daemon: plug this host's PBDs again. A medium that is missing is logged, not fatal."""
+    own = [ref for ref, row in stack.database.rows("PBD").items() if row.record["host"] == stack.host]
+    with stack.database.transaction(observed=True) as transaction:
+        for pbd in own:
+            transaction.update("PBD", pbd, currently_attached=False)
+    for pbd in own:
+        try:
+            await plug_pbd(stack, pbd)
+        except ApiError as error:
+            log.warning("storage repository %s is not available: %s", stack.database.get("PBD", pbd, "SR"), error)

@@ -1,0 +1,27 @@
+"""Which modules carry out messages, and the functions found in them, ready to be bound.
+
+When you add a module with implementations, add it to `MODULES`; when you implement a message, take its name off the
+list in `domzero.toolstack.unimplemented`. The daemon refuses to start otherwise.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from domzero.engine.binding import Implementation, collect, merge
+from domzero.toolstack.stack import Stack
+
+MODULES: tuple[str, ...] = (
+    "domzero.toolstack.host.logs",
+    "domzero.toolstack.host.power",
+    "domzero.toolstack.host.queries",
+    "domzero.toolstack.network",
+    "domzero.toolstack.pbd",
+    "domzero.toolstack.pool",
+    "domzero.toolstack.sr",
+)
+
+
+def implementations(stack: Stack) -> dict[str, Implementation]:
+    """Method name → function of (context, parameters). Raises `BindingError` when two functions claim one method."""
+    return merge(*(collect(import_module(name), stack) for name in MODULES))

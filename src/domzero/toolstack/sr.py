@@ -1,0 +1,240 @@
+"""Storage repositories: made, introduced, scanned, forgotten, erased."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from domzero.engine.binding import implements
+from domzero.engine.context import Context
+from domzero.engine.errors import ApiError
+from domzero.engine.steps import Steps
+from domzero.host.storage.protocol import Repository, StorageError
+from domzero.idl.types import Ref
+from domzero.toolstack.pbd import plug_pbd
+from domzero.toolstack.repositories import (
+    backend_failure,
+    driver_for,
+    refresh_size,
+    repository_of,
+    scan,
+    this_host_pbd,
+)
+from domzero.toolstack.stack import Stack
+
+
+@implements("SR.get_supported_types")
+def get_supported_types(stack: Stack, context: Context) -> tuple[str, ...]:
+    """The types that `SR.create` takes here."""
+    return tuple(sorted(stack.storage))
+
+
+@implements("SR.create")
+async def create(
+    stack: Stack,
+    context: Context,
+    host: Ref,
+    device_config: dict[str, str],
+    physical_size: int,
+    name_label: str,
+    name_description: str,
+    type: str,
+    content_type: str,
+    shared: bool,
+    sm_config: dict[str, str],
+) -> Ref:
+    """A new repository on a fresh medium, plugged and scanned. On failure neither rows nor medium stay.
+
+    Raises SR_UNKNOWN_DRIVER and SR_BACKEND_FAILURE_*.
+    """
+    driver = driver_for(stack, type.lower())
+    stack.database.row("host", host)
+    fields = {
+        "name_label": name_label,
+        "name_description": name_description,
+        "type": type.lower(),
+        "content_type": content_type or driver.info().content_type,
+        "shared": shared,
+        "sm_config": sm_config,
+        "physical_size": max(physical_size, 0),
+    }
+    with stack.database.transaction() as transaction:
+        sr = transaction.create("SR", fields)
+        pbd = transaction.create("PBD", {"host": host, "SR": sr, "device_config": device_config})
+    repository = repository_of(stack, sr, pbd)
+
+    async def make_medium() -> None:
+        try:
+            await driver.create(repository, max(physical_size, 0))
+        except StorageError as error:
+            raise backend_failure(error) from error
+
+    async def made() -> None:
+        await stack.database.durable()
+
+    async with Steps() as steps:
+        await steps.do("record the repository", made, lambda: _forget_rows(stack, sr))
+        await steps.do("prepare the medium", make_medium, lambda: driver.destroy(repository))
+        await steps.do("plug it", lambda: plug_pbd(stack, pbd), lambda: driver.detach(repository))
+        await scan(stack, sr)
+    stack.gates["SR"].refresh(sr)
+    return sr
+
+
+@implements("SR.make")
+def make(
+    stack: Stack,
+    context: Context,
+    host: Ref,
+    device_config: dict[str, str],
+    physical_size: int,
+    name_label: str,
+    name_description: str,
+    type: str,
+    content_type: str,
+    sm_config: dict[str, str],
+) -> str:
+    """Withdrawn before 4.1: always MESSAGE_DEPRECATED. `SR.create` does what it did."""
+    raise ApiError("MESSAGE_DEPRECATED")
+
+
+@implements("SR.introduce")
+def introduce(
+    stack: Stack,
+    context: Context,
+    uuid: str,
+    name_label: str,
+    name_description: str,
+    type: str,
+    content_type: str,
+    shared: bool,
+    sm_config: dict[str, str],
+) -> Ref:
+    """A row for a repository that exists on its medium; PBDs follow. Raises SR_UUID_EXISTS, INVALID_VALUE."""
+    driver_for(stack, type.lower())
+    if not _is_uuid(uuid):
+        raise ApiError("INVALID_VALUE", "uuid", uuid)
+    if any(row.record["uuid"] == uuid for row in stack.database.rows("SR").values()):
+        raise ApiError("SR_UUID_EXISTS", uuid)
+    fields: dict[str, Any] = {
+        "uuid": uuid,
+        "name_label": name_label,
+        "name_description": name_description,
+        "type": type.lower(),
+        "content_type": content_type,
+        "shared": shared,
+        "sm_config": sm_config,
+        "physical_size": 0,
+    }
+    with stack.database.transaction() as transaction:
+        sr = transaction.create("SR", fields)
+    stack.gates["SR"].refresh(sr)
+    return sr
+
+
+@implements("SR.forget")
+async def forget(stack: Stack, context: Context, sr: Ref) -> None:
+    """Drop the rows of an unplugged repository and its disks; the medium keeps everything."""
+    async with stack.gates["SR"].operation(context, sr, "forget"):
+        await _forget_rows(stack, sr)
+
+
+@implements("SR.destroy")
+async def destroy(stack: Stack, context: Context, sr: Ref) -> None:
+    """Erase an unplugged, empty repository. Raises SR_HAS_PBD, SR_HAS_NO_PBDS, SR_NOT_EMPTY, SR_INDESTRUCTIBLE."""
+    async with stack.gates["SR"].operation(context, sr, "destroy"):
+        record = stack.database.record("SR", sr)
+        if any(stack.database.get("VDI", vdi, "managed") for vdi in record["VDIs"]):
+            raise ApiError("SR_NOT_EMPTY")
+        pbd = this_host_pbd(stack, sr)
+        if pbd is None:
+            raise ApiError("SR_HAS_NO_PBDS", sr)
+        try:
+            await driver_for(stack, record["type"]).destroy(repository_of(stack, sr, pbd))
+        except StorageError as error:
+            raise backend_failure(error) from error
+        await _forget_rows(stack, sr)
+
+
+@implements("SR.scan")
+async def scan_message(stack: Stack, context: Context, sr: Ref) -> None:
+    """Look at the medium: new disks appear, changed ones are brought up to date, vanished ones marked missing."""
+    async with stack.gates["SR"].operation(context, sr, "scan"):
+        await scan(stack, sr)
+
+
+@implements("SR.update")
+async def update(stack: Stack, context: Context, sr: Ref) -> None:
+    """Bring the repository's sizes up to date."""
+    async with stack.gates["SR"].operation(context, sr, "update"):
+        await refresh_size(stack, sr)
+
+
+@implements("SR.probe")
+async def probe(
+    stack: Stack, context: Context, host: Ref, device_config: dict[str, str], type: str, sm_config: dict[str, str]
+) -> str:
+    """Whether a medium can be reached with this configuration: XML that lists the repositories found on it.
+
+    Raises SR_UNKNOWN_DRIVER, SR_BACKEND_FAILURE_*.
+    """
+    driver = driver_for(stack, type.lower())
+    stack.database.row("host", host)
+    repository = Repository("probe", device_config, sm_config)
+    try:
+        await driver.attach(repository)
+        await driver.size(repository)
+    except StorageError as error:
+        raise backend_failure(error) from error
+    return '<?xml version="1.0"?>\n<SRlist/>\n'
+
+
+@implements("SR.set_name_label")
+def set_name_label(stack: Stack, context: Context, sr: Ref, value: str) -> None:
+    """Rename the repository."""
+    with stack.database.transaction() as transaction:
+        transaction.update("SR", sr, name_label=value)
+
+
+@implements("SR.set_name_description")
+def set_name_description(stack: Stack, context: Context, sr: Ref, value: str) -> None:
+    """Describe the repository anew."""
+    with stack.database.transaction() as transaction:
+        transaction.update("SR", sr, name_description=value)
+
+
+@implements("SR.set_shared")
+def set_shared(stack: Stack, context: Context, sr: Ref, value: bool) -> None:
+    """Say whether several hosts may use the repository. Raises SR_HAS_MULTIPLE_PBDS when several do already."""
+    if not value and len(stack.database.get("SR", sr, "PBDs")) > 1:
+        raise ApiError("SR_HAS_MULTIPLE_PBDS", sr)
+    with stack.database.transaction() as transaction:
+        transaction.update("SR", sr, shared=value)
+
+
+@implements("SR.set_physical_size")
+def set_physical_size(stack: Stack, context: Context, self: Ref, value: int) -> None:
+    """Record another size of the medium, in bytes; the next scan measures it again."""
+    if value < 0:
+        raise ApiError("INVALID_VALUE", "physical_size", str(value))
+    with stack.database.transaction() as transaction:
+        transaction.update("SR", self, physical_size=value)
+
+
+async def _forget_rows(stack: Stack, sr: Ref) -> None:
+    record = stack.database.record("SR", sr)
+    with stack.database.transaction() as transaction:
+        for vdi in record["VDIs"]:
+            for vbd in stack.database.get("VDI", vdi, "VBDs"):
+                transaction.destroy("VBD", vbd)
+            transaction.destroy("VDI", vdi)
+        for pbd in record["PBDs"]:
+            transaction.destroy("PBD", pbd)
+        transaction.destroy("SR", sr)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False

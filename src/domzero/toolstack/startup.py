@@ -1,0 +1,141 @@
+"""What happens between opening the database and answering the first call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from domzero.engine.errors import ApiError
+from domzero.host.hypervisor.protocol import DomainStatus
+from domzero.host.metrics.machine import read_machine
+from domzero.host.storage.protocol import DriverInfo, StorageError
+from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.host.rows import ensure_pool_and_host
+from domzero.toolstack.interfaces import refresh_interfaces
+from domzero.toolstack.pbd import replug_all
+from domzero.toolstack.repositories import repository_of, scan
+from domzero.toolstack.stack import Stack
+from domzero.toolstack.vm.templates import ensure_templates
+
+log = logging.getLogger(__name__)
+
+LOCAL_STORAGE = {
+    "name_label": "Local storage",
+    "name_description": "Disks of virtual machines, in files of this host",
+    "type": "file",
+    "content_type": "user",
+    "other_config": {
+        "i18n-key": "local-storage",
+        "i18n-original-value-name_label": "Local storage",
+        "i18n-original-value-name_description": "Disks of virtual machines, in files of this host",
+    },
+}
+ISO_LIBRARY = {
+    "name_label": "ISO library",
+    "name_description": "CD images: put .iso files into this directory of the host",
+    "type": "iso",
+    "content_type": "iso",
+    "other_config": {"auto-scan": "true"},
+}
+
+
+async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
+    """Make the rows true to this machine: host, storage, network, templates, and the domains found running.
+
+    At the first start everything an installed XenServer has is made. What is missing (a medium, an interface) is
+    logged; it does not keep the host from serving.
+    """
+    machine = await asyncio.to_thread(read_machine)
+    ensure_pool_and_host(stack, machine)
+    _ensure_drivers(stack)
+    await refresh_interfaces(stack)
+    _ensure_default_network(stack)
+    await _ensure_repositories(stack)
+    await replug_all(stack)
+    await stack.machines.adopt(domains)
+    await stack.network.retain({status.domid for status in domains})
+    await _scan_all(stack)
+    ensure_templates(stack)
+    for gate in stack.gates.values():
+        gate.refresh_all()
+    await stack.database.durable()
+
+
+def _ensure_drivers(stack: Stack) -> None:
+    """One SM object per storage driver, refreshed; those of drivers that are gone are removed."""
+    known = {row.record["type"]: ref for ref, row in stack.database.rows("SM").items()}
+    with stack.database.transaction() as transaction:
+        for type, driver in stack.storage.items():
+            fields = sm_fields(driver.info())
+            if type in known:
+                transaction.update("SM", known.pop(type), **fields)
+            else:
+                transaction.create("SM", fields)
+        for ref in known.values():
+            transaction.destroy("SM", ref)
+
+
+def sm_fields(info: DriverInfo) -> dict[str, Any]:
+    """The SM object of a driver."""
+    return {
+        "name_label": info.name,
+        "name_description": info.description,
+        "type": info.type,
+        "vendor": info.vendor,
+        "copyright": info.copyright,
+        "version": info.version,
+        "required_api_version": info.required_api_version,
+        "configuration": info.configuration,
+        "capabilities": info.capabilities,
+        "features": dict.fromkeys(info.capabilities, 1),
+    }
+
+
+def _ensure_default_network(stack: Stack) -> None:
+    """A host without any interface of its own still gets a network to put machines on."""
+    if stack.database.refs("network"):
+        return
+    with stack.database.transaction() as transaction:
+        transaction.create(
+            "network",
+            {
+                "name_label": "Host internal network",
+                "name_description": "Joins the machines of this host with each other",
+                "bridge": "xenbr0",
+            },
+        )
+
+
+async def _ensure_repositories(stack: Stack) -> None:
+    if stack.database.get("pool", stack.pool, "default_SR") != NULL_REF or stack.database.refs("SR"):
+        return
+    local = await _create_repository(stack, LOCAL_STORAGE, "sr")
+    await _create_repository(stack, ISO_LIBRARY, "iso")
+    if local is not None:
+        with stack.database.transaction() as transaction:
+            for field in ("default_SR", "suspend_image_SR", "crash_dump_SR"):
+                transaction.update("pool", stack.pool, **{field: local})
+
+
+async def _create_repository(stack: Stack, fields: dict[str, Any], directory: str) -> Ref | None:
+    driver = stack.storage.get(fields["type"])
+    if driver is None:
+        return None
+    location = str(stack.settings.state_dir / directory)
+    with stack.database.transaction() as transaction:
+        sr = transaction.create("SR", {**fields, "physical_size": 0})
+        pbd = transaction.create("PBD", {"host": stack.host, "SR": sr, "device_config": {"location": location}})
+    try:
+        await driver.create(repository_of(stack, sr, pbd), 0)
+    except StorageError as error:
+        log.warning("%s could not be prepared in %s: %s", fields["name_label"], location, error.text)
+    return sr
+
+
+async def _scan_all(stack: Stack) -> None:
+    for sr in stack.database.refs("SR"):
+        try:
+            await scan(stack, sr)
+        except ApiError as error:
+            log.warning("storage repository %s could not be scanned: %s", sr, error)
