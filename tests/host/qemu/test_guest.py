@@ -1,0 +1,345 @@
+"""A real guest on a real QEMU, through the contract only."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from domzero.host.hypervisor.protocol import (
+    DomainNotFoundError,
+    DomainStateChanged,
+    DomainStopped,
+    GuestNotRespondingError,
+    HypervisorError,
+    RunState,
+    StopReason,
+)
+from domzero.host.hypervisor.qemu.driver import Limits
+from domzero.host.hypervisor.spec import DiskFormat, DiskKind, DiskSource, DiskSpec, KernelBoot, NicSpec, UserBackend
+from tests.host.qemu.conftest import MIB, USERS, Guest, Machine, guest_spec
+
+pytestmark = pytest.mark.qemu
+
+
+def process_of(guest: Guest) -> int:
+    """The guest's process, found from outside by its arguments."""
+    wanted = guest.spec.uuid.encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                if wanted in (entry / "cmdline").read_bytes().split(b"\0"):
+                    return int(entry.name)
+            except OSError:
+                continue
+    raise AssertionError("the guest has no process")
+
+
+async def test_counter_goes_on_after_a_second_save(machine: Machine, guest: Guest, tmp_path: Path) -> None:
+    before = await guest.console.count()
+    image = tmp_path / "again"
+    image.touch()
+    await machine.hypervisor.save(guest.domid, image)
+    assert (await machine.hypervisor.status(guest.domid)).state is RunState.PAUSED
+    await machine.hypervisor.unpause(guest.domid)  # a saved domain can also be resumed
+    assert await guest.console.count() >= before
+    await machine.hypervisor.destroy(guest.domid)
+    status = await machine.hypervisor.restore(guest.spec, image, paused=True)
+    assert status.state is RunState.PAUSED
+    await machine.hypervisor.unpause(guest.domid)
+    assert status.serial_socket is not None
+    async with type(guest.console)(status.serial_socket) as console:
+        assert await console.count() >= before
+        await console.run("true")
+
+
+async def test_failed_save_leaves_the_guest_running(machine: Machine, guest: Guest) -> None:
+    with pytest.raises(HypervisorError):
+        await machine.hypervisor.save(guest.domid, Path("/dev/full"))
+    assert (await machine.hypervisor.status(guest.domid)).state is RunState.RUNNING
+    await guest.console.run("true")
+
+
+async def test_pause_stops_the_guest_and_says_so(machine: Machine, guest: Guest) -> None:
+    await guest.console.count()
+    await machine.hypervisor.pause(guest.domid)
+    await machine.hypervisor.pause(guest.domid)
+    said = guest.console.text
+    await asyncio.sleep(0.5)
+    assert guest.console.text == said
+    await machine.hypervisor.unpause(guest.domid)
+    await machine.hypervisor.unpause(guest.domid)
+    await guest.console.run("true")
+    assert machine.events.of(guest.domid) == [
+        DomainStateChanged(guest.domid, RunState.PAUSED),
+        DomainStateChanged(guest.domid, RunState.RUNNING),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("poweroff -f", StopReason.SHUTDOWN),
+        ("reboot -f", StopReason.REBOOT),
+        ("echo 0 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger", StopReason.CRASH),
+    ],
+)
+async def test_why_a_guest_ended(machine: Machine, guest: Guest, command: str, reason: StopReason) -> None:
+    guest.console.send(command)
+    assert (await machine.events.stopped(guest.domid)).reason is reason
+    assert len(machine.events.of(guest.domid)) == 1
+    with pytest.raises(DomainNotFoundError):
+        await machine.hypervisor.status(guest.domid)
+    assert guest.status.serial_log is not None
+    assert not guest.status.serial_log.exists()
+
+
+async def test_power_button(machine: Machine, guest: Guest) -> None:
+    await machine.hypervisor.request_shutdown(guest.domid)
+    assert (await machine.events.stopped(guest.domid)).reason is StopReason.SHUTDOWN
+
+
+async def test_triggers_and_keys(machine: Machine, guest: Guest) -> None:
+    for wrong in ("explode", ""):
+        with pytest.raises(HypervisorError):
+            await machine.hypervisor.send_trigger(guest.domid, wrong)
+    with pytest.raises(HypervisorError):
+        await machine.hypervisor.send_sysrq(guest.domid, "\n")
+    await guest.console.run("echo 9 > /proc/sysrq-trigger; dmesg -c > /dev/null")
+    await machine.hypervisor.send_sysrq(guest.domid, "h")
+    await guest.console.eventually("dmesg | grep -q 'sysrq: HELP'")
+    await machine.hypervisor.send_trigger(guest.domid, "nmi")
+    await guest.console.eventually("dmesg | grep -q NMI")
+    await machine.hypervisor.send_trigger(guest.domid, "reset")
+    assert (await machine.events.stopped(guest.domid)).reason is StopReason.REBOOT
+
+
+async def test_killed_from_outside(machine: Machine, guest: Guest) -> None:
+    pid = process_of(guest)
+    os.kill(pid, signal.SIGKILL)
+    stopped = await machine.events.stopped(guest.domid, 2)
+    assert stopped.reason is StopReason.CRASH
+    assert "-9" in stopped.detail
+    assert not Path(f"/proc/{pid}").exists()  # reaped, no zombie
+
+
+async def test_destroy_tells_before_it_returns(machine: Machine, guest: Guest) -> None:
+    pid = process_of(guest)
+    await machine.hypervisor.destroy(guest.domid)
+    assert machine.events.of(guest.domid) == [DomainStopped(guest.domid, StopReason.DESTROYED)]
+    assert not Path(f"/proc/{pid}").exists()
+    with pytest.raises(DomainNotFoundError):
+        await machine.hypervisor.destroy(guest.domid)
+
+
+async def test_destroy_of_a_process_that_does_not_listen(machine: Machine, guest: Guest) -> None:
+    os.kill(process_of(guest), signal.SIGSTOP)
+    await machine.hypervisor.destroy(guest.domid)
+    assert machine.events.of(guest.domid) == [DomainStopped(guest.domid, StopReason.DESTROYED)]
+
+
+async def test_isolation(guest: Guest) -> None:
+    process = Path("/proc") / str(process_of(guest))
+    fields = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
+    assert fields["Seccomp"] == "2"
+    assert fields["NoNewPrivs"] == "1"
+    if USERS is None:
+        pytest.skip("only root can give a domain a user of its own")
+    assert set(fields["Uid"].split()) == {str(USERS.first + guest.domid)}
+    assert set(fields["Gid"].split()) == set(fields["Groups"].split()) == {str(USERS.first + guest.domid)}
+    assert {int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+    root = Path(os.readlink(process / "root"))
+    assert root == Path(os.readlink(process / "cwd"))
+    assert guest.status.serial_log is not None
+    assert root.is_relative_to(guest.status.serial_log.parent)
+    assert list(root.iterdir()) == []
+    assert root.stat().st_uid == 0
+    assert root.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_adoption(machine: Machine, guest: Guest) -> None:
+    await guest.console.count()
+    await machine.hypervisor.plug_disk(guest.domid, DiskSpec(1, DiskKind.DISK, machine.image("second", "8M")))
+    await machine.hypervisor.close()
+    await guest.console.run("true")  # nobody watches, the guest lives
+    with pytest.raises(HypervisorError):
+        machine.hypervisor.capabilities()
+        await machine.hypervisor.status(guest.domid)
+    machine.hypervisor = machine.driver()
+    assert await machine.hypervisor.open(machine.events) == [guest.status]
+    rival = machine.driver()
+    with pytest.raises(HypervisorError):
+        await rival.open(machine.events)
+    await machine.hypervisor.plug_disk(guest.domid, DiskSpec(2, DiskKind.DISK, machine.image("third", "8M")))
+    await machine.hypervisor.unplug_disk(guest.domid, 1)
+    os.kill(process_of(guest), signal.SIGKILL)
+    assert (await machine.events.stopped(guest.domid, 2)).reason is StopReason.CRASH
+
+
+async def test_a_domain_that_died_while_nobody_watched_is_not_adopted(machine: Machine, guest: Guest) -> None:
+    await machine.hypervisor.close()
+    guest.console.send("poweroff -f")
+    pid = process_of(guest)
+    while (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        await asyncio.sleep(0.02)
+    machine.hypervisor = machine.driver()
+    assert await machine.hypervisor.open(machine.events) == []
+    assert guest.status.serial_log is not None
+    assert not guest.status.serial_log.parent.exists()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_disk_and_medium_hotplug(machine: Machine, guest: Guest) -> None:
+    hypervisor, domid, console = machine.hypervisor, guest.domid, guest.console
+    base = machine.image("base", "8M")
+    overlay = machine.image("overlay", "-b", str(base.path), "-F", "qcow2", "8M")
+    await hypervisor.plug_disk(domid, DiskSpec(1, DiskKind.DISK, overlay))
+    await console.eventually("test -b /dev/vdb")
+    await console.run("echo hello | dd of=/dev/vdb conv=fsync 2>/dev/null")
+    with pytest.raises(HypervisorError):  # the slot is taken
+        await hypervisor.plug_disk(domid, DiskSpec(1, DiskKind.DISK, machine.image("other", "8M")))
+    await hypervisor.unplug_disk(domid, 1)
+    await console.eventually("test ! -b /dev/vdb")
+    await hypervisor.plug_disk(domid, DiskSpec(1, DiskKind.DISK, overlay, read_only=True))
+    await console.eventually("test -b /dev/vdb")
+    assert await console.run("head -c 5 /dev/vdb") == "hello"
+    assert await console.run("cat /sys/block/vdb/ro") == "1"
+
+    disc = machine.image("disc.iso", "1M", format=DiskFormat.RAW)
+    disc.path.write_bytes(b"disc one".ljust(1 << 20, b"\0"))
+    await hypervisor.change_medium(domid, 3, disc)
+    await console.eventually("head -c 8 /dev/sr0")
+    assert (await console.run("head -c 8 /dev/sr0")).endswith("disc one")
+    await hypervisor.change_medium(domid, 3, None)
+    await console.eventually("! head -c 8 /dev/sr0 2>/dev/null")
+
+
+async def test_live_snapshot(machine: Machine, guest: Guest) -> None:
+    hypervisor, domid, console = machine.hypervisor, guest.domid, guest.console
+    await console.run("echo before | dd of=/dev/vda conv=fsync 2>/dev/null")
+    overlay = machine.image("snapshot", "-b", str(guest.disk.path), "-F", "qcow2", "16M")
+    await hypervisor.switch_disk(domid, 0, overlay)
+    frozen = guest.disk.path.read_bytes()
+    await console.run("echo after! | dd of=/dev/vda conv=fsync 2>/dev/null; sync")
+    assert await console.run("echo 3 > /proc/sys/vm/drop_caches; head -c 6 /dev/vda") == "after!"
+    assert guest.disk.path.read_bytes() == frozen
+    statistics = await hypervisor.statistics(domid)
+    assert statistics.disks[0].written_bytes > 0
+    await hypervisor.unplug_disk(domid, 0)
+    for source in (overlay, guest.disk):  # QEMU has let go of both: they can be opened again for writing
+        await hypervisor.plug_disk(domid, DiskSpec(0, DiskKind.DISK, source))
+        await hypervisor.unplug_disk(domid, 0)
+
+
+async def test_forced_unplug_frees_the_files(machine: Machine, guest: Guest) -> None:
+    hypervisor, domid = machine.hypervisor, guest.domid
+    second = machine.image("second", "8M")
+    await hypervisor.plug_nic(domid, NicSpec(0, "52:54:00:00:00:01", 1500, UserBackend()))
+    await hypervisor.plug_disk(domid, DiskSpec(1, DiskKind.DISK, second))
+    await guest.console.eventually("test -b /dev/vdb")
+    await hypervisor.pause(domid)  # a paused guest agrees to nothing
+    machine_limits = Limits(guest=0.2)
+    await hypervisor.close()
+    machine.hypervisor = hypervisor = machine.driver(machine_limits)
+    await hypervisor.open(machine.events)
+    with pytest.raises(GuestNotRespondingError):
+        await hypervisor.unplug_disk(domid, 1)
+    with pytest.raises(GuestNotRespondingError):
+        await hypervisor.unplug_nic(domid, 0)
+    await hypervisor.unplug_disk(domid, 1, force=True)
+    await hypervisor.unplug_nic(domid, 0, force=True)
+    await hypervisor.plug_disk(domid, DiskSpec(2, DiskKind.DISK, second))
+
+
+async def test_network_card(machine: Machine, guest: Guest) -> None:
+    hypervisor, domid, console = machine.hypervisor, guest.domid, guest.console
+    await hypervisor.plug_nic(domid, NicSpec(1, "52:54:00:12:34:56", 1400, UserBackend()))
+    await console.eventually("test -e /sys/class/net/eth0/address")
+    assert await console.run("cat /sys/class/net/eth0/address") == "52:54:00:12:34:56"
+    assert await console.run("cat /sys/class/net/eth0/mtu") == "1400"
+    await console.run("ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up")
+    await console.eventually("ping -c 1 -W 1 10.0.2.2")
+    await hypervisor.unplug_nic(domid, 1)
+    await console.eventually("test ! -e /sys/class/net/eth0")
+    await hypervisor.plug_nic(domid, NicSpec(1, "52:54:00:12:34:57", 1500, UserBackend()))
+
+
+async def test_processors_memory_and_counters(machine: Machine, guest: Guest) -> None:
+    hypervisor, domid, console = machine.hypervisor, guest.domid, guest.console
+    assert len((await hypervisor.statistics(domid)).cpu_seconds) == 1
+    await hypervisor.set_vcpus(domid, 2)
+    await console.eventually("test -e /sys/devices/system/cpu/cpu1")
+    await console.run("echo 1 > /sys/devices/system/cpu/cpu1/online; test $(nproc) = 2")
+    used = (await hypervisor.statistics(domid)).cpu_seconds
+    assert len(used) == 2
+    assert used[0] > 0
+    await hypervisor.set_vcpus(domid, 1)
+    await console.eventually("test ! -e /sys/devices/system/cpu/cpu1")
+    with pytest.raises(HypervisorError):
+        await hypervisor.set_vcpus(domid, 3)
+    await hypervisor.set_memory_target(domid, 96 * MIB)
+    async with asyncio.timeout(10):
+        while (await hypervisor.statistics(domid)).memory_actual != 96 * MIB:
+            await asyncio.sleep(0.05)
+
+
+async def test_guest_channel_and_display(guest: Guest) -> None:
+    assert guest.status.guest_socket is not None
+    assert guest.status.vnc_socket is not None
+    reader, writer = await asyncio.open_unix_connection(str(guest.status.guest_socket))
+    port = (await guest.console.run("grep -l org.domzero.guest.0 /sys/class/virtio-ports/*/name")).split("/")[-2]
+    await guest.console.run(f"echo from the guest > /dev/{port}")
+    assert await asyncio.wait_for(reader.readline(), 5) == b"from the guest\n"
+    writer.close()
+    reader, writer = await asyncio.open_unix_connection(str(guest.status.vnc_socket))
+    assert await asyncio.wait_for(reader.readexactly(12), 5) == b"RFB 003.008\n"
+    writer.close()
+
+
+async def test_serial_log_is_bounded(machine: Machine, guest: Guest) -> None:
+    await machine.hypervisor.close()
+    machine.hypervisor = machine.driver(Limits(log=4096))
+    await machine.hypervisor.open(machine.events)
+    assert guest.status.serial_log is not None
+    await guest.console.run("yes 0123456789abcde | head -n 2000")
+    await guest.console.run("echo the last words")
+    async with asyncio.timeout(10):
+        while guest.status.serial_log.stat().st_size > 4096:
+            await asyncio.sleep(0.1)
+    await guest.console.run("echo and more")
+    assert "and more" in guest.status.serial_log.read_text()
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+async def test_failed_start_leaves_nothing(machine: Machine, boot: KernelBoot, isolated: bool) -> None:
+    broken = machine.image("broken", "8M")
+    broken.path.write_bytes(b"no image at all" * 100)
+    spec = guest_spec(boot, broken)
+    with pytest.raises(HypervisorError):
+        await machine.hypervisor.start(spec)
+    raw = guest_spec(KernelBoot(Path("/nonexistent"), None, ""), machine.image("raw", "1M", format=DiskFormat.RAW))
+    with pytest.raises(HypervisorError, match="nonexistent"):
+        await machine.hypervisor.start(raw)
+    assert list((machine.directory / "run").iterdir()) == [machine.directory / "run" / "lock"]
+    assert machine.events.all == []
+    with pytest.raises(DomainNotFoundError):
+        await machine.hypervisor.destroy(raw.domid)
+
+
+async def test_backing_file_outside_the_repository_is_refused(
+    machine: Machine, boot: KernelBoot, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret".ljust(1 << 20, b"\0"))
+    evil = machine.image("evil", "-u", "-b", str(secret), "-F", "raw", "1M")
+    with pytest.raises(HypervisorError, match="repository"):
+        await machine.hypervisor.start(guest_spec(boot, evil))
+    unstated = machine.image("unstated", "1M")
+    (machine.directory / "images" / "link").symlink_to(secret)
+    linked = machine.image("linked", "-u", "-b", "link", "-F", "raw", "1M")
+    with pytest.raises(HypervisorError, match="repository"):
+        await machine.hypervisor.start(guest_spec(boot, linked))
+    assert DiskSource(unstated.path, DiskFormat.QCOW2) == unstated
