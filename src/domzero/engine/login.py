@@ -1,0 +1,71 @@
+"""The door: checks passwords, makes guessing slow, and opens sessions.
+
+A wrong password costs its caller a random wait of some seconds. The waits run side by side and hold nothing but their
+connection; how many run at once is bounded for each address and altogether, so that they cannot be used as a weapon.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random, SystemRandom
+
+from domzero.engine.calls import Origin
+from domzero.engine.clock import Clock
+from domzero.engine.errors import ApiError
+from domzero.engine.sessions import Account, Session, Sessions
+from domzero.engine.users import REFUSED, Users
+
+DELAY = (3.0, 6.0)
+"""Seconds that a wrong password costs, at least and at most."""
+DELAYS_PER_ADDRESS = 16
+"""Callers of one address that may be waiting; further ones are refused unheard until a wait ends."""
+DELAYS = 256
+"""Callers altogether that may be waiting; further ones are answered without a wait."""
+LONGEST_NAME = 256
+
+
+class Door:
+    """Logs accounts in. A local caller is root, whatever name and password it gives."""
+
+    def __init__(self, users: Users, sessions: Sessions, clock: Clock, random: Random | None = None) -> None:
+        self._users = users
+        self._sessions = sessions
+        self._clock = clock
+        self._random = SystemRandom() if random is None else random
+        self._waiting: Counter[str] = Counter()
+
+    async def login(self, name: str, password: str, originator: str, origin: Origin) -> Session:
+        """A new session. Raises `SESSION_AUTHENTICATION_FAILED` or `SESSION_AUTHORIZATION_FAILED`, in its own time."""
+        return self._sessions.open(await self.prove(name, password, origin), originator[:LONGEST_NAME])
+
+    async def login_locally(self, name: str, password: str, origin: Origin) -> Session:
+        """A session for emergency calls on this host alone; only root may have one. Raises as `login` does."""
+        account = await self.prove(name, password, origin)
+        if not account.superuser:
+            raise ApiError("SESSION_AUTHENTICATION_FAILED", name, REFUSED)
+        return self._sessions.open_emergency(account)
+
+    async def prove(self, name: str, password: str, origin: Origin) -> Account:
+        """The account behind a name and password, without a session. Raises as `login` does."""
+        if origin.local:
+            return self._users.root()
+        if len(name) > LONGEST_NAME:
+            raise ApiError("SESSION_AUTHENTICATION_FAILED", name[:LONGEST_NAME], REFUSED)
+        if self._waiting[origin.address] >= DELAYS_PER_ADDRESS:
+            raise ApiError("SESSION_AUTHENTICATION_FAILED", name, "Too many wrong passwords came from this address.")
+        try:
+            return await self._users.authenticate(name, password)
+        except ApiError:
+            await self._delay(origin.address)
+            raise
+
+    async def _delay(self, address: str) -> None:
+        if self._waiting.total() >= DELAYS:
+            return
+        self._waiting[address] += 1
+        try:
+            await self._clock.sleep(self._random.uniform(*DELAY))
+        finally:
+            self._waiting[address] -= 1
+            if not self._waiting[address]:
+                del self._waiting[address]

@@ -1,0 +1,100 @@
+"""Roles and permissions: both are derived from the graph, and stored as `role` objects for clients to read.
+
+A permission is named like its message in lower case (`vm.start`). Each role may do everything that lesser roles may.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from uuid import NAMESPACE_DNS, uuid5
+
+from domzero.engine.database import Database
+from domzero.idl.graph import Graph
+from domzero.idl.types import Ref
+
+_NAMESPACE = uuid5(NAMESPACE_DNS, "permissions.roles.domzero")
+
+NO_RANK = -1
+"""The rank of somebody without any role."""
+
+
+class Roles:
+    """What each role of the graph permits."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._roles = sorted(graph.roles.values(), key=lambda role: role.rank)
+        self.ranks: Mapping[str, int] = {role.name: role.rank for role in self._roles}
+        self.highest: int = self._roles[-1].rank
+        self._docs = {role.name: role.doc for role in self._roles}
+        self._uuids = {role.name: role.uuid for role in self._roles}
+        self._name_by_ref: Mapping[Ref, str] = {role_ref(role.uuid): role.name for role in self._roles}
+        needed: dict[str, int] = {}
+        for method in graph.methods.values():
+            if method.message.session:
+                needed[sys.intern(method.name.lower())] = self.ranks[method.message.least_role]
+        self._needed = needed
+        self._permissions = [
+            tuple(name for name, least in needed.items() if least <= role.rank) for role in self._roles
+        ]
+
+    def rank(self, name: str) -> int:
+        """The rank of a role. Raises `KeyError` when there is no such role."""
+        return self.ranks[name]
+
+    def rank_of_refs(self, roles: Iterable[Ref]) -> int:
+        """The highest rank among some role objects; `NO_RANK` when there is none."""
+        names = (self._name_by_ref.get(ref) for ref in roles)
+        return max((self.ranks[name] for name in names if name is not None), default=NO_RANK)
+
+    def permissions(self, rank: int) -> tuple[str, ...]:
+        """The names of everything that somebody of the given rank may do."""
+        held: tuple[str, ...] = ()
+        for role, permissions in zip(self._roles, self._permissions, strict=True):
+            if role.rank <= rank:
+                held = permissions
+        return held
+
+    def ref(self, name: str) -> Ref:
+        """The role object of a role. Raises `KeyError` when there is no such role."""
+        return role_ref(self._uuids[name])
+
+    def objects(self) -> Mapping[Ref, Mapping[str, object]]:
+        """Every role object that must exist, and its fields: one for each permission, then the roles."""
+        refs = {name: role_ref(str(uuid5(_NAMESPACE, name))) for name in self._needed}
+        found: dict[Ref, Mapping[str, object]] = {}
+        for name, ref in refs.items():
+            found[ref] = {"uuid": _uuid(ref), "name_label": name, "name_description": f"Permission to call {name}."}
+        for role, permissions in zip(self._roles, self._permissions, strict=True):
+            found[role_ref(role.uuid)] = {
+                "uuid": role.uuid,
+                "name_label": role.name,
+                "name_description": role.doc,
+                "subroles": tuple(refs[name] for name in permissions),
+            }
+        return found
+
+    def reconcile(self, database: Database) -> None:
+        """Make the stored role objects those that the graph asks for, touching only what differs."""
+        wanted = self.objects()
+        with database.transaction() as transaction:
+            for ref in database.refs("role"):
+                if ref not in wanted:
+                    transaction.destroy("role", ref)
+            for ref, fields in wanted.items():
+                row = database.find("role", ref)
+                if row is None:
+                    transaction.create("role", fields, ref=ref)
+                else:
+                    changes = {name: value for name, value in fields.items() if row.record[name] != value}
+                    if changes:
+                        transaction.update("role", ref, **changes)
+
+
+def role_ref(uuid: str) -> Ref:
+    """The reference of a role object, which its fixed uuid decides."""
+    return f"OpaqueRef:{uuid}"
+
+
+def _uuid(ref: Ref) -> str:
+    return ref.removeprefix("OpaqueRef:")

@@ -1,0 +1,98 @@
+"""A route is all that the dispatcher knows about a message, worked out once at start."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from domzero.engine import implicit
+from domzero.engine.binding import Implementation, is_abandoned_with_caller, is_coroutine, is_removed
+from domzero.engine.coercion import Coercer, coercer
+from domzero.engine.errors import ApiError
+from domzero.engine.roles import Roles
+from domzero.idl.graph import Graph, Method
+from domzero.idl.model import MISSING, Message
+from domzero.idl.types import Type
+
+_SECRETS = ("pwd", "password", "psecret", "secret")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One message. `needed_rank` is None for messages without a session; `function` is None for those refused."""
+
+    name: str
+    permission: str
+    needed_rank: int | None
+    coercers: tuple[Coercer, ...]
+    required: int
+    defaults: tuple[Any, ...]
+    result: Type
+    function: Implementation | None
+    refusal: tuple[str, ...]
+    asynchronous: bool
+    waits: bool
+    abandoned_with_caller: bool
+    reads: bool
+    secret: bool
+
+    def arguments(self, params: list[Any] | tuple[Any, ...]) -> list[Any]:
+        """The inner values of the parameters after the session, defaults included.
+
+        Raises `MESSAGE_PARAMETER_COUNT_MISMATCH` and what the coercers raise.
+        """
+        received, most = len(params), len(self.coercers)
+        if not self.required <= received <= most:
+            expected = self.required if received < self.required else most
+            raise ApiError("MESSAGE_PARAMETER_COUNT_MISMATCH", self.name, str(expected), str(received))
+        arguments = [coerce(value) for coerce, value in zip(self.coercers, params, strict=False)]
+        arguments.extend(self.defaults[received:])
+        return arguments
+
+    def refuse(self) -> ApiError:
+        """What a call of a message that is not carried out gets."""
+        return ApiError(*self.refusal)
+
+
+def routes(
+    graph: Graph, roles: Roles, implementations: Mapping[str, Implementation], not_implemented: Collection[str],
+    on_set: Mapping[str, implicit.SetHook],
+) -> Iterator[Route]:  # fmt: skip
+    """A route for every message of the graph. The implementations have been checked by `binding.bind`."""
+    for name, method in graph.methods.items():
+        refusal: tuple[str, ...] = ()
+        function: Implementation | None = None
+        if is_removed(method.message):
+            refusal = ("MESSAGE_REMOVED",)
+        elif name in not_implemented:
+            refusal = ("NOT_IMPLEMENTED", name)
+        else:
+            function = implementations.get(name) or implicit.implementation(method, on_set)
+        yield _route(graph, roles, method, function, refusal)
+
+
+def _route(
+    graph: Graph, roles: Roles, method: Method, function: Implementation | None, refusal: tuple[str, ...]
+) -> Route:
+    message = method.message
+    return Route(
+        name=method.name,
+        permission=method.name.lower(),
+        needed_rank=roles.rank(message.least_role) if message.session else None,
+        coercers=tuple(coercer(graph, param.type, param.name) for param in message.params),
+        required=sum(param.default is MISSING for param in message.params),
+        defaults=tuple(param.default for param in message.params),
+        result=message.result,
+        function=function,
+        refusal=refusal,
+        asynchronous=message.asynchronous,
+        waits=function is not None and is_coroutine(function),
+        abandoned_with_caller=function is not None and is_abandoned_with_caller(function),
+        reads=message.implicit in implicit.READERS,
+        secret=_carries_secret(message),
+    )
+
+
+def _carries_secret(message: Message) -> bool:
+    return any(word in param.name.lower() for param in message.params for word in _SECRETS)

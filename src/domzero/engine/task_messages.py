@@ -1,0 +1,94 @@
+"""The messages of the task class. Everybody may deal with their own tasks, those who run the pool with all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from domzero.engine.binding import implements
+from domzero.engine.clock import moment
+from domzero.engine.context import Context
+from domzero.engine.errors import ApiError
+from domzero.engine.tasks import UNFINISHED, Tasks
+from domzero.idl.types import Ref
+
+TASKS_OF_OTHERS = "pool-operator"
+"""The least role that may change other people's tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDesk:
+    """What messages about tasks work with; `rank_for_others` is the least rank to touch other people's tasks."""
+
+    tasks: Tasks
+    rank_for_others: int
+
+
+@implements("task.create")
+def create(desk: TaskDesk, context: Context, label: str, description: str) -> Ref:
+    """A pending task that the client completes itself or gives to a transfer. Raises `TOO_MANY_PENDING_TASKS`."""
+    return desk.tasks.store(label, description, context.caller)
+
+
+@implements("task.destroy")
+def destroy(desk: TaskDesk, context: Context, self: Ref) -> None:
+    """Remove a task, or have it go once its work ends. Raises `HANDLE_INVALID`, `RBAC_PERMISSION_DENIED`."""
+    _assert_may_change(desk, context, self)
+    desk.tasks.destroy(self)
+
+
+@implements("task.cancel")
+def cancel(desk: TaskDesk, context: Context, task: Ref) -> None:
+    """Ask a task to stop. Raises `HANDLE_INVALID`, `RBAC_PERMISSION_DENIED`, `OPERATION_NOT_ALLOWED`."""
+    _assert_may_change(desk, context, task)
+    desk.tasks.cancel(task)
+
+
+@implements("task.set_status")
+def set_status(desk: TaskDesk, context: Context, self: Ref, value: str) -> None:
+    """Set the status of a client's own task. Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`."""
+    _assert_run_by_client(desk, context, self)
+    record = context.database.record("task", self)
+    if value in UNFINISHED:
+        with context.database.transaction() as transaction:
+            transaction.update("task", self, status=value)
+    elif "destroy" in record["current_operations"].values():
+        desk.tasks.remove(self)
+    else:
+        with context.database.transaction() as transaction:
+            transaction.update("task", self, status=value, finished=moment(context.clock.now()), current_operations={})
+
+
+@implements("task.set_progress")
+def set_progress(desk: TaskDesk, context: Context, self: Ref, value: float) -> None:
+    """Set the progress of a client's own task. Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`."""
+    _assert_run_by_client(desk, context, self)
+    desk.tasks.set_progress(self, value)
+
+
+@implements("task.set_result")
+def set_result(desk: TaskDesk, context: Context, self: Ref, value: str) -> None:
+    """Set the result of a client's own task. Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`."""
+    _assert_run_by_client(desk, context, self)
+    with context.database.transaction() as transaction:
+        transaction.update("task", self, result=value)
+
+
+@implements("task.set_error_info")
+def set_error_info(desk: TaskDesk, context: Context, self: Ref, value: tuple[str, ...]) -> None:
+    """Set the error of a client's own task. Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`."""
+    _assert_run_by_client(desk, context, self)
+    with context.database.transaction() as transaction:
+        transaction.update("task", self, error_info=value)
+
+
+def _assert_may_change(desk: TaskDesk, context: Context, ref: Ref) -> None:
+    context.database.row("task", ref)
+    caller = context.caller
+    if caller.rank < desk.rank_for_others and not desk.tasks.is_of(ref, caller):
+        raise ApiError("RBAC_PERMISSION_DENIED", context.method.lower(), "The task belongs to another account.")
+
+
+def _assert_run_by_client(desk: TaskDesk, context: Context, ref: Ref) -> None:
+    _assert_may_change(desk, context, ref)
+    if ref in desk.tasks.running:
+        raise ApiError("OPERATION_NOT_ALLOWED", "The server runs this task.")
