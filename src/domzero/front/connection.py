@@ -1,0 +1,400 @@
+"""One connection: an asyncio protocol that reads requests, has them carried out in order, and writes the answers.
+
+Cheap calls are answered within `data_received`, without a task. While a call waits, reading goes on (so that a client
+that leaves is noticed) but nothing more is carried out. A peer that sends without reading its answers is not read from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from functools import partial
+from math import inf
+from typing import Any
+
+from domzero.engine.calls import Answer, Origin
+from domzero.front import raw, rpc
+from domzero.front.hub import Door, Hub
+from domzero.front.outbox import Outbox
+from domzero.front.pages import HTML, serve_page
+from domzero.front.planning import CORS_HEADERS, PREFLIGHT_HEADERS, Plan, plan
+from domzero.front.routes import Headers, PageHandler, Request
+from domzero.front.states import Phase, State
+from domzero.wire.http import HEAD_END, HttpError, could_be_request, error_page, parse_head, response_head
+
+log = logging.getLogger(__name__)
+
+READ_AHEAD = 64 << 10
+"""How much of the next requests is kept while one is being carried out."""
+TURN = 32
+"""How many pipelined requests are answered before other connections get their turn."""
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def _rpc_heads(content_type: str) -> tuple[bytes, bytes]:
+    """An RPC response's head with a place for the length: to close the connection, and to keep it alive."""
+    headers = (*CORS_HEADERS, ("content-type", content_type), ("content-length", "%d"))
+    close, keep = (response_head(200, headers, length=None, keep_alive=keep) for keep in (False, True))
+    return close, keep
+
+
+_RPC_HEADS = {content_type: _rpc_heads(content_type) for content_type in ("text/xml", "application/json")}
+
+
+class Connection(asyncio.Protocol):
+    """See the module. All methods run in the event loop; none blocks."""
+
+    def __init__(self, hub: Hub, door: Door, refused: bool = False) -> None:
+        self.hub = hub
+        self.door = door
+        self._refused = refused
+        self._state = State.READING
+        self._phase = Phase.NEW
+        self._transport: asyncio.Transport
+        self._outbox: Outbox
+        self._origin: Origin
+        self._buffer: bytes | bytearray = b""
+        self._at = 0
+        self._plan: Plan | None = None
+        self._known: tuple[bytes, Plan] | None = None
+        self._out: list[bytes] = []
+        self._ended = False
+        self._scheduled = False
+        self._task: asyncio.Task[Any] | None = None
+        self._idle_since = inf
+        self._deadline = inf
+        self._latest = inf
+
+    # From the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._outbox = Outbox(transport)
+        self._origin = self.door.origin(transport)
+        self.hub.join(self)
+        if self._refused:
+            self._refuse(HttpError(503, "There are too many connections."))
+            self._flush()
+        else:
+            self._deadline = self.hub.clock() + self.hub.limits.head_total
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._state = State.CLOSED
+        self._buffer = b""
+        self._outbox.lost()
+        if self._task is not None:
+            self._task.cancel()
+        self.hub.leave(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is State.READING:
+            self._keep(data)
+            if self._outbox.writable and not self._scheduled:
+                self._work()
+        elif self._state is State.BUSY:
+            self._keep(data)
+            if len(self._buffer) > READ_AHEAD:
+                self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """A peer that closed only its sending side still gets the answer it waits for, if it comes soon."""
+        self._ended = True
+        if self._state is State.BUSY:
+            self._deadline = self.hub.clock() + self.hub.limits.linger
+        waits = self._state is State.BUSY or not self._outbox.empty or self._scheduled
+        return waits and not self.door.tls
+
+    def pause_writing(self) -> None:
+        self._outbox.paused(self.hub.clock())
+        if self._state is State.READING:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._outbox.resumed()
+        if self._state is State.READING and self._outbox.writable:
+            self._transport.resume_reading()
+            self._work()
+
+    # From the hub
+
+    def idle_since(self) -> float | None:
+        return self._idle_since if self._state is State.READING and self._phase is Phase.IDLE else None
+
+    def check_deadlines(self, now: float) -> None:
+        if now >= self._outbox.stalled_since + self.hub.limits.write_stall:
+            log.info("%s reads too slowly and is disconnected", self._origin.address)
+            self.abort()
+        elif now < self._deadline:
+            return
+        elif self._state is not State.READING:
+            self.abort()
+        elif self._phase in (Phase.HEAD, Phase.BODY):
+            self._refuse(HttpError(408, "The request did not arrive in time."))
+            self._flush()
+        else:
+            self._close()
+
+    def drain(self) -> None:
+        if self._state is State.READING and self._phase in (Phase.IDLE, Phase.NEW):
+            self._close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # Reading
+
+    def _keep(self, data: bytes) -> None:
+        if not self._buffer:
+            self._buffer = data
+            return
+        if isinstance(self._buffer, bytes):
+            self._buffer = bytearray(self._buffer)
+        self._buffer += data
+
+    def _work(self) -> None:
+        """Carry out the requests that are complete, until one has to wait."""
+        left = TURN
+        while self._state is State.READING and left and self._outbox.writable:
+            plan = self._plan or self._next_plan()
+            if plan is None:
+                break
+            if plan.route is not None and plan.route.raw is not None:
+                self._hand_over(plan)
+                return
+            body = self._take(plan.length)
+            if body is None:
+                break
+            self._plan = None
+            left -= 1
+            self._serve(plan, body)
+        if self._at:
+            self._buffer = self._buffer[self._at :]
+            self._at = 0
+        self._flush()
+        if self._state is State.READING:
+            self._set_deadline(left < TURN)
+            if not left and self._buffer:
+                self._scheduled = True
+                self.hub.loop.call_soon(self._work_on)
+
+    def _work_on(self) -> None:
+        self._scheduled = False
+        if self._state is State.READING and self._outbox.writable:
+            self._work()
+            if self._ended and not self._scheduled:
+                self._finish_half_closed()
+
+    def _finish_half_closed(self) -> None:
+        """Nothing more will come: what is unfinished now stays so."""
+        if self._state is State.READING:
+            self._close()
+
+    def _next_plan(self) -> Plan | None:
+        """The plan of the next head, or `None` when it is not complete or was refused."""
+        end = self._buffer.find(HEAD_END, self._at)
+        if end < 0:
+            self._check_start()
+            return None
+        raw_head = bytes(self._buffer[self._at : end + 4])
+        self._at = end + 4
+        if self._known is not None and self._known[0] == raw_head:
+            self._plan = self._known[1]
+            return self._plan
+        try:
+            if len(raw_head) > self.hub.limits.head_size:
+                raise self._head_too_large()
+            head = parse_head(raw_head.lstrip(b"\r\n"))
+            self._plan = plan(head, self.hub.endpoints, self.hub.routes, self.hub.limits)
+        except HttpError as error:
+            self._refuse(error)
+            return None
+        if self._plan.expects_continue:
+            if len(self._buffer) - self._at < self._plan.length:
+                self._out.append(CONTINUE)
+        else:
+            self._known = (raw_head, self._plan)
+        return self._plan
+
+    def _check_start(self) -> None:
+        """Look at an unfinished head: one that can never be a good one is refused at once."""
+        start = self._buffer[self._at :]
+        if len(start) > self.hub.limits.head_size:
+            self._refuse(self._head_too_large())
+        elif not could_be_request(start):
+            self._refuse(HttpError(400, "This is no HTTP/1.x request."))
+
+    def _head_too_large(self) -> HttpError:
+        return HttpError(431, f"The head of a request may have {self.hub.limits.head_size} bytes.")
+
+    def _take(self, length: int) -> bytes | None:
+        end = self._at + length
+        if len(self._buffer) < end:
+            return None
+        body = bytes(self._buffer[self._at : end])
+        self._at = end
+        return body
+
+    def _set_deadline(self, served: bool) -> None:
+        """Start or go on with the time that the peer has for what it is sending."""
+        now, limits = self.hub.clock(), self.hub.limits
+        if not self._buffer and self._plan is None:
+            if served:
+                self._phase = Phase.IDLE
+                self._idle_since = now
+                self._deadline = now + limits.keep_alive
+            return
+        if self._plan is not None:
+            phase, idle, total = Phase.BODY, limits.body_idle, limits.body_total
+        else:
+            phase, idle, total = Phase.HEAD, limits.head_idle, limits.head_total
+        if served or phase is not self._phase:
+            self._phase = phase
+            self._latest = now + total
+        self._deadline = min(now + idle, self._latest)
+
+    # Carrying out
+
+    def _serve(self, plan: Plan, body: bytes) -> None:
+        if plan.endpoint is not None:
+            self._serve_call(plan, plan.endpoint, body)
+        elif plan.route is not None and plan.route.page is not None:
+            self._serve_page(plan, plan.route.page, body)
+        else:
+            self._answer(plan, 200, PREFLIGHT_HEADERS, b"")
+
+    def _serve_call(self, plan: Plan, endpoint: rpc.Endpoint, body: bytes) -> None:
+        try:
+            incoming = endpoint.decode(body)
+        except HttpError as error:
+            self._answer_error(plan, error)
+            return
+        outcome: Answer | Awaitable[Answer] | Exception
+        try:
+            outcome = self.hub.dispatcher.call(incoming.method, incoming.params, self._origin)
+        except Exception as error:  # noqa: BLE001 - becomes the call's answer; `rpc.encode` logs what is no ApiError
+            outcome = error
+        if isinstance(outcome, Answer | Exception):
+            self._answer_call(plan, endpoint, rpc.encode(incoming, outcome))
+        else:
+            self._wait(plan, endpoint, incoming, outcome)
+
+    def _wait(self, plan: Plan, endpoint: rpc.Endpoint, incoming: rpc.Incoming, waiting: Awaitable[Answer]) -> None:
+        """Wait for an outcome. Only a task made here is cancelled with the connection; see `Dispatcher`."""
+        self._enter(State.BUSY)
+        if isinstance(waiting, asyncio.Future):
+            future = waiting
+        else:
+            future = self._task = self.hub.start(_awaited(waiting))
+        future.add_done_callback(partial(self._finished, plan, endpoint, incoming))
+
+    def _finished(
+        self, plan: Plan, endpoint: rpc.Endpoint, incoming: rpc.Incoming, future: asyncio.Future[Answer]
+    ) -> None:
+        outcome: rpc.Outcome
+        if future.cancelled():
+            outcome = asyncio.CancelledError("the call was cancelled")
+        else:
+            outcome = future.exception() or future.result()
+        if self._state is State.BUSY:
+            self._answer_call(plan, endpoint, rpc.encode(incoming, outcome))
+            self._resume()
+
+    def _serve_page(self, plan: Plan, page: PageHandler, body: bytes) -> None:
+        self._enter(State.BUSY)
+        self._flush()
+        request = Request(plan.head, self._origin, body)
+        self._task = self.hub.start(serve_page(page, request, self._outbox, self._keeps_alive(plan)))
+        self._task.add_done_callback(self._page_done)
+
+    def _page_done(self, task: asyncio.Task[bool]) -> None:
+        if self._state is not State.BUSY:
+            return
+        if task.cancelled() or not task.result():
+            self._close()
+        else:
+            self._resume()
+
+    def _hand_over(self, plan: Plan) -> None:
+        """Give the connection to a raw handler, once earlier answers are out."""
+        assert plan.route is not None
+        assert plan.route.raw is not None
+        self._flush()
+        if not self._outbox.empty:
+            return
+        rest = bytes(self._buffer[self._at :])
+        self._buffer = b""
+        self._enter(State.HANDED)
+        request = Request(plan.head, self._origin)
+        raw.hand_over(self.hub, self, self._transport, plan.route.raw, request, rest)
+
+    def _enter(self, state: State) -> None:
+        self._state = state
+        self._deadline = inf
+
+    def _resume(self) -> None:
+        """Go on reading after a request that had to wait."""
+        self._task = None
+        if self._state is State.BUSY:
+            self._state = State.READING
+            self._phase = Phase.IDLE
+        if self._state is State.READING and self._outbox.writable:
+            self._transport.resume_reading()
+            self._work()
+            if self._state is State.READING:
+                self._set_deadline(True)
+        else:
+            self._flush()
+
+    # Answering
+
+    def _keeps_alive(self, plan: Plan) -> bool:
+        return plan.head.keep_alive and not self.hub.draining and not self._ended
+
+    def _answer_call(self, plan: Plan, endpoint: rpc.Endpoint, body: bytes) -> None:
+        keep = self._keeps_alive(plan)
+        self._out.append(_RPC_HEADS[endpoint.content_type][keep] % len(body))
+        self._out.append(body)
+        if not keep:
+            self._enter(State.CLOSING)
+
+    def _answer(self, plan: Plan, status: int, headers: Headers, body: bytes) -> None:
+        keep = self._keeps_alive(plan)
+        self._out.append(response_head(status, headers, length=len(body), keep_alive=keep))
+        self._out.append(body)
+        if not keep:
+            self._enter(State.CLOSING)
+
+    def _answer_error(self, plan: Plan, error: HttpError) -> None:
+        headers = (*error.headers, HTML)
+        self._answer(plan, error.status, headers, error_page(error.status, error.text))
+
+    def _refuse(self, error: HttpError) -> None:
+        """Answer a request that is not read to its end, and listen a little longer, lest a reset eats the answer."""
+        page = error_page(error.status, error.text)
+        self._out.append(response_head(error.status, (*error.headers, HTML), length=len(page)) + page)
+        self._buffer = b""
+        self._at = 0
+        self._plan = None
+        self._state = State.LINGERING
+        self._deadline = self.hub.clock() + self.hub.limits.linger
+
+    def _flush(self) -> None:
+        if self._out:
+            total = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            self._outbox.write(total)
+        if self._state is State.CLOSING:
+            self._outbox.close()
+            self._deadline = self.hub.clock() + self.hub.limits.write_stall
+        elif self._state is State.LINGERING and self._transport.can_write_eof() and self._outbox.empty:
+            self._transport.write_eof()
+
+    def _close(self) -> None:
+        self._enter(State.CLOSING)
+        self._flush()
+
+
+async def _awaited(waiting: Awaitable[Answer]) -> Answer:
+    return await waiting

@@ -1,0 +1,135 @@
+"""What all connections share: the dispatcher, the handlers, the limits, and the register of who is connected."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from domzero.engine.calls import Origin
+from domzero.front.dispatching import Dispatcher
+from domzero.front.limits import Limits
+from domzero.front.routes import Routes
+from domzero.front.rpc import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A kind of listener. Peers of a `local` one are trusted as root; `tls` ones cannot close one direction only."""
+
+    name: str
+    tls: bool
+    local: bool
+    limit: int
+
+    def origin(self, transport: asyncio.BaseTransport) -> Origin:
+        """Where calls of this connection come from."""
+        if self.local:
+            return Origin("local", local=True)
+        peer = transport.get_extra_info("peername")
+        address = str(peer[0]) if peer else "unknown"
+        return Origin(address.removeprefix("::ffff:"))
+
+
+class Member(Protocol):
+    """A connection as the register sees it."""
+
+    door: Door
+
+    def idle_since(self) -> float | None:
+        """Since when it has waited for a next request, or `None` when it is in the middle of something."""
+
+    def check_deadlines(self, now: float) -> None:
+        """Act if a deadline has passed."""
+
+    def drain(self) -> None:
+        """Close now if idle, else after the request under way."""
+
+    def abort(self) -> None:
+        """Close at once and drop what was not sent."""
+
+
+class Hub:
+    """The shared state, and the sweep over deadlines: one timer for all connections, none for each request."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, endpoints: Mapping[str, Endpoint], routes: Routes, limits: Limits
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.endpoints = endpoints
+        self.routes = routes
+        self.limits = limits
+        self.loop = asyncio.get_running_loop()
+        self.clock: Callable[[], float] = self.loop.time
+        self.draining = False
+        self.members: set[Member] = set()
+        self._counts: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._left = asyncio.Event()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def count(self, door: Door) -> int:
+        """How many connections are open at a door."""
+        return self._counts.get(door.name, 0)
+
+    def join(self, member: Member) -> None:
+        """A connection was made."""
+        self.members.add(member)
+        self._counts[member.door.name] = self.count(member.door) + 1
+        if self._sweeper is None:
+            self._sweeper = self.loop.call_later(self.limits.sweep, self._sweep)
+
+    def leave(self, member: Member) -> None:
+        """A connection is gone. May be called again for the same one."""
+        if member in self.members:
+            self.members.remove(member)
+            self._counts[member.door.name] -= 1
+            self._left.set()
+
+    def make_room(self, door: Door) -> bool:
+        """Whether there is room for one more; closes the longest idle connection of the door to make some."""
+        if self.count(door) < door.limit:
+            return True
+        idle = [(since, member) for member in self.members if member.door is door and (since := member.idle_since())]
+        if not idle:
+            return False
+        _, longest = min(idle, key=lambda pair: pair[0])
+        longest.abort()
+        self.leave(longest)
+        return True
+
+    def start(self, coroutine: Any) -> asyncio.Task[Any]:
+        """Run a coroutine as a task that a stop of the server ends."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def stop(self, grace: float) -> None:
+        """Let requests under way finish for up to `grace` seconds, then cut the rest off."""
+        self.draining = True
+        for member in list(self.members):
+            member.drain()
+        deadline = self.clock() + grace
+        while self.members and (left := deadline - self.clock()) > 0:
+            self._left.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._left.wait()
+            except TimeoutError:
+                break
+        for member in list(self.members):
+            member.abort()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def _sweep(self) -> None:
+        now = self.clock()
+        for member in list(self.members):
+            member.check_deadlines(now)
+        self._sweeper = self.loop.call_later(self.limits.sweep, self._sweep) if self.members else None
