@@ -1,0 +1,55 @@
+"""The `domzero` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from domzero import paths
+from domzero.cli import users
+from domzero.settings import SettingsError, add_arguments, resolve
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="domzero", description="The XenServer management API on any Linux machine.")
+    top.add_argument("--version", action="version", version=f"domzero {version('domzero')}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    serve = commands.add_parser("serve", help="turn this machine into a XenServer-compatible host")
+    add_arguments(serve)
+    serve.set_defaults(run=_serve)
+    user = commands.add_parser("user", help="manage the people who may log in besides root")
+    user.add_argument("--socket", metavar="PATH", type=Path, help="the daemon's Unix socket")
+    user.set_defaults(run=_user)
+    users.add_arguments(user)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0, 1 for a failure that was told on standard error, or ends with 2 for wrong usage."""
+    chosen = parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = chosen.run
+    return run(chosen)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    # The daemon brings the whole toolstack along; no other command should wait for that.
+    from domzero.service import serve
+
+    try:
+        return serve(resolve(arguments))
+    except SettingsError as error:
+        print(f"domzero: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def _user(arguments: argparse.Namespace) -> int:
+    socket = arguments.socket or paths.socket_path(paths.runtime_dir(paths.state_dir()))
+    return users.run(arguments, socket)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""`domzero user list|add|remove`: local people with one of the six roles. Needs the daemon, over its Unix socket."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+from pathlib import Path
+
+from domzero.client.local import LocalError, request
+from domzero.datamodel.roles import ROLES
+
+PATH = "/local/users"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The sub-commands and their arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="show who may log in")
+    add = actions.add_parser("add", help="add a user, or give one a new role and password")
+    add.add_argument("name")
+    add.add_argument("--role", required=True, choices=[role.name for role in ROLES])
+    add.add_argument("--fullname", default="")
+    add.add_argument("--password-file", metavar="FILE", type=Path, help="its first line; asked for by default")
+    remove = actions.add_parser("remove", help="remove a user and end the user's sessions")
+    remove.add_argument("name")
+
+
+def run(arguments: argparse.Namespace, socket: Path) -> int:
+    """Carry the sub-command out and show the users. Returns the exit code."""
+    try:
+        answer = _ask(arguments, socket)
+    except (LocalError, OSError) as error:
+        print(f"domzero: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    for user in answer["users"]:
+        print(f"{user['name']:20} {user['role']:16} {user['fullname']}".rstrip())  # noqa: T201
+    return 0
+
+
+def _ask(arguments: argparse.Namespace, socket: Path) -> dict[str, list[dict[str, str]]]:
+    match arguments.action:
+        case "list":
+            answer = request(socket, "GET", PATH)
+        case "add":
+            fields = {"name": arguments.name, "role": arguments.role, "fullname": arguments.fullname}
+            answer = request(socket, "POST", PATH, {**fields, "password": _password(arguments.password_file)})
+        case _:
+            answer = request(socket, "DELETE", PATH, {"name": arguments.name})
+    return dict(answer)
+
+
+def _password(file: Path | None) -> str:
+    if file is not None:
+        return file.read_text().partition("\n")[0]
+    password = getpass.getpass("New password: ")
+    if getpass.getpass("Once more: ") != password:
+        raise LocalError("the two passwords differ")
+    return password

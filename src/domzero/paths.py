@@ -1,0 +1,34 @@
+"""Where domzero keeps things when nobody says otherwise: the usual places of a system service, or of a person."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+CLASSIC_SOCKET = Path("/var/xapi/xapi")
+"""Where XenServer's own local clients look."""
+
+
+def state_dir(environment: Mapping[str, str] = os.environ, *, root: bool | None = None) -> Path:
+    """What lasts: database, certificates, default storage, logs."""
+    if _is_root(root):
+        return Path("/var/lib/domzero")
+    return Path(environment.get("XDG_DATA_HOME") or Path(environment.get("HOME", "/")) / ".local/share") / "domzero"
+
+
+def runtime_dir(state: Path, environment: Mapping[str, str] = os.environ, *, root: bool | None = None) -> Path:
+    """What is of this boot: sockets and process files. Next to the state where the system offers no place."""
+    if _is_root(root):
+        return Path("/run/domzero")
+    offered = environment.get("XDG_RUNTIME_DIR")
+    return Path(offered) / "domzero" if offered else state / "run"
+
+
+def socket_path(runtime: Path) -> Path:
+    """The Unix socket for local clients."""
+    return runtime / "xapi"
+
+
+def _is_root(root: bool | None) -> bool:
+    return os.geteuid() == 0 if root is None else root

@@ -1,0 +1,152 @@
+"""Runs whole hosts for tests: in this process, or as the command that people run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import XenAPI
+
+from domzero.daemon import Serving, serving
+from domzero.settings import Endpoint, Settings
+
+PASSWORD = "correct horse"
+READY = "domzero: ready "
+
+
+def login(url: str, user: str = "root", password: str = PASSWORD) -> Any:
+    """A logged-in session of the official Python binding."""
+    session = XenAPI.Session(url, ignore_ssl=True)
+    session.xenapi.login_with_password(user, password, "1.0", "tests")
+    return session
+
+
+def password_file(directory: Path) -> Path:
+    path = directory / "password"
+    path.write_text(PASSWORD + "\n")
+    return path
+
+
+@dataclass
+class InProcessHost:
+    """A host in a thread of this process: quick to make, and its parts can be looked at."""
+
+    settings: Settings
+    daemon: Serving = field(init=False)
+    loop: asyncio.AbstractEventLoop = field(init=False)
+
+    @property
+    def url(self) -> str:
+        return self.daemon.url
+
+    def run(self, work: Any) -> Any:
+        """Run a coroutine in the host's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+
+
+@contextmanager
+def in_process(directory: Path, **settings: Any) -> Iterator[InProcessHost]:
+    """A host that serves on a free port of the loopback address, simulated unless told otherwise."""
+    chosen = {
+        "hypervisor": "sim",
+        "https": Endpoint("127.0.0.1", 0),
+        "state_dir": directory / "state",
+        "root_password_file": password_file(directory),
+    }
+    host = InProcessHost(Settings({**chosen, **settings}))
+    ready = threading.Event()
+    problems: list[BaseException] = []
+
+    async def serve() -> None:
+        async with serving(host.settings) as daemon:
+            host.daemon, host.loop = daemon, asyncio.get_running_loop()
+            ready.set()
+            await daemon.stopping.wait()
+
+    def body() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:  # noqa: BLE001 - handed to the test below
+            problems.append(error)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=body, name="host")
+    thread.start()
+    assert ready.wait(60)
+    if problems:
+        raise problems[0]
+    try:
+        yield host
+    finally:
+        host.loop.call_soon_threadsafe(host.daemon.stopping.set)
+        thread.join(60)
+    assert not thread.is_alive()
+    if problems:
+        raise problems[0]
+
+
+@dataclass
+class ProcessHost:
+    """A host as a process of its own. `kill` ends it the hard way; it can be started again."""
+
+    directory: Path
+    arguments: tuple[str, ...] = ("--hypervisor", "sim")
+    url: str = ""
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> str:
+        """Start, wait until it serves, and give its address."""
+        command = [
+            sys.executable, "-m", "domzero.cli.main", "serve", "--https", "127.0.0.1:0",
+            "--state-dir", str(self.directory / "state"),
+            "--root-password-file", str(password_file(self.directory)), *self.arguments,
+        ]  # fmt: skip
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(READY):
+                self.url = line.removeprefix(READY).strip()
+                return self.url
+        assert self.process.stderr is not None
+        raise AssertionError(f"the host did not start:\n{self.process.stderr.read()}")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM: the graceful way."""
+        self.end(signal.SIGTERM)
+
+    def end(self, number: signal.Signals) -> None:
+        if self.process is None:
+            return
+        os.kill(self.process.pid, number)
+        self.process.communicate(timeout=60)
+        self.process = None
+
+
+@contextmanager
+def as_process(directory: Path, *arguments: str) -> Iterator[ProcessHost]:
+    """A running host process, ended afterwards."""
+    host = ProcessHost(directory, arguments or ("--hypervisor", "sim"))
+    host.start()
+    try:
+        yield host
+    finally:
+        host.stop()
