@@ -1,0 +1,226 @@
+"""The object database: every object in memory, every acknowledged change on disk.
+
+Everything but the disk happens in one event loop, so whoever does not await sees a consistent state. Readers get
+immutable records and pay no copy. A transaction is in memory, and visible, when its block ends; it is on disk when
+`durable` returns, which is what a call waits for before it answers.
+"""
+
+from __future__ import annotations
+
+import gc
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+from domzero.engine.changes import DELETIONS_KEPT, Change, ChangeLog
+from domzero.engine.clock import Clock
+from domzero.engine.codec import Encoder
+from domzero.engine.consistency import Finding
+from domzero.engine.errors import ApiError
+from domzero.engine.journal import Commit, Journal
+from domzero.engine.loading import Loader
+from domzero.engine.migrations import Migration
+from domzero.engine.query import compile_query
+from domzero.engine.revert import Reversal
+from domzero.engine.row import Row
+from domzero.engine.store import Store
+from domzero.engine.tables import Tables
+from domzero.engine.transactions import Transaction
+from domzero.engine.writer import Writer
+from domzero.idl.graph import Graph
+from domzero.idl.records import Layout, Record
+from domzero.idl.types import Ref
+
+
+def random_uuid() -> str:
+    """A new random uuid."""
+    return str(uuid.uuid4())
+
+
+class Database:
+    """All objects of all classes. Made by `open`; used in the event loop in which it was opened."""
+
+    def __init__(self, graph: Graph, new_uuid: Callable[[], str], deletions_kept: int) -> None:
+        self.graph = graph
+        self.tables = Tables(graph)
+        self.layouts: Mapping[str, Layout] = {name: table.layout for name, table in self.tables.by_class.items()}
+        self.new_uuid = new_uuid
+        self.changes = ChangeLog(0, deletions_kept)
+        self.open_transaction: Transaction | None = None
+        self.findings: tuple[Finding, ...] = ()
+        """What was wrong with the stored objects, and what was done about it."""
+        self._listeners: list[Callable[[Sequence[Change]], None]] = []
+        self._journal: Journal | None = None
+        self._store: Store | None = None
+        self._writer: Writer | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        graph: Graph,
+        path: Path | None,
+        clock: Clock,
+        *,
+        migrations: Sequence[Migration] = (),
+        owners: Collection[str] = (),
+        new_uuid: Callable[[], str] = random_uuid,
+        deletions_kept: int = DELETIONS_KEPT,
+    ) -> Self:
+        """Open the file, or make it; without a path nothing is kept.
+
+        `owners` names reference fields ("VBD.VM") without whose object the row itself makes no sense: a row that lost
+        it is dropped. Other references to objects that are gone are set to null. Raises `StoreError` when the file is
+        in use, of another program, damaged, or written by a newer version.
+        """
+        database = cls(graph, new_uuid, deletions_kept)
+        if path is not None:
+            await database._open_store(path, clock, migrations, owners)
+        return database
+
+    async def _open_store(
+        self, path: Path, clock: Clock, migrations: Sequence[Migration], owners: Collection[str]
+    ) -> None:
+        self._writer = Writer("database")
+        try:
+            self._store = store = await self._writer.run(lambda: Store(path))
+            loader = Loader(self.graph, self.tables, migrations, owners, self.new_uuid)
+            start = await self._writer.run(lambda: self._load(store, loader))
+        except BaseException:
+            await self._release()
+            raise
+        self.findings = tuple(loader.findings)
+        encoders = {name: Encoder(layout) for name, layout in self.layouts.items()}
+        self._journal = Journal(store, self._writer, clock, encoders, self._is_live, self._revert, start)
+
+    def _load(self, store: Store, loader: Loader) -> int:
+        collecting = gc.isenabled()
+        gc.disable()  # a million new objects and no garbage: collections would take longer than the loading
+        try:
+            rows = loader.load(store)
+            start = store.reserve()
+        finally:
+            if collecting:
+                gc.enable()
+        self.changes.generation = self.changes.floor = start
+        for row in sorted(rows, key=lambda row: row.generation):
+            if self.tables.by_class[row.class_name].emits_events:
+                self.changes.changed(row)
+        return start
+
+    async def close(self) -> None:
+        """Write what is left and let go of the file. Raises `ApiError` INTERNAL_ERROR when not all could be written."""
+        try:
+            if self._journal is not None:
+                await self._journal.finish()
+        finally:
+            self._journal = None
+            await self._release()
+
+    async def _release(self) -> None:
+        writer, self._writer = self._writer, None
+        store, self._store = self._store, None
+        if writer is not None:
+            if store is not None:
+                await writer.run(store.close)
+            writer.stop()
+
+    @property
+    def generation(self) -> int:
+        """A number that grows with every change and is never used twice, not even after a crash."""
+        return self.changes.generation
+
+    def row(self, cls: str, ref: Ref) -> Row:
+        """The row behind a reference. Raises `ApiError` HANDLE_INVALID; `KeyError` for an unknown class."""
+        row = self.tables.by_class[cls].rows.get(ref)
+        if row is None:
+            raise ApiError("HANDLE_INVALID", cls, ref)
+        return row
+
+    def record(self, cls: str, ref: Ref) -> Record:
+        """The present version of an object. Raises like `row`."""
+        return self.row(cls, ref).record
+
+    def get(self, cls: str, ref: Ref, field: str) -> Any:
+        """One field's present value. Raises like `row`, and `KeyError` for an unknown field."""
+        return self.row(cls, ref).record[field]
+
+    def find(self, cls: str, ref: Ref) -> Row | None:
+        """The row behind a reference, or None."""
+        return self.tables.by_class[cls].rows.get(ref)
+
+    def by_uuid(self, cls: str, uuid: str) -> Ref:
+        """The reference of the object with that uuid. Raises `ApiError` UUID_INVALID."""
+        row = self.tables.by_class[cls].uuids.get(uuid)
+        if row is None:
+            raise ApiError("UUID_INVALID", cls, uuid)
+        return row.ref
+
+    def by_name_label(self, cls: str, label: str) -> tuple[Ref, ...]:
+        """The references of all objects with exactly that name."""
+        return self.tables.by_class[cls].labels.get(label, ())
+
+    def refs(self, cls: str) -> tuple[Ref, ...]:
+        """The references of all objects of a class."""
+        return tuple(self.tables.by_class[cls].rows)
+
+    def rows(self, cls: str) -> Mapping[Ref, Row]:
+        """All objects of a class: a live view, not to be iterated across an await."""
+        return MappingProxyType(self.tables.by_class[cls].rows)
+
+    def select(self, cls: str, expression: str) -> dict[Ref, Record]:
+        """The objects for which the expression of `get_all_records_where` holds. Raises `ApiError` INVALID_VALUE."""
+        table = self.tables.by_class[cls]
+        matches = compile_query(table.layout, expression)
+        return {ref: row.record for ref, row in table.rows.items() if matches(row)}
+
+    def transaction(self, *, observed: bool = False) -> Transaction:
+        """Changes that happen together; see `Transaction`. Inside another transaction's block it is that one.
+
+        An `observed` transaction states facts (a domain is gone): a disk that refuses does not undo them. A block
+        inside another one follows the outer block in this.
+        """
+        if self.open_transaction is not None:
+            return self.open_transaction
+        return Transaction(self, lambda changes: self._commit(changes, observed=observed))
+
+    async def durable(self) -> None:
+        """Return when everything applied so far is on disk.
+
+        Raises `ApiError` INTERNAL_ERROR with a sentence when the disk refused; then everything that was not on disk
+        is taken back. A task whose transaction was taken back while it did something else learns of it here as well,
+        as long as it is the task that made the transaction or one started by it.
+        """
+        if self._journal is not None:
+            await self._journal.durable()
+
+    def subscribe(self, listener: Callable[[Sequence[Change]], None]) -> None:
+        """Have the listener called with the changes of every transaction, right after it is applied."""
+        self._listeners.append(listener)
+
+    def _commit(self, changes: Sequence[Change], *, observed: bool) -> None:
+        self._publish(changes)
+        if self._journal is not None:
+            stored = [change for change in changes if self.tables.by_class[change.row.class_name].durable]
+            if stored:
+                self._journal.add(stored, observed=observed)
+
+    def _publish(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            row = change.row
+            row.generation = change.generation
+            if self.tables.by_class[row.class_name].emits_events:
+                if change.after is None:
+                    self.changes.deleted(row, change.generation)
+                else:
+                    self.changes.changed(row)
+        for listener in self._listeners:
+            listener(changes)
+
+    def _is_live(self, row: Row) -> bool:
+        return self.tables.by_class[row.class_name].rows.get(row.ref) is row
+
+    def _revert(self, commits: Sequence[Commit]) -> Iterable[Row]:
+        with Transaction(self, self._publish) as transaction:
+            return Reversal(self.tables, transaction).apply(commits)

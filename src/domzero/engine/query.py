@@ -1,0 +1,168 @@
+"""The expressions of `get_all_records_where`.
+
+    expression = term { "or" term }
+    term       = factor { "and" factor }
+    factor     = "not" factor | "(" expression ")" | "true" | "false" | value "=" value
+    value      = field "name" | "literal"
+
+A field is named as in the database of the original (`name__label`) or as on the wire (`name_label`); `_ref` is the
+reference. A literal has no escapes. Values are compared as the original's database writes them: `true`, `42`,
+`OpaqueRef:…`, sets as `('a' 'b')`, maps as `(('key' 'value'))`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from domzero.engine.errors import ApiError
+from domzero.engine.row import Row
+from domzero.idl.records import Layout
+
+Test: TypeAlias = Callable[[Row], bool]
+Operand: TypeAlias = str | Callable[[Row], str]
+"""A literal, or what gives a field as the database writes it."""
+
+DEEPEST = 100
+"""Nesting that is accepted; more is no honest question."""
+
+_TOKEN = re.compile(r'\s*(?:"([^"]*)"|([a-z]+)|([()=]))')
+
+
+def compile_query(layout: Layout, expression: str) -> Test:
+    """A test for rows of that class. Raises `ApiError` INVALID_VALUE [expression, reason]."""
+    try:
+        return _Parser(layout, _tokens(expression)).parse()
+    except ValueError as error:
+        raise ApiError("INVALID_VALUE", expression, str(error)) from None
+
+
+def database_text(value: Any) -> str:
+    """A stored value as the original's database writes it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return f"({' '.join(_quoted(item) for item in value)})"
+    if isinstance(value, dict):
+        return f"({' '.join(f'({_quoted(key)} {_quoted(item)})' for key, item in value.items())})"
+    return "" if value is None else str(value)
+
+
+def _quoted(value: Any) -> str:
+    text = database_text(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def _tokens(expression: str) -> list[tuple[str, str]]:
+    """(kind, text) with kind `literal`, `word` or `mark`, and `end` last."""
+    tokens = []
+    place, end = 0, len(expression.rstrip())
+    while place < end:
+        match = _TOKEN.match(expression, place)
+        if match is None:
+            raise ValueError(f"cannot read the expression at character {place + 1}")
+        kind = ("literal", "word", "mark")[(match.lastindex or 1) - 1]
+        tokens.append((kind, match.group(match.lastindex or 1)))
+        place = match.end()
+    tokens.append(("end", ""))
+    return tokens
+
+
+class _Parser:
+    def __init__(self, layout: Layout, tokens: list[tuple[str, str]]) -> None:
+        self._layout = layout
+        self._tokens = tokens
+        self._place = 0
+        self._depth = 0
+
+    def parse(self) -> Test:
+        test = self._expression()
+        if self._peek() != ("end", ""):
+            raise ValueError(f"expected the end, found {self._peek()[1]!r}")
+        return test
+
+    def _peek(self) -> tuple[str, str]:
+        return self._tokens[self._place]
+
+    def _take(self) -> tuple[str, str]:
+        token = self._tokens[self._place]
+        self._place += 1
+        return token
+
+    def _accept(self, kind: str, text: str) -> bool:
+        if self._peek() == (kind, text):
+            self._place += 1
+            return True
+        return False
+
+    def _expression(self) -> Test:
+        tests = [self._term()]
+        while self._accept("word", "or"):
+            tests.append(self._term())
+        return tests[0] if len(tests) == 1 else lambda row: any(test(row) for test in tests)
+
+    def _term(self) -> Test:
+        tests = [self._factor()]
+        while self._accept("word", "and"):
+            tests.append(self._factor())
+        return tests[0] if len(tests) == 1 else lambda row: all(test(row) for test in tests)
+
+    def _factor(self) -> Test:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise ValueError("the expression is nested too deeply")
+        try:
+            return self._unlimited_factor()
+        finally:
+            self._depth -= 1
+
+    def _unlimited_factor(self) -> Test:
+        if self._accept("word", "not"):
+            test = self._factor()
+            return lambda row: not test(row)
+        if self._accept("mark", "("):
+            test = self._expression()
+            if not self._accept("mark", ")"):
+                raise ValueError("a parenthesis is not closed")
+            return test
+        if self._accept("word", "true"):
+            return lambda _: True
+        if self._accept("word", "false"):
+            return lambda _: False
+        left = self._value()
+        if not self._accept("mark", "="):
+            raise ValueError(f"expected =, found {self._peek()[1] or 'the end'!r}")
+        return _equal(left, self._value())
+
+    def _value(self) -> Operand:
+        kind, text = self._take()
+        if kind == "literal":
+            return text
+        if (kind, text) != ("word", "field"):
+            raise ValueError(f"expected a field or a literal in quotes, found {text or 'the end'!r}")
+        kind, name = self._take()
+        if kind != "literal":
+            raise ValueError("expected the name of a field in quotes")
+        if name == "_ref":
+            return lambda row: row.ref
+        position = self._layout.position.get(name, self._layout.position.get(name.replace("__", "_")))
+        if position is None:
+            raise ValueError(f"{self._layout.name} has no field {name!r}")
+        return lambda row: database_text(row.record.values_[position])
+
+
+def _equal(left: Operand, right: Operand) -> Test:
+    if isinstance(left, str):
+        if isinstance(right, str):
+            same = left == right
+            return lambda _: same
+        left, right = right, left
+    value = left
+    if isinstance(right, str):
+        literal = right
+        return lambda row: value(row) == literal
+    other = right
+    return lambda row: value(row) == other(row)

@@ -1,0 +1,195 @@
+"""The database's file: SQLite in WAL mode, one row of JSON per object.
+
+Everything here blocks and runs in the database's writer thread. A batch is one SQLite transaction, on disk when
+`write` returns (`synchronous=FULL`); when it raises, nothing of it is there. Sources: SQLite's documentation on WAL,
+`PRAGMA locking_mode`, `PRAGMA synchronous` and atomic commit.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+APPLICATION_ID = 0x646F6D30
+"""Marks the file as ours: “dom0” in ASCII."""
+
+GENERATIONS_RESERVED = 1_000_000
+"""Generations that may be given out after a start without writing to disk that they were."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS objects (
+    created INTEGER PRIMARY KEY,
+    ref TEXT NOT NULL, class TEXT NOT NULL, generation INTEGER NOT NULL, fields TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS state (only INTEGER PRIMARY KEY CHECK (only = 1), reserved INTEGER NOT NULL);
+INSERT OR IGNORE INTO state VALUES (1, 0);
+"""
+_UPSERT = "INSERT OR REPLACE INTO objects (created, ref, class, generation, fields) VALUES "
+_ROWS_PER_STATEMENT = 64
+
+
+class StoreError(Exception):
+    """The file cannot be used, or a batch was refused. The text is a sentence for the operator."""
+
+
+class StoredRow(NamedTuple):
+    """An object as it is on disk."""
+
+    created: int
+    ref: str
+    class_name: str
+    generation: int
+    fields: dict[str, Any]
+
+
+class EncodedRow(NamedTuple):
+    """An object on its way to disk."""
+
+    created: int
+    ref: str
+    class_name: str
+    generation: int
+    fields: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is written together: rows by key, keys to delete, and a new reservation of generations if one is due."""
+
+    rows: Sequence[EncodedRow]
+    deleted: Sequence[int]
+    reserved: int | None = None
+
+
+class Store:
+    """The open file. No other process can open it meanwhile. Raises `StoreError` when it cannot be had."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._create_private()
+            self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"The database {path} cannot be opened: {error}.") from error
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _create_private(self) -> None:
+        # The database holds password hashes, so the file is the owner's alone from its first byte.
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.close(descriptor)
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def _prepare(self) -> None:
+        try:
+            # With an exclusive lock SQLite keeps the WAL's index in its own memory and locks out every other process.
+            self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute("PRAGMA wal_autocheckpoint=4000")
+            self._claim()
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise StoreError(f"The database {self._path} is in use by another process.") from error
+            raise StoreError(f"The database {self._path} cannot be used: {error}.") from error
+        except sqlite3.Error as error:
+            raise StoreError(f"The database {self._path} is damaged: {error}.") from error
+
+    def _claim(self) -> None:
+        owner = self._pragma("application_id")
+        tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if owner != APPLICATION_ID and (owner != 0 or tables):
+            raise StoreError(f"{self._path} is a database of another program.")
+        self._connection.execute("BEGIN IMMEDIATE")
+        if not tables:
+            self._connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        for statement in _TABLES.split(";"):
+            self._connection.execute(statement)
+        self._connection.execute("COMMIT")
+
+    def _pragma(self, name: str) -> int:
+        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+    @property
+    def version(self) -> int:
+        """The number of the last migration that was applied; 0 for a new file."""
+        return self._pragma("user_version")
+
+    def is_empty(self) -> bool:
+        """Whether no object was ever stored."""
+        return self._connection.execute("SELECT 1 FROM objects LIMIT 1").fetchone() is None
+
+    def damage(self) -> str | None:
+        """SQLite's own check of the file's structure: what is wrong, or None."""
+        try:
+            found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except sqlite3.Error as error:
+            return str(error)
+        return None if found == "ok" else str(found)
+
+    def reserve(self) -> int:
+        """A generation above all that were given out before the file was opened; those after it are reserved."""
+        reserved = int(self._connection.execute("SELECT reserved FROM state").fetchone()[0])
+        newest = self._connection.execute("SELECT max(max(generation), max(created)) FROM objects").fetchone()[0]
+        start = max(reserved, newest or 0)
+        self.write(Batch((), (), start + GENERATIONS_RESERVED))
+        return start
+
+    def rows(self) -> Iterator[StoredRow]:
+        """All objects in the order of their creation. Raises `StoreError` for one that is no JSON object."""
+        select = "SELECT created, ref, class, generation, fields FROM objects ORDER BY created"
+        for created, ref, class_name, generation, fields in self._connection.execute(select):
+            try:
+                yield StoredRow(created, ref, class_name, generation, orjson.loads(fields))
+            except orjson.JSONDecodeError as error:
+                raise StoreError(f"Object {ref} of class {class_name} in {self._path} is damaged: {error}.") from error
+
+    def replace_all(self, rows: Iterable[StoredRow], version: int) -> None:
+        """Put these rows in place of all there are and set the version, in one transaction."""
+        encoded = [EncodedRow(*row[:4], orjson.dumps(row.fields).decode()) for row in rows]
+        self._transact(("DELETE FROM objects", f"PRAGMA user_version={int(version)}"), Batch(encoded, ()))
+
+    def write(self, batch: Batch) -> None:
+        """Put a batch on disk. Raises `StoreError` when that fails; then the file holds what it held before."""
+        self._transact((), batch)
+
+    def close(self) -> None:
+        """Let go of the file; what is in the WAL is moved into it where the disk allows."""
+        self._connection.close()
+
+    def _transact(self, statements: Iterable[str], batch: Batch) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for statement in statements:
+                self._connection.execute(statement)
+            self._execute(batch)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise StoreError(f"The database {self._path} could not be written: {error}.") from error
+
+    def _execute(self, batch: Batch) -> None:
+        # Each statement lets go of the interpreter's lock and has to win it back from a busy event loop, which may
+        # take milliseconds: few statements with many rows each.
+        if batch.deleted:
+            self._connection.executemany("DELETE FROM objects WHERE created=?", [(key,) for key in batch.deleted])
+        for start in range(0, len(batch.rows), _ROWS_PER_STATEMENT):
+            rows = batch.rows[start : start + _ROWS_PER_STATEMENT]
+            statement = _UPSERT + ",".join(["(?,?,?,?,?)"] * len(rows))
+            self._connection.execute(statement, [value for row in rows for value in row])
+        if batch.reserved is not None:
+            self._connection.execute("UPDATE state SET reserved=?", (batch.reserved,))
