@@ -11,6 +11,7 @@ from domzero.host.hypervisor.protocol import DomainStatus
 from domzero.host.metrics.machine import read_machine
 from domzero.host.storage.protocol import DriverInfo, StorageError
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.gates import refresh_all
 from domzero.toolstack.host.rows import ensure_pool_and_host
 from domzero.toolstack.interfaces import refresh_interfaces
 from domzero.toolstack.pbd import replug_all
@@ -57,8 +58,7 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     await stack.network.retain({status.domid for status in domains})
     await _scan_all(stack)
     ensure_templates(stack)
-    for gate in stack.gates.values():
-        gate.refresh_all()
+    refresh_all(stack.database, stack.gates)
     await stack.database.durable()
 
 
