@@ -76,6 +76,7 @@ async def test_a_cancelled_copy_is_removed_and_its_child_ended(shelf: Shelf, tmp
 
 
 @pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 async def test_a_full_medium_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     mount = tmp_path / "small"
     mount.mkdir()

@@ -16,10 +16,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from domzero.host.finish import finish, in_thread
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage import layers, numbers
 from domzero.host.storage import place as places
-from domzero.host.storage.finish import finish, in_thread
 from domzero.host.storage.images import convert_image, create_image, resize_image
 from domzero.host.storage.layers import Layer, base_name, disk_name, new_name, next_name
 from domzero.host.storage.place import Ownership, Place, Step
