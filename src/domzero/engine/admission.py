@@ -18,7 +18,6 @@ from domzero.engine.clock import Clock, settled
 from domzero.engine.context import Context
 from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
-from domzero.engine.tasks import Tasks
 from domzero.idl.types import Ref
 
 Check: TypeAlias = Callable[[Database, Ref, str], ApiError | None]
@@ -48,11 +47,10 @@ class Gate:
     """
 
     def __init__(
-        self, database: Database, tasks: Tasks, clock: Clock, cls: str, check: Check, listed: Iterable[str], *,
+        self, database: Database, cls: str, check: Check, listed: Iterable[str], clock: Clock, *,
         overtaking: Collection[str] = frozenset(),
     ) -> None:  # fmt: skip
         self._database = database
-        self._tasks = tasks
         self._clock = clock
         self._cls = cls
         self._check = check
@@ -104,9 +102,9 @@ class Gate:
         """Stop the object's other operations that can be stopped, and wait a little until all of them have left."""
         own = context.task.ref
         for task in self._running(ref):
-            handle = self._tasks.running.get(task)
+            handle = context.tasks.running.get(task)
             if task != own and handle is not None and handle.is_cancellable:
-                self._tasks.cancel(task)
+                context.tasks.cancel(task)
         deadline = self._clock.monotonic() + patience
         while set(self._running(ref)) - {own} and await self._departure(ref, deadline - self._clock.monotonic()):
             continue

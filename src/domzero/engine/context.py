@@ -28,6 +28,7 @@ class Context:
     session: Session | None
     origin: Origin
     task: TaskHandle
+    tasks: Tasks
 
     @property
     def caller(self) -> Session:
@@ -48,7 +49,7 @@ class Contexts:
 
     def of_call(self, method: str, session: Session | None, origin: Origin, task: TaskHandle) -> Context:
         """The context of a call."""
-        return Context(method, self.database, self.events, self.clock, session, origin, task)
+        return Context(method, self.database, self.events, self.clock, session, origin, task, self.tasks)
 
     def background(self, label: str) -> Context:
         """A context with a task of the given name and no session. Whoever asks for it must `release` the task."""

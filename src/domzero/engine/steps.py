@@ -1,9 +1,9 @@
 """Long work as a list of steps, each with its undo.
 
     async with Steps() as steps:
-        disk = await steps.do("attach disk", lambda: storage.attach(vdi), lambda disk: storage.detach(disk))
+        disk = await steps.do("attach disk", lambda: storage.attach(name), lambda: storage.detach(name))
         tap = await steps.do("make tap", make_tap, delete_tap)
-        await steps.do("start", lambda: hypervisor.start(disk, tap))
+        await steps.do("start", lambda: machine.start(disk, tap))
 
 Leaving the block with an exception, a cancellation included, undoes the finished steps in reverse order. Leaving it in
 peace keeps everything.
@@ -16,13 +16,12 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
 Result = TypeVar("Result")
 Do: TypeAlias = Callable[[], Awaitable[Result] | Result]
-Undo: TypeAlias = Callable[[Result], Awaitable[object] | object]
+Undo: TypeAlias = Callable[[], Awaitable[object] | object]
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +33,15 @@ class Steps:
     """The steps of one piece of work. `done` names those that are finished and would be undone."""
 
     def __init__(self) -> None:
-        self._undos: list[tuple[str, Callable[[], Awaitable[object] | object]]] = []
+        self._undos: list[tuple[str, Undo]] = []
 
     @property
     def done(self) -> tuple[str, ...]:
         """The names of the finished steps that have an undo, in order."""
         return tuple(name for name, _ in self._undos)
 
-    async def do(self, name: str, do: Do[Result], undo: Undo[Result] | None = None) -> Result:
-        """Carry out a step and give its result, with which `undo` is called if later work fails.
+    async def do(self, name: str, do: Do[Result], undo: Undo | None = None) -> Result:
+        """Carry out a step and give its result; `undo` is called if later work fails.
 
         Whatever `do` raises passes on, a cancellation included; a step that failed is not undone, so it must leave
         nothing behind itself.
@@ -53,10 +52,10 @@ class Steps:
         done = do()
         result: Result = (await done) if inspect.isawaitable(done) else done
         if undo is not None:
-            self._undos.append((name, partial(undo, result)))
+            self._undos.append((name, undo))
         return result
 
-    def on_failure(self, name: str, undo: Callable[[], Awaitable[object] | object]) -> None:
+    def on_failure(self, name: str, undo: Undo) -> None:
         """Have something undone whose doing is no step, for instance because it was done before."""
         self._undos.append((name, undo))
 
