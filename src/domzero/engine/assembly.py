@@ -24,7 +24,7 @@ from domzero.engine.login import Door
 from domzero.engine.passwords import Authenticator, Passwords
 from domzero.engine.roles import Roles
 from domzero.engine.session_messages import Accounts
-from domzero.engine.sessions import Sessions
+from domzero.engine.sessions import SESSION_LIMIT, Sessions
 from domzero.engine.task_messages import TASKS_OF_OTHERS, TaskDesk
 from domzero.engine.tasks import Tasks
 from domzero.engine.users import Users
@@ -106,14 +106,14 @@ class Engine:
 def assemble(
     database: Database, events: Events, clock: Clock, passwords: Passwords, *, this_host: Callable[[], Ref],
     encode_value: Callable[[Type, Any], str], authenticators: Sequence[Authenticator] | None = None,
-    random: Random | None = None,
+    session_limit: int = SESSION_LIMIT, random: Random | None = None,
 ) -> Engine:  # fmt: skip
     """Make the parts and join them. `authenticators` are asked at login; without any, the built-in passwords are.
 
     `this_host` gives the host object of this machine, `encode_value` the XML-RPC text of a value (for `task.result`).
     """
     roles = Roles(database.graph)
-    sessions = Sessions(database, roles, clock, this_host=this_host, ended=events.forget)
+    sessions = Sessions(database, roles, clock, this_host=this_host, ended=events.forget, limit=session_limit)
     users = Users(database, roles, passwords, (passwords,) if authenticators is None else authenticators)
     tasks = Tasks(database, clock, this_host=this_host, encode_value=encode_value)
     return Engine(

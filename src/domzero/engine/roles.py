@@ -42,6 +42,10 @@ class Roles:
         """The rank of a role. Raises `KeyError` when there is no such role."""
         return self.ranks[name]
 
+    def name(self, rank: int) -> str:
+        """The role of a rank; empty for `NO_RANK`."""
+        return next((role.name for role in self._roles if role.rank == rank), "")
+
     def rank_of_refs(self, roles: Iterable[Ref]) -> int:
         """The highest rank among some role objects; `NO_RANK` when there is none."""
         names = (self._name_by_ref.get(ref) for ref in roles)

@@ -120,6 +120,20 @@ class Users:
         await self._database.durable()
         return subject
 
+    def overview(self) -> list[dict[str, str]]:
+        """Every local user with full name and highest role, by name."""
+        people = []
+        for row in self._database.rows("user").values():
+            name = row.record["short_name"]
+            subject = self.find_subject(name)
+            role = ""
+            if name == ROOT:
+                role = self._roles.name(self._roles.highest)
+            elif subject != NULL_REF:
+                role = self._roles.name(self._roles.rank_of_refs(self._database.get("subject", subject, "roles")))
+            people.append({"name": name, "fullname": row.record["fullname"], "role": role})
+        return sorted(people, key=lambda person: person["name"])
+
     async def _verify(self, name: str, password: str) -> bool:
         # No any(): it would not await, and every authenticator is asked in its turn until one knows the account.
         for authenticator in self._authenticators:

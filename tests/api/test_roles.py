@@ -1,0 +1,26 @@
+"""Every message is tried under every role: what a role may not do is refused before anything else is looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import XenAPI
+
+from domzero.datamodel.graph import GRAPH
+from tests.api.harness import PASSWORD, InProcessHost, login
+
+
+@pytest.mark.parametrize("role", sorted(GRAPH.roles))
+def test_every_message_under_a_role(host: InProcessHost, role: str) -> None:
+    name = f"user-{role}"
+    host.run(host.daemon.engine.users.add(name, PASSWORD, role))
+    session: Any = login(host.url, name)
+    rank = GRAPH.roles[role].rank
+    for method in GRAPH.methods.values():
+        if not method.message.session:
+            continue
+        with pytest.raises(XenAPI.Failure) as failure:
+            session.xenapi_request(method.name, ["surplus"] * 25)
+        refused = failure.value.details[0] == "RBAC_PERMISSION_DENIED"
+        assert refused == (rank < GRAPH.roles[method.message.least_role].rank), method.name
