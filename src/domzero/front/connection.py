@@ -19,7 +19,7 @@ from domzero.front.hub import Door, Hub
 from domzero.front.outbox import Outbox
 from domzero.front.pages import HTML, serve_page
 from domzero.front.planning import CORS_HEADERS, PREFLIGHT_HEADERS, Plan, plan
-from domzero.front.routes import Headers, PageHandler, Request
+from domzero.front.routes import Headers, Request
 from domzero.front.states import Phase, State
 from domzero.wire.http import HEAD_END, HttpError, could_be_request, error_page, parse_head, response_head
 
@@ -168,7 +168,12 @@ class Connection(asyncio.Protocol):
                 break
             self._plan = None
             left -= 1
-            self._serve(plan, body)
+            if plan.endpoint is not None:
+                self._serve_call(plan, plan.endpoint, body)
+            else:
+                self._serve_page(plan, body)
+            if self._at == len(self._buffer):
+                break
         if self._at:
             self._buffer = self._buffer[self._at :]
             self._at = 0
@@ -256,41 +261,33 @@ class Connection(asyncio.Protocol):
 
     # Carrying out
 
-    def _serve(self, plan: Plan, body: bytes) -> None:
-        if plan.endpoint is not None:
-            self._serve_call(plan, plan.endpoint, body)
-        elif plan.route is not None and plan.route.page is not None:
-            self._serve_page(plan, plan.route.page, body)
-        else:
-            self._answer(plan, 200, PREFLIGHT_HEADERS, b"")
-
-    def _serve_call(self, plan: Plan, endpoint: rpc.Endpoint, body: bytes) -> None:
+    def _serve_call(self, plan: Plan, endpoint: rpc.Endpoint[Any], body: bytes) -> None:
         try:
-            incoming = endpoint.decode(body)
+            call = endpoint.decode(body)
         except HttpError as error:
             self._answer_error(plan, error)
             return
         outcome: Answer | Awaitable[Answer] | Exception
         try:
-            outcome = self.hub.dispatcher.call(incoming.method, incoming.params, self._origin)
-        except Exception as error:  # noqa: BLE001 - becomes the call's answer; `rpc.encode` logs what is no ApiError
+            outcome = self.hub.dispatcher.call(call.method, call.params, self._origin)
+        except Exception as error:  # noqa: BLE001 - becomes the call's answer; `encode` logs what is no ApiError
             outcome = error
         if isinstance(outcome, Answer | Exception):
-            self._answer_call(plan, endpoint, rpc.encode(incoming, outcome))
+            self._answer_call(plan, endpoint, endpoint.encode(call, outcome))
         else:
-            self._wait(plan, endpoint, incoming, outcome)
+            self._wait(plan, endpoint, call, outcome)
 
-    def _wait(self, plan: Plan, endpoint: rpc.Endpoint, incoming: rpc.Incoming, waiting: Awaitable[Answer]) -> None:
+    def _wait(self, plan: Plan, endpoint: rpc.Endpoint[Any], call: rpc.Call, waiting: Awaitable[Answer]) -> None:
         """Wait for an outcome. Only a task made here is cancelled with the connection; see `Dispatcher`."""
         self._enter(State.BUSY)
         if isinstance(waiting, asyncio.Future):
             future = waiting
         else:
             future = self._task = self.hub.start(_awaited(waiting))
-        future.add_done_callback(partial(self._finished, plan, endpoint, incoming))
+        future.add_done_callback(partial(self._finished, plan, endpoint, call))
 
     def _finished(
-        self, plan: Plan, endpoint: rpc.Endpoint, incoming: rpc.Incoming, future: asyncio.Future[Answer]
+        self, plan: Plan, endpoint: rpc.Endpoint[Any], call: rpc.Call, future: asyncio.Future[Answer]
     ) -> None:
         outcome: rpc.Outcome
         if future.cancelled():
@@ -298,14 +295,17 @@ class Connection(asyncio.Protocol):
         else:
             outcome = future.exception() or future.result()
         if self._state is State.BUSY:
-            self._answer_call(plan, endpoint, rpc.encode(incoming, outcome))
+            self._answer_call(plan, endpoint, endpoint.encode(call, outcome))
             self._resume()
 
-    def _serve_page(self, plan: Plan, page: PageHandler, body: bytes) -> None:
+    def _serve_page(self, plan: Plan, body: bytes) -> None:
+        if plan.route is None or plan.route.page is None:
+            self._answer(plan, 200, PREFLIGHT_HEADERS, b"")
+            return
         self._enter(State.BUSY)
         self._flush()
         request = Request(plan.head, self._origin, body)
-        self._task = self.hub.start(serve_page(page, request, self._outbox, self._keeps_alive(plan)))
+        self._task = self.hub.start(serve_page(plan.route.page, request, self._outbox, self._keeps_alive(plan)))
         self._task.add_done_callback(self._page_done)
 
     def _page_done(self, task: asyncio.Task[bool]) -> None:
@@ -352,7 +352,7 @@ class Connection(asyncio.Protocol):
     def _keeps_alive(self, plan: Plan) -> bool:
         return plan.head.keep_alive and not self.hub.draining and not self._ended
 
-    def _answer_call(self, plan: Plan, endpoint: rpc.Endpoint, body: bytes) -> None:
+    def _answer_call(self, plan: Plan, endpoint: rpc.Endpoint[Any], body: bytes) -> None:
         keep = self._keeps_alive(plan)
         self._out.append(_RPC_HEADS[endpoint.content_type][keep] % len(body))
         self._out.append(body)

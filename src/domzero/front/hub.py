@@ -54,7 +54,7 @@ class Hub:
     """The shared state, and the sweep over deadlines: one timer for all connections, none for each request."""
 
     def __init__(
-        self, dispatcher: Dispatcher, endpoints: Mapping[str, Endpoint], routes: Routes, limits: Limits
+        self, dispatcher: Dispatcher, endpoints: Mapping[str, Endpoint[Any]], routes: Routes, limits: Limits
     ) -> None:
         self.dispatcher = dispatcher
         self.endpoints = endpoints

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from domzero.front.limits import Limits
 from domzero.front.routes import Route, Routes
@@ -28,12 +29,12 @@ class Plan:
 
     head: RequestHead
     length: int
-    endpoint: Endpoint | None = None
+    endpoint: Endpoint[Any] | None = None
     route: Route | None = None
     expects_continue: bool = False
 
 
-def plan(head: RequestHead, endpoints: Mapping[str, Endpoint], routes: Routes, limits: Limits) -> Plan:
+def plan(head: RequestHead, endpoints: Mapping[str, Endpoint[Any]], routes: Routes, limits: Limits) -> Plan:
     """Decide. Raises `HttpError` 404, 405, 411, 413 or 501."""
     endpoint = endpoints.get(head.path)
     if endpoint is not None and head.method == "POST":

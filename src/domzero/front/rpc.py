@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, Generic, Protocol, TypeVar
 
 from domzero.engine.calls import Answer
 from domzero.engine.errors import ApiError
@@ -19,26 +18,51 @@ Outcome = Answer | BaseException
 """What a call came to: an answer or the exception that it raised."""
 
 
-@dataclass(slots=True)
-class Incoming:
-    """A decoded call, and how to encode what it comes to."""
+class Call(Protocol):
+    """What every wire format decodes to."""
 
-    method: str
-    params: list[Any]
-    encode: Callable[[Outcome], bytes]
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def params(self) -> list[Any]: ...
 
 
-class Endpoint(Protocol):
+CallType = TypeVar("CallType", bound=Call)
+
+
+class Endpoint(ABC, Generic[CallType]):
     """One wire format of calls."""
 
     content_type: str
 
-    def decode(self, body: bytes) -> Incoming:
+    @abstractmethod
+    def decode(self, body: bytes) -> CallType:
         """Raises `HttpError` 500 for a malformed body."""
-        ...
+
+    @abstractmethod
+    def encode_answer(self, call: CallType, answer: Answer) -> bytes:
+        """The body for a call that succeeded. Raises if the value is not of its type."""
+
+    @abstractmethod
+    def encode_failure(self, call: CallType, error: tuple[str, ...]) -> bytes:
+        """The body for a call that failed."""
+
+    def encode(self, call: CallType, outcome: Outcome) -> bytes:
+        """The body for any outcome. Defects, of the call or of its value, are logged and become INTERNAL_ERROR."""
+        if type(outcome) is Answer:
+            try:
+                return self.encode_answer(call, outcome)
+            except Exception as error:
+                log.error("the answer of %s cannot be encoded", call.method, exc_info=error)
+                return self.encode_failure(call, description(error))
+        assert isinstance(outcome, BaseException)
+        if not isinstance(outcome, ApiError):
+            log.error("%s failed unexpectedly", call.method, exc_info=outcome)
+        return self.encode_failure(call, description(outcome))
 
 
-class XmlEndpoint:
+class XmlEndpoint(Endpoint[xmlrpc.Call]):
     """XML-RPC."""
 
     content_type = "text/xml"
@@ -46,35 +70,35 @@ class XmlEndpoint:
     def __init__(self, graph: Graph) -> None:
         self._encoder = xmlrpc.XmlEncoder(graph)
 
-    def decode(self, body: bytes) -> Incoming:
+    def decode(self, body: bytes) -> xmlrpc.Call:
         try:
-            call = xmlrpc.decode_call(body)
+            return xmlrpc.decode_call(body)
         except xmlrpc.XmlRpcError as error:
             raise HttpError(500, f"The body is no XML-RPC call: {error}") from None
-        return Incoming(call.method, call.params, self._encode)
 
-    def _encode(self, outcome: Outcome) -> bytes:
-        if isinstance(outcome, Answer):
-            return self._encoder.encode_answer(outcome.type, outcome.value, outcome.bare)
-        return xmlrpc.encode_failure(description(outcome))
+    def encode_answer(self, _call: xmlrpc.Call, answer: Answer) -> bytes:
+        return self._encoder.encode_answer(answer.type, answer.value, answer.bare)
+
+    def encode_failure(self, _call: xmlrpc.Call, error: tuple[str, ...]) -> bytes:
+        return xmlrpc.encode_failure(error)
 
 
-class JsonEndpoint:
+class JsonEndpoint(Endpoint[jsonrpc.JsonCall]):
     """JSON-RPC, both versions."""
 
     content_type = "application/json"
 
-    def decode(self, body: bytes) -> Incoming:
+    def decode(self, body: bytes) -> jsonrpc.JsonCall:
         try:
-            call = jsonrpc.decode_call(body)
+            return jsonrpc.decode_call(body)
         except jsonrpc.JsonRpcError as error:
             raise HttpError(500, f"The body is no JSON-RPC call: {error}") from None
-        return Incoming(call.method, call.params, lambda outcome: self._encode(call, outcome))
 
-    def _encode(self, call: jsonrpc.JsonCall, outcome: Outcome) -> bytes:
-        if isinstance(outcome, Answer):
-            return jsonrpc.encode_answer(call, outcome.type, outcome.value)
-        return jsonrpc.encode_failure(call, description(outcome))
+    def encode_answer(self, call: jsonrpc.JsonCall, answer: Answer) -> bytes:
+        return jsonrpc.encode_answer(call, answer.type, answer.value)
+
+    def encode_failure(self, call: jsonrpc.JsonCall, error: tuple[str, ...]) -> bytes:
+        return jsonrpc.encode_failure(call, error)
 
 
 def description(outcome: BaseException) -> tuple[str, ...]:
@@ -82,14 +106,3 @@ def description(outcome: BaseException) -> tuple[str, ...]:
     if isinstance(outcome, ApiError):
         return outcome.description
     return ("INTERNAL_ERROR", f"{type(outcome).__name__}: {outcome}")
-
-
-def encode(incoming: Incoming, outcome: Outcome) -> bytes:
-    """The response's body. Defects, of the call or of its encoding, are logged and become INTERNAL_ERROR."""
-    if not isinstance(outcome, Answer | ApiError):
-        log.error("%s failed unexpectedly", incoming.method, exc_info=outcome)
-    try:
-        return incoming.encode(outcome)
-    except Exception as error:
-        log.error("the answer of %s cannot be encoded", incoming.method, exc_info=error)
-        return incoming.encode(error)

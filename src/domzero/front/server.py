@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from domzero.front.dispatching import Dispatcher
 from domzero.front.hub import Door, Hub
@@ -17,7 +18,7 @@ from domzero.idl.graph import Graph
 SOCKET_MODE = 0o600
 
 
-def endpoints(graph: Graph) -> Mapping[str, Endpoint]:
+def endpoints(graph: Graph) -> Mapping[str, Endpoint[Any]]:
     """Where calls are taken: the classic path, the two others that clients use for XML-RPC, and JSON-RPC."""
     xml = XmlEndpoint(graph)
     return {"/": xml, "/RPC2": xml, "/xmlrpc": xml, "/jsonrpc": JsonEndpoint()}
