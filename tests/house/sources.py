@@ -1,0 +1,91 @@
+"""The project's own files, read and parsed once for all tests of this room."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src/domzero"
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One Python file."""
+
+    path: Path
+    name: str
+    """As in an import: `domzero.engine.tasks`, `tests.house.sources`."""
+    text: str
+    tree: ast.Module
+
+    @property
+    def room(self) -> str:
+        """`engine` for `domzero.engine.tasks`, `daemon` for `domzero.daemon`, empty for `domzero` itself."""
+        return self.name.split(".")[1] if "." in self.name else ""
+
+    @property
+    def where(self) -> str:
+        """The path inside the project."""
+        return self.path.relative_to(ROOT).as_posix()
+
+    def at(self, node: ast.stmt | ast.expr | ast.ExceptHandler) -> str:
+        """A place, for messages."""
+        return f"{self.where}:{node.lineno}"
+
+
+@cache
+def package() -> tuple[Module, ...]:
+    """Every module of the package."""
+    return tuple(_modules(PACKAGE, ROOT / "src"))
+
+
+@cache
+def everything() -> tuple[Module, ...]:
+    """The package, the tests and the benchmarks."""
+    return (*package(), *_modules(ROOT / "tests", ROOT), *_modules(ROOT / "bench", ROOT))
+
+
+@cache
+def documents() -> tuple[Path, ...]:
+    """Every Markdown file of the project."""
+    return (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("packaging/*.md")))
+
+
+def functions(module: Module) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Every function and method with its name inside the module (`Class.method`)."""
+    yield from _functions(module.tree, "")
+
+
+def constants(module: Module) -> dict[str, str]:
+    """The module's top-level names that are plain strings."""
+    found: dict[str, str] = {}
+    for node in module.tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(text))):
+                found[name] = text
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=str(text))):
+                found[name] = text
+    return found
+
+
+def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield prefix + child.name, child
+            yield from _functions(child, f"{prefix}{child.name}.")
+        elif isinstance(child, ast.ClassDef):
+            yield from _functions(child, f"{prefix}{child.name}.")
+        else:
+            yield from _functions(child, prefix)
+
+
+def _modules(directory: Path, base: Path) -> Iterator[Module]:
+    for path in sorted(directory.rglob("*.py")):
+        parts = path.relative_to(base).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        text = path.read_text()
+        yield Module(path, name, text, ast.parse(text, str(path)))

@@ -1,0 +1,62 @@
+"""Documents say what is true: links lead somewhere, commands and settings exist, tables are those of the code."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from domzero.settings import SETTINGS, documentation
+from tests.house.sources import ROOT, documents
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+SCRIPT = re.compile(r"\bscript/[a-z_-]+\b")
+FLAG = re.compile(r"(?:script/server|domzero serve)((?:[^`\n]|\\\n)*)")
+
+BESIDE_SETTINGS = {"--config", "--help"}
+
+
+def headings(document: Path) -> set[str]:
+    """The anchors of a document's headings, as forges make them."""
+    titles = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(document: Path) -> None:
+    dead = []
+    for target in LINK.findall(document.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path) if path else document
+        if not file.exists() or (anchor and anchor not in headings(file)):
+            dead.append(target)
+    assert not dead
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_scripts_and_flags_that_are_named_exist(document: Path) -> None:
+    text = document.read_text()
+    missing = [name for name in set(SCRIPT.findall(text)) if not os.access(ROOT / name, os.X_OK)]
+    assert not missing
+    known = {setting.flag for setting in SETTINGS} | BESIDE_SETTINGS
+    named = {flag for arguments in FLAG.findall(text) for flag in re.findall(r"--[a-z-]+", arguments)}
+    assert named <= known
+
+
+def test_the_settings_document_is_the_table_of_the_code() -> None:
+    assert documentation() in (ROOT / "docs/settings.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"])
+def test_what_strangers_look_for_is_there(name: str) -> None:
+    assert (ROOT / name).stat().st_size > 500
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs/decisions").glob("[0-9]*.md"))
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert numbers
