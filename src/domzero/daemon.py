@@ -25,6 +25,7 @@ from domzero.engine.events import Events
 from domzero.engine.pam import PamAuthenticator
 from domzero.engine.passwords import Authenticator, Passwords
 from domzero.engine.users import ROOT
+from domzero.front.administration import Administration
 from domzero.front.certificates import ensure_certificate, local_identities, tls_context
 from domzero.front.listeners import ListenError
 from domzero.front.server import Server
@@ -32,8 +33,7 @@ from domzero.host.clock import SystemClock
 from domzero.host.control import HostControl, LinuxControl, SimulatedControl
 from domzero.host.guest_image import GuestImage, GuestImageError, build
 from domzero.host.hypervisor.protocol import Hypervisor
-from domzero.host.hypervisor.qemu.driver import QemuHypervisor
-from domzero.host.hypervisor.qemu.process import UserRange
+from domzero.host.hypervisor.qemu.driver import QemuHypervisor, UserRange
 from domzero.host.hypervisor.sim.driver import SimHypervisor
 from domzero.host.network.bridge import BridgeNetwork
 from domzero.host.network.protocol import NetworkBackend
@@ -52,12 +52,15 @@ from domzero.toolstack.stack import Stack, StackSettings
 from domzero.toolstack.startup import start_up
 from domzero.toolstack.unimplemented import UNIMPLEMENTED
 from domzero.toolstack.vm.machines import Machines
-from domzero.wire.xmlrpc import encode_value
+from domzero.wire.xmlrpc import XmlEncoder
 
 log = logging.getLogger(__name__)
 
 OWNERS = ("VBD.VM", "VIF.VM", "PBD.SR", "PBD.host", "VDI.SR", "host_cpu.host", "console.VM")
 """Fields without whose object a row makes no sense; see `Database.open`."""
+
+FIRST_USER = 0x7D000000
+"""Machines run as users from this number on: far from people's, services' and containers' (systemd's UIDS-GIDS.md)."""
 
 STOP_GRACE = 10.0
 """Seconds that calls under way may take after the daemon was told to stop."""
@@ -147,15 +150,15 @@ async def serving(settings: Settings) -> AsyncIterator[Serving]:
             clock,
             passwords,
             this_host=lambda: stack.host,
-            encode_value=encode_value,
+            encode_value=XmlEncoder(GRAPH).encode_text,
             authenticators=_authenticators(passwords, settings.pam_service),
             session_limit=settings.max_sessions,
         )
         stack.tasks, stack.contexts = engine.tasks, engine.contexts
-        stack.gates = build_gates(database, engine.tasks, clock)
+        stack.gates = build_gates(database, clock)
         stack.machines = Machines(stack)
         dispatcher = engine.dispatcher(implementations(stack), UNIMPLEMENTED)
-        stack.methods = lambda: dispatcher.method_names
+        stack.methods = lambda: tuple(dispatcher.method_names)
         engine.start()
         domains = await hands.hypervisor.open(stack.machines.listener)
         cleanup.push_async_callback(hands.hypervisor.close)
@@ -166,6 +169,7 @@ async def serving(settings: Settings) -> AsyncIterator[Serving]:
         cleanup.push_async_callback(engine.stop)
         async with _background(engine.keep_house(), Metrics(stack).run(), keep_house(stack)):
             server = Server(dispatcher, GRAPH)
+            Administration(engine.users, engine.sessions).add_to(server.routes)
             cleanup.push_async_callback(server.stop, STOP_GRACE)
             url, fingerprint = _listen(server, settings, where, stack.settings.address)
             yield Serving(url, fingerprint, password, stack, engine, server, stopping, restart)
@@ -226,10 +230,13 @@ def _authenticators(passwords: Passwords, pam_service: str) -> tuple[Authenticat
 
 async def _hands(settings: Settings, where: Places, clock: SystemClock) -> Hands:
     if settings.hypervisor == "sim":
-        storage: dict[str, StorageDriver] = {"file": SimStorage(where.state / "sim"), "iso": IsoStorage()}
+        storage: dict[str, StorageDriver] = {
+            "file": SimStorage(clock, where.state / "sim" / "storage"),
+            "iso": IsoStorage(),
+        }
         hypervisor = SimHypervisor(clock, state=where.state / "sim" / "domains", version=version("domzero"))
         guest = GuestImage(Path("/sim/vmlinuz"), Path("/sim/initrd"))
-        return Hands(hypervisor, storage, SimNetwork(), SimulatedControl(), guest)
+        return Hands(hypervisor, storage, SimNetwork(clock), SimulatedControl(), guest)
     root = os.geteuid() == 0
     try:
         roots = [settings.guest_image_dir] if settings.guest_image_dir else None
@@ -238,7 +245,9 @@ async def _hands(settings: Settings, where: Places, clock: SystemClock) -> Hands
         log.warning("the template Tiny Linux is left out: %s", error)
         guest = None
     return Hands(
-        QemuHypervisor(where.runtime, where.state, accelerator=settings.accel, users=UserRange() if root else None),
+        QemuHypervisor(
+            where.runtime, where.state, accelerator=settings.accel, users=UserRange(FIRST_USER) if root else None
+        ),
         {"file": FileStorage(), "iso": IsoStorage()},
         BridgeNetwork() if root else UserNetwork(),
         LinuxControl(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from domzero.engine.admission import Gate
 from domzero.engine.clock import Clock
 from domzero.engine.database import Database
-from domzero.engine.tasks import Tasks
 from domzero.toolstack import sr_admission, vbd_admission, vdi_admission, vif_admission
 from domzero.toolstack.host import admission as host_admission
 from domzero.toolstack.vm import admission as vm_admission
@@ -13,16 +12,16 @@ from domzero.toolstack.vm.operations import LISTED as VM_LISTED
 from domzero.toolstack.vm.operations import RUNS_OVER_OTHERS
 
 
-def build_gates(database: Database, tasks: Tasks, clock: Clock) -> dict[str, Gate]:
+def build_gates(database: Database, clock: Clock) -> dict[str, Gate]:
     """Class → gate."""
     gates = {
-        "VBD": Gate(database, tasks, clock, "VBD", vbd_admission.check, vbd_admission.LISTED),
-        "VDI": Gate(database, tasks, clock, "VDI", vdi_admission.check, vdi_admission.LISTED),
-        "VIF": Gate(database, tasks, clock, "VIF", vif_admission.check, vif_admission.LISTED),
-        "SR": Gate(database, tasks, clock, "SR", sr_admission.check, sr_admission.LISTED),
-        "host": Gate(database, tasks, clock, "host", host_admission.check, host_admission.LISTED),
+        "VBD": Gate(database, "VBD", vbd_admission.check, vbd_admission.LISTED, clock),
+        "VDI": Gate(database, "VDI", vdi_admission.check, vdi_admission.LISTED, clock),
+        "VIF": Gate(database, "VIF", vif_admission.check, vif_admission.LISTED, clock),
+        "SR": Gate(database, "SR", sr_admission.check, sr_admission.LISTED, clock),
+        "host": Gate(database, "host", host_admission.check, host_admission.LISTED, clock),
     }
-    gates["VM"] = Gate(database, tasks, clock, "VM", vm_admission.check, VM_LISTED, overtaking=RUNS_OVER_OTHERS)
+    gates["VM"] = Gate(database, "VM", vm_admission.check, VM_LISTED, clock, overtaking=RUNS_OVER_OTHERS)
     return gates
 
 

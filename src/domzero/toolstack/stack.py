@@ -20,6 +20,7 @@ from domzero.idl.types import Ref
 if TYPE_CHECKING:
     from domzero.engine.admission import Gate
     from domzero.engine.clock import Clock
+    from domzero.engine.context import Contexts
     from domzero.engine.database import Database
     from domzero.engine.events import Events
     from domzero.engine.tasks import Tasks
@@ -55,7 +56,6 @@ class Stack:
 
     database: Database
     events: Events
-    tasks: Tasks
     clock: Clock
     hypervisor: Hypervisor
     storage: Mapping[str, StorageDriver]
@@ -67,12 +67,15 @@ class Stack:
     """Asks the composition root to stop and start the daemon once the calls under way are answered."""
     stop: Callable[[], None]
     """Asks it to stop."""
-    methods: Callable[[], tuple[str, ...]]
-    """Every method name the server answers to."""
     gates: dict[str, Gate] = field(default_factory=dict)
     """Class → gate, for every class that has operations."""
     host: Ref = ""
     """This machine's host object."""
     pool: Ref = ""
+    tasks: Tasks = field(init=False)
+    contexts: Contexts = field(init=False)
+    """Makes contexts for what the host does of its own accord."""
     machines: Machines = field(init=False)
-    """The owners of the running domains; set by the composition root."""
+    """The owners of the running domains."""
+    methods: Callable[[], tuple[str, ...]] = field(init=False)
+    """Every method name the server answers to. This and the three before are set by the composition root."""

@@ -57,7 +57,7 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     await stack.machines.adopt(domains)
     await stack.network.retain({status.domid for status in domains})
     await _scan_all(stack)
-    ensure_templates(stack)
+    await ensure_templates(stack)
     refresh_all(stack.database, stack.gates)
     await stack.database.durable()
 

@@ -57,7 +57,7 @@ def get_management_interface(stack: Stack, context: Context, host: Ref) -> Ref:
     """The PIF that carries management traffic. Raises INTERNAL_ERROR when none bears the host's address."""
     for pif in stack.database.get("host", host, "PIFs"):
         if stack.database.get("PIF", pif, "management"):
-            return pif
+            return str(pif)
     raise ApiError("INTERNAL_ERROR", "No interface of the host bears its management address.")
 
 
