@@ -141,6 +141,10 @@ CLASSES = (CRATE, PARCEL, DEPOT, LEDGER)
 GRAPH = Graph(CLASSES, ERRORS, ROLES)
 
 
+class AbandonedError(Exception):
+    """Raised by tests to leave a transaction's block."""
+
+
 def create(database: Database, cls: str, /, **fields: Any) -> Ref:
     """One new object, in a transaction of its own."""
     with database.transaction() as transaction:

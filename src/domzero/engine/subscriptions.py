@@ -1,0 +1,104 @@
+"""What clients of the event calls ask for, and an index of who asked for what.
+
+A subscription is `*` (everything), a class, or `class/ref` (one object). Class names are compared without regard to
+case; unknown ones are accepted and never match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from domzero.engine.errors import ApiError
+from domzero.idl.types import Ref
+
+EVERYTHING = "*"
+
+Who = TypeVar("Who", bound=Hashable)
+
+
+class Subject(NamedTuple):
+    """One subscription: a class in lower case, or `*`, and an object's reference or nothing."""
+
+    lower: str
+    ref: Ref | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Subject:
+        """Read what a client sent. Raises `ApiError` EVENT_SUBSCRIPTION_PARSE_FAILURE for empty parts."""
+        name, slash, ref = text.partition("/")
+        if not name or (slash and not ref):
+            raise ApiError("EVENT_SUBSCRIPTION_PARSE_FAILURE", text)
+        return cls(name.lower(), ref if slash else None)
+
+
+def covering(lower: str, ref: Ref) -> tuple[Subject, Subject, Subject]:
+    """The subscriptions that an event on that object matches."""
+    return (Subject(EVERYTHING), Subject(lower), Subject(lower, ref))
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A set of subscriptions, taken together."""
+
+    everything: bool
+    classes: frozenset[str]
+    objects: frozenset[Subject]
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Filter:
+        """Raises like `Subject.parse`."""
+        subjects = [Subject.parse(text) for text in texts]
+        return cls(
+            everything=any(subject.lower == EVERYTHING for subject in subjects),
+            classes=frozenset(subject.lower for subject in subjects if subject.ref is None),
+            objects=frozenset(subject for subject in subjects if subject.ref is not None),
+        )
+
+    def matches(self, lower: str, ref: Ref) -> bool:
+        """Whether an event on that object was asked for."""
+        return self.everything or lower in self.classes or (bool(self.objects) and Subject(lower, ref) in self.objects)
+
+    def names(self, lower: str) -> bool:
+        """Whether the class, or an object of it, was asked for."""
+        return self.everything or lower in self.classes or any(subject.lower == lower for subject in self.objects)
+
+    def subjects(self) -> Iterator[Subject]:
+        """The fewest subscriptions that ask for the same."""
+        if self.everything:
+            yield Subject(EVERYTHING)
+            return
+        yield from (Subject(lower) for lower in self.classes)
+        yield from (subject for subject in self.objects if subject.lower not in self.classes)
+
+
+class Interest(Generic[Who]):
+    """Who asked for what. Finding those whom a change concerns costs as much as they are, however many others there
+    may be."""
+
+    def __init__(self) -> None:
+        self._by_subject: dict[Subject, dict[Who, None]] = {}
+
+    def add(self, who: Who, subjects: Iterable[Subject]) -> None:
+        """Note that somebody asked."""
+        for subject in subjects:
+            self._by_subject.setdefault(subject, {})[who] = None
+
+    def remove(self, who: Who, subjects: Iterable[Subject]) -> None:
+        """Forget it again; nothing happens where it was not noted."""
+        for subject in subjects:
+            there = self._by_subject.get(subject)
+            if there is not None:
+                there.pop(who, None)
+                if not there:
+                    del self._by_subject[subject]
+
+    def concerned(self, lower: str, ref: Ref) -> list[Who]:
+        """All who asked for something that an event on this object matches, each once."""
+        if not self._by_subject:
+            return []
+        found = [self._by_subject[subject] for subject in covering(lower, ref) if subject in self._by_subject]
+        if len(found) == 1:
+            return list(found[0])
+        return list(dict.fromkeys(who for there in found for who in there))
