@@ -17,10 +17,9 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar, overload
 
 Result = TypeVar("Result")
-Do: TypeAlias = Callable[[], Awaitable[Result] | Result]
 Undo: TypeAlias = Callable[[], Awaitable[object] | object]
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,13 @@ class Steps:
         """The names of the finished steps that have an undo, in order."""
         return tuple(name for name, _ in self._undos)
 
-    async def do(self, name: str, do: Do[Result], undo: Undo | None = None) -> Result:
+    @overload
+    async def do(self, name: str, do: Callable[[], Awaitable[Result]], undo: Undo | None = None) -> Result: ...
+
+    @overload
+    async def do(self, name: str, do: Callable[[], Result], undo: Undo | None = None) -> Result: ...
+
+    async def do(self, name: str, do: Callable[[], Any], undo: Undo | None = None) -> Any:
         """Carry out a step and give its result; `undo` is called if later work fails.
 
         Whatever `do` raises passes on, a cancellation included; a step that failed is not undone, so it must leave
@@ -50,7 +55,7 @@ class Steps:
         if check is not None:
             check(name)
         done = do()
-        result: Result = (await done) if inspect.isawaitable(done) else done
+        result = (await done) if inspect.isawaitable(done) else done
         if undo is not None:
             self._undos.append((name, undo))
         return result
