@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +11,7 @@ import pytest
 from domzero.engine.calls import LOCAL, Answer
 from domzero.engine.errors import ApiError
 from domzero.idl.types import NULL_REF, STRING, STRING_SET, RefTo
-from tests.engine.toy_calls import NOT_IMPLEMENTED, PASSWORD, STRANGER, Toy, make_toy
-
-
-@pytest.fixture
-async def toy(tmp_path: Path) -> AsyncIterator[Toy]:
-    toy = await make_toy(tmp_path)
-    yield toy
-    await toy.engine.tasks.stop(0)
-    toy.passwords.close()
-    await toy.database.close()
+from tests.engine.toy_calls import NOT_IMPLEMENTED, PASSWORD, STRANGER, Toy
 
 
 async def test_login_getter_setter_and_logout(toy: Toy) -> None:

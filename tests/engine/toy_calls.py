@@ -14,7 +14,6 @@ from random import Random
 from typing import Any
 
 from argon2 import PasswordHasher
-from domzero.engine.events import Events
 
 from domzero.datamodel import event, role, session, subject, task, user
 from domzero.datamodel.errors import ERRORS
@@ -28,6 +27,7 @@ from domzero.engine.context import Context
 from domzero.engine.database import Database
 from domzero.engine.dispatch import Dispatcher
 from domzero.engine.errors import ApiError
+from domzero.engine.events import Events
 from domzero.engine.passwords import Passwords
 from domzero.engine.users import ROOT
 from domzero.host.clock import ManualClock
@@ -138,15 +138,42 @@ def encode_value(type_: Type, value: Any) -> str:
     return f"<value>{value if isinstance(value, str) else json.dumps(value)}</value>"
 
 
+class ToyClock(ManualClock):
+    """A clock moved by hand that tells who sleeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sleepers = 0
+        self._changed = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleepers += 1
+        self._changed.set()
+        try:
+            await super().sleep(seconds)
+        finally:
+            self.sleepers -= 1
+
+    async def until_asleep(self, count: int = 1) -> None:
+        """Wait until that many sleep; fails when they do not within some real seconds."""
+        async with asyncio.timeout(10):
+            while self.sleepers < count:
+                self._changed.clear()
+                await self._changed.wait()
+
+
 class Toy:
     """An engine over the toy model. `pace` lets `lamp.repair` go on; `seen` collects what implementations were told."""
 
-    def __init__(self, engine: Engine, clock: ManualClock, host: Ref, passwords: Passwords) -> None:
+    def __init__(self, engine: Engine, clock: ToyClock, host: Ref, passwords: Passwords) -> None:
         self.engine = engine
         self.clock = clock
         self.host = host
         self.passwords = passwords
         self.pace = asyncio.Event()
+        self.changed = asyncio.Event()
+        engine.database.subscribe(lambda changes: self.changed.set())
+        self.stopped = False
         self.seen: list[Any] = []
         self.gate = self.new_gate(clock)
         self.hooked: list[tuple[Ref, Any]] = []
@@ -235,24 +262,33 @@ class Toy:
     def context(self, label: str = "test") -> Context:
         return self.engine.contexts.background(label)
 
+    async def stop(self) -> None:
+        """End it as a daemon does that is told to stop at once. A second time does nothing."""
+        if not self.stopped:
+            self.stopped = True
+            await self.engine.stop(patience=0)
+            self.passwords.close()
+            await self.database.close()
+
     async def turns(self, count: int = 25) -> None:
         """Let tasks that can go on do so."""
         for _ in range(count):
             await asyncio.sleep(0)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something holds; fails when it does not within some real seconds."""
+        """Wait until something holds that the database tells; fails when it does not within some real seconds."""
         async with asyncio.timeout(10):
             while not condition():
-                await asyncio.sleep(0.001)
+                self.changed.clear()
+                await self.changed.wait()
 
     def task(self, ref: Ref) -> Mapping[str, Any]:
         return self.database.record("task", ref)
 
 
-async def make_toy(directory: Path, *, clock: ManualClock | None = None, path: Path | None = None) -> Toy:
+async def make_toy(directory: Path, *, clock: ToyClock | None = None, path: Path | None = None) -> Toy:
     """A started engine: with a `path` its objects are kept there. Root's password is `PASSWORD`."""
-    clock = ManualClock() if clock is None else clock
+    clock = ToyClock() if clock is None else clock
     database = await Database.open(GRAPH, path, clock)
     passwords = Passwords(directory / "passwords.json", CHEAP)
     if ROOT not in passwords:

@@ -34,6 +34,11 @@ class Door:
         self._random = SystemRandom() if random is None else random
         self._waiting: Counter[str] = Counter()
 
+    @property
+    def waiting(self) -> int:
+        """Callers that wait because their password was wrong."""
+        return self._waiting.total()
+
     async def login(self, name: str, password: str, originator: str, origin: Origin) -> Session:
         """A new session. Raises `SESSION_AUTHENTICATION_FAILED` or `SESSION_AUTHORIZATION_FAILED`, in its own time."""
         return self._sessions.open(await self.prove(name, password, origin), originator[:LONGEST_NAME])
@@ -60,7 +65,7 @@ class Door:
             raise
 
     async def _delay(self, address: str) -> None:
-        if self._waiting.total() >= DELAYS:
+        if self.waiting >= DELAYS:
             return
         self._waiting[address] += 1
         try:

@@ -26,7 +26,7 @@ class TaskDesk:
 @implements("task.create")
 def create(desk: TaskDesk, context: Context, label: str, description: str) -> Ref:
     """A pending task that the client completes itself or gives to a transfer. Raises `TOO_MANY_PENDING_TASKS`."""
-    return desk.tasks.store(label, description, context.caller)
+    return desk.tasks.store(label, description, context.caller, cancellable=True)
 
 
 @implements("task.destroy")

@@ -57,7 +57,7 @@ class Tasks:
         self._this_host = this_host
         self._encode_value = encode_value
         self._limit = limit
-        self._pending_limit = pending_limit
+        self.pending_limit = pending_limit
         self._stored_since_sweep = 0
         self._work: set[asyncio.Task[Any]] = set()
         self._owners: dict[Ref, Owner] = {}
@@ -101,9 +101,17 @@ class Tasks:
         handle.bind(ref)
         return handle
 
-    def store(self, label: str, description: str, session: Session | None, parent: Ref = NULL_REF) -> Ref:
+    def store(
+        self,
+        label: str,
+        description: str,
+        session: Session | None,
+        parent: Ref = NULL_REF,
+        *,
+        cancellable: bool = False,
+    ) -> Ref:
         """A new pending task object. Raises `TOO_MANY_PENDING_TASKS`."""
-        if len(self._owners) >= self._pending_limit and self._unfinished() >= self._pending_limit:
+        if len(self._owners) >= self.pending_limit and self._unfinished() >= self.pending_limit:
             raise ApiError("TOO_MANY_PENDING_TASKS")
         self._stored_since_sweep += 1
         if self._stored_since_sweep >= self._limit:
@@ -114,7 +122,7 @@ class Tasks:
                 {
                     "name_label": label,
                     "name_description": description,
-                    "allowed_operations": ("destroy",),
+                    "allowed_operations": ("cancel", "destroy") if cancellable else ("destroy",),
                     "created": moment(self._clock.now()),
                     "finished": NEVER,
                     "status": "pending",
@@ -196,6 +204,7 @@ class Tasks:
             handle.cancel()
             await asyncio.wait({runner})
             raise
+        runner.result()
         if isinstance(outcome[0], ApiError):
             raise outcome[0]
         return outcome[0]
