@@ -1,0 +1,180 @@
+"""From a machine that does not run to one that does: the steps of every start, reboot and resume."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from domzero.engine.clock import moment
+from domzero.engine.errors import ApiError
+from domzero.engine.steps import Steps
+from domzero.engine.transactions import Transaction
+from domzero.host.hypervisor.protocol import DomainNotFoundError, DomainStatus, RunState
+from domzero.host.hypervisor.spec import MachineSpec, NicSpec, TapBackend, UserBackend
+from domzero.host.network.protocol import CardSpec, NetworkError
+from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.stack import Stack
+from domzero.toolstack.vm import attachment, failures
+from domzero.toolstack.vm.consoles import open_consoles
+from domzero.toolstack.vm.memory_needs import memory_overhead
+from domzero.toolstack.vm.operations import PAUSED, RUNNING
+from domzero.toolstack.vm.owner import Domain, Machine
+from domzero.toolstack.vm.rows import refresh_all, remove_guest_metrics
+from domzero.toolstack.vm.specification import as_booted, boot_record, is_hvm, machine_spec, nic_slot, nic_spec
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """How a machine comes up. `image` is a saved memory to go on from; `bounces` see `Domain`."""
+
+    host: Ref
+    paused: bool = False
+    image: Path | None = None
+    bounces: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the guest has at first: bytes left by the balloon, and virtual processors."""
+
+    memory_target: int
+    vcpus: int
+
+
+async def boot(stack: Stack, machine: Machine, how: Boot) -> None:
+    """Run the machine, whose turn the caller holds, as a new domain. On failure nothing of it is left.
+
+    A start takes all drives and cards of the machine; going on from an image takes those that it was saved with.
+    """
+    vm = machine.vm
+    record = stack.database.record("VM", vm)
+    vbds, vifs = _devices(stack, record, saved=how.image is not None)
+    before = attachment.state(stack, vm, vbds, vifs)
+    async with Steps() as steps:
+        await steps.do(
+            "reserve devices",
+            lambda: attachment.reserve(stack, vm, how.host, vbds, vifs),
+            lambda: attachment.release(stack, before),
+        )
+        domid = stack.machines.next_domid()
+        disks = await attachment.disk_specs(stack, vbds)
+        await steps.do("remember the intent", stack.database.durable)
+        nics = [await _connect(stack, steps, vm, vif, domid) for vif in vifs]
+        built_as = record if how.image is None else as_booted(record)
+        spec = machine_spec(vm, built_as, domid, disks, tuple(nics), stack.settings)
+        stack.machines.expect(machine, Domain(domid, stack.clock.monotonic(), how.bounces))
+        steps.on_failure("forget the domain", lambda: stack.machines.forget(machine))
+        status = await steps.do(
+            "build the domain", lambda: _build(stack, vm, spec, how), lambda: end_domain(stack, domid)
+        )
+        sizes = Sizes(spec.memory_target, spec.vcpus)
+        await steps.do(
+            "record the domain",
+            lambda: record_running(stack, vm, sizes, status, how.host, started=how.image is None),
+        )
+        stack.machines.built(machine, status)
+    refresh_all(stack, vm)
+
+
+def _devices(stack: Stack, record: Mapping[str, Any], *, saved: bool) -> tuple[tuple[Ref, ...], tuple[Ref, ...]]:
+    if not saved:
+        return record["VBDs"], record["VIFs"]
+    get = stack.database.get
+    return (
+        tuple(vbd for vbd in record["VBDs"] if get("VBD", vbd, "currently_attached")),
+        tuple(vif for vif in record["VIFs"] if get("VIF", vif, "currently_attached")),
+    )
+
+
+async def _connect(stack: Stack, steps: Steps, vm: Ref, vif: Ref, domid: int) -> NicSpec:
+    card = stack.database.record("VIF", vif)
+    network = stack.database.find("network", card["network"])
+    slot = nic_slot(card)
+    mtu = card["MTU"] or (network.record["MTU"] if network else 0) or 1500
+    bridge = network.record["bridge"] if network else ""
+
+    async def connect() -> TapBackend | UserBackend:
+        try:
+            return await stack.network.connect(CardSpec(domid, slot, card["MAC"].lower(), mtu, bridge))
+        except NetworkError as error:
+            log.warning("card %d of %s cannot be connected: %s", slot, vm, error)
+            raise ApiError("HOST_CANNOT_ATTACH_NETWORK", stack.host, card["network"]) from error
+
+    backend = await steps.do("connect a card", connect, lambda: stack.network.disconnect(domid, slot))
+    return nic_spec(card, mtu, backend)
+
+
+async def _build(stack: Stack, vm: Ref, spec: MachineSpec, how: Boot) -> DomainStatus:
+    with failures.starting(stack, vm):
+        if how.image is None:
+            return await stack.hypervisor.start(spec, paused=how.paused)
+        return await stack.hypervisor.restore(spec, how.image, paused=how.paused)
+
+
+async def end_domain(stack: Stack, domid: int) -> None:
+    """Destroy the domain; one that has ended already is no error. Raises `HypervisorError`."""
+    try:
+        await stack.hypervisor.destroy(domid)
+    except DomainNotFoundError:
+        log.debug("domain %d had ended already", domid)
+
+
+def record_running(stack: Stack, vm: Ref, spec: Sizes, status: DomainStatus, host: Ref, *, started: bool) -> None:
+    """The one transaction after which everybody sees a running machine; `started` tells a new boot from a resume."""
+    record = stack.database.record("VM", vm)
+    hvm = is_hvm(record)
+    with stack.database.transaction(observed=True) as transaction:
+        changes: dict[str, Any] = {}
+        if started:
+            remove_guest_metrics(stack, transaction, vm)
+            changes = {"last_booted_record": boot_record(record), "requires_reboot": False}
+        transaction.update(
+            "VM",
+            vm,
+            power_state=PAUSED if status.state is RunState.PAUSED else RUNNING,
+            resident_on=host,
+            scheduled_to_be_resident_on=NULL_REF,
+            domid=status.domid,
+            domarch=stack.hypervisor.capabilities().architectures[0],
+            memory_target=spec.memory_target,
+            memory_overhead=memory_overhead(record),
+            suspend_VDI=NULL_REF,
+            **changes,
+        )
+        _record_devices(stack, transaction, vm)
+        _record_metrics(stack, transaction, vm, spec, started=started)
+        open_consoles(stack, transaction, vm, hvm=hvm)
+
+
+def _record_devices(stack: Stack, transaction: Transaction, vm: Ref) -> None:
+    for vbd in stack.database.get("VM", vm, "VBDs"):
+        drive = stack.database.record("VBD", vbd)
+        if drive["currently_attached"]:
+            transaction.update("VBD", vbd, **attachment.attached_fields(drive))
+    for vif in stack.database.get("VM", vm, "VIFs"):
+        if stack.database.get("VIF", vif, "currently_attached"):
+            transaction.update("VIF", vif, status_code=0, status_detail="")
+
+
+def _record_metrics(stack: Stack, transaction: Transaction, vm: Ref, spec: Sizes, *, started: bool) -> None:
+    now = moment(stack.clock.now())
+    record = stack.database.record("VM", vm)
+    fields: dict[str, Any] = {
+        "memory_actual": spec.memory_target,
+        "VCPUs_number": spec.vcpus,
+        "VCPUs_params": record["VCPUs_params"],
+        "hvm": is_hvm(record),
+        "current_domain_type": "hvm" if is_hvm(record) else "pv",
+        "last_updated": now,
+    }
+    if started:
+        fields["start_time"] = now
+    if stack.database.find("VM_metrics", record["metrics"]) is None:
+        transaction.update("VM", vm, metrics=transaction.create("VM_metrics", fields))
+    else:
+        transaction.update("VM_metrics", record["metrics"], **fields)

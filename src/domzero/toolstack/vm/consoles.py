@@ -1,0 +1,55 @@
+"""The console objects of a running machine: where its screen and its serial line are reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from domzero.engine.transactions import Transaction
+from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.stack import Stack
+
+SCREEN: Final = "rfb"
+SERIAL: Final = "vt100"
+NO_SCREEN: Final = "disable_pv_vnc"
+"""The other_config key with which a paravirtual machine does without a screen."""
+
+
+def location(address: str, console: Ref) -> str:
+    """The address that clients connect to."""
+    authority = f"[{address}]" if ":" in address else address
+    return f"https://{authority}/console?ref={console}"
+
+
+def protocols(record: Mapping[str, Any], *, hvm: bool) -> tuple[str, ...]:
+    """What the machine's consoles speak."""
+    if not hvm and record["other_config"].get(NO_SCREEN) == "1":
+        return (SERIAL,)
+    return (SCREEN, SERIAL)
+
+
+def open_consoles(stack: Stack, transaction: Transaction, vm: Ref, *, hvm: bool) -> None:
+    """Make the consoles that the machine lacks. They stay the same over a reboot."""
+    database = stack.database
+    record = database.record("VM", vm)
+    present = {database.get("console", console, "protocol") for console in record["consoles"]}
+    for protocol in protocols(record, hvm=hvm):
+        if protocol in present:
+            continue
+        ref = f"OpaqueRef:{database.new_uuid()}"
+        fields = {"protocol": protocol, "location": location(stack.settings.address, ref), "VM": vm}
+        transaction.create("console", fields, ref=ref)
+
+
+def close_consoles(stack: Stack, transaction: Transaction, vm: Ref) -> None:
+    """Remove the machine's consoles."""
+    for console in stack.database.get("VM", vm, "consoles"):
+        transaction.destroy("console", console)
+
+
+def machine_of(stack: Stack, ref: Ref) -> Ref:
+    """The machine that a console address means: a console's, or the machine itself. NULL_REF where there is none."""
+    console = stack.database.find("console", ref)
+    if console is not None:
+        return str(console.record["VM"])
+    return ref if stack.database.find("VM", ref) is not None else NULL_REF

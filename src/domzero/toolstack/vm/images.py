@@ -1,0 +1,122 @@
+"""Saved memory: images on a repository, each a VDI of type `suspend`.
+
+An image never changes once it is complete, so a suspended machine and its checkpoints may refer to the same one
+(`VM.suspend_VDI`); it goes when the last of them lets go. An image counts as complete from the moment at which its
+size is recorded, which is after the hypervisor said that all of it is on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from domzero.engine.errors import ApiError
+from domzero.host.storage.protocol import StorageError
+from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack import disks
+from domzero.toolstack.stack import Stack
+from domzero.toolstack.vm.memory_needs import memory_held
+
+log = logging.getLogger(__name__)
+
+
+def choose_repository(stack: Stack, vm: Ref) -> Ref:
+    """Where the machine's memory is to be saved: its own choice, the pool's, the host's, then any that has room.
+
+    Repositories that this host cannot write to are passed over. Raises VM_NO_SUSPEND_SR when none is left, and
+    SR_SUSPEND_SPACE_INSUFFICIENT when those that are left are too full.
+    """
+    needed = memory_held(stack.database.record("VM", vm))
+    usable = [sr for sr in dict.fromkeys(_candidates(stack, vm)) if _can_hold_images(stack, sr)]
+    if not usable:
+        raise ApiError("VM_NO_SUSPEND_SR", vm)
+    for sr in usable:
+        record = stack.database.record("SR", sr)
+        free = record["physical_size"] - record["physical_utilisation"]
+        if record["physical_size"] <= 0 or free >= needed:
+            return sr
+    raise ApiError("SR_SUSPEND_SPACE_INSUFFICIENT", usable[0])
+
+
+def _candidates(stack: Stack, vm: Ref) -> Iterator[Ref]:
+    database = stack.database
+    yield database.get("VM", vm, "suspend_SR")
+    yield database.get("pool", stack.pool, "suspend_image_SR")
+    yield database.get("host", stack.host, "suspend_image_sr")
+    yield database.get("pool", stack.pool, "default_SR")
+    yield from (sr for sr in database.refs("SR") if not database.get("SR", sr, "shared"))
+
+
+def _can_hold_images(stack: Stack, sr: Ref) -> bool:
+    if stack.database.find("SR", sr) is None:
+        return False
+    try:
+        return disks.supports(stack, sr, "VDI_CREATE")
+    except ApiError:
+        return False
+
+
+async def create(stack: Stack, vm: Ref) -> Ref:
+    """An empty image for the machine's memory. Raises VM_NO_SUSPEND_SR and what the repository raises."""
+    sr = choose_repository(stack, vm)
+    record = stack.database.record("VM", vm)
+    driver, repository = disks.driver_of(stack, sr)
+    try:
+        info = await driver.create_image(repository, stack.database.new_uuid())
+    except StorageError as error:
+        raise disks.storage_error(sr, error) from error
+    with stack.database.transaction() as transaction:
+        return transaction.create("VDI", {**_fields(record), "uuid": info.uuid, "SR": sr, "location": info.location})
+
+
+def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name_label": "Suspend image",
+        "name_description": f"Memory of {record['name_label']}",
+        "type": "suspend",
+        "managed": True,
+        "sharable": False,
+        "other_config": {"vm_uuid": record["uuid"]},
+    }
+
+
+async def path(stack: Stack, image: Ref) -> Path:
+    """The image's file. Raises SUSPEND_IMAGE_NOT_ACCESSIBLE."""
+    try:
+        return (await disks.disk_source(stack, image)).path
+    except ApiError as error:
+        raise ApiError("SUSPEND_IMAGE_NOT_ACCESSIBLE", image) from error
+
+
+async def complete(stack: Stack, image: Ref) -> None:
+    """The hypervisor has written the whole image: record its size. On disk when this returns."""
+    await disks.update_vdi(stack, image)
+    await stack.database.durable()
+
+
+def is_complete(stack: Stack, image: Ref) -> bool:
+    """Whether the image can be resumed from."""
+    found = stack.database.find("VDI", image)
+    return found is not None and found.record["virtual_size"] > 0
+
+
+async def release(stack: Stack, image: Ref) -> None:
+    """Delete the image unless a machine still refers to it. One that cannot be deleted is left to an operator."""
+    if stack.database.find("VDI", image) is None:
+        return
+    if any(row.record["suspend_VDI"] == image for row in stack.database.rows("VM").values()):
+        return
+    try:
+        await disks.destroy_vdi(stack, image)
+    except ApiError as error:
+        log.warning("the memory image %s stays behind: %s", image, error)
+
+
+async def discard(stack: Stack, vm: Ref, image: Ref) -> None:
+    """Let the machine no longer refer to the image, and delete it."""
+    if stack.database.find("VM", vm) is not None and stack.database.get("VM", vm, "suspend_VDI") == image:
+        with stack.database.transaction() as transaction:
+            transaction.update("VM", vm, suspend_VDI=NULL_REF)
+    await release(stack, image)
