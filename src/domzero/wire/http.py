@@ -126,10 +126,16 @@ def parse_head(raw: bytes) -> RequestHead:
         target=target,
         version=version,
         headers=headers,
-        keep_alive=parser.should_keep_alive(),
+        keep_alive=_keeps_alive(version, headers),
         content_length=None if length is None else int(length),
         chunked=encoding is not None,
     )
+
+
+def _keeps_alive(version: str, headers: tuple[tuple[str, str], ...]) -> bool:
+    """RFC 9112, section 9.3. (llhttp forgets the flag when a message without a body is complete.)"""
+    options = {option.strip().lower() for name, value in headers if name == "connection" for option in value.split(",")}
+    return "keep-alive" in options if version == "1.0" else "close" not in options
 
 
 def could_be_request(start: bytes | bytearray) -> bool:
