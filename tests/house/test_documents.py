@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from domzero.host.hypervisor.sim.faults import FAULTS, VERBS
 from domzero.settings import SETTINGS, documentation
 from tests.house.sources import ROOT, documents
 
@@ -47,6 +48,13 @@ def test_scripts_and_flags_that_are_named_exist(document: Path) -> None:
     assert named <= known
 
 
+def test_the_simulators_document_has_every_fault() -> None:
+    text = (ROOT / "docs/simulator.md").read_text()
+    missing = [row.key for row in FAULTS if f"| `sim:{row.key}` | {row.kind.value} | {row.meaning} |" not in text]
+    assert not missing
+    assert [verb for verb in VERBS if f"`{verb}`" not in text] == []
+
+
 def test_the_settings_document_is_the_table_of_the_code() -> None:
     assert documentation() in (ROOT / "docs/settings.md").read_text()
 
@@ -56,7 +64,7 @@ def test_what_strangers_look_for_is_there(name: str) -> None:
     assert (ROOT / name).stat().st_size > 500
 
 
-def test_decisions_are_numbered_without_gaps() -> None:
-    numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs/decisions").glob("[0-9]*.md"))
-    assert numbers == list(range(1, len(numbers) + 1))
-    assert numbers
+def test_decisions_have_a_number_of_their_own_and_a_title_with_it() -> None:
+    titles = {path.name[:4]: path.read_text().partition("\n")[0] for path in (ROOT / "docs/decisions").glob("*.md")}
+    assert len(titles) == len(list((ROOT / "docs/decisions").glob("*.md")))
+    assert all(title.startswith(f"# {number}: ") for number, title in titles.items()), titles
