@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,18 @@ async def test_counter_goes_on_after_a_second_save(machine: Machine, guest: Gues
 async def test_failed_save_leaves_the_guest_running(machine: Machine, guest: Guest) -> None:
     with pytest.raises(HypervisorError):
         await machine.hypervisor.save(guest.domid, Path("/dev/full"))
+    pipe = machine.directory / "pipe"
+    os.mkfifo(pipe)
+
+    def read_a_little() -> None:
+        with pipe.open("rb") as stream:
+            stream.read(100_000)
+
+    reader = threading.Thread(target=read_a_little)
+    reader.start()
+    with pytest.raises(HypervisorError):
+        await machine.hypervisor.save(guest.domid, pipe)
+    reader.join()
     assert (await machine.hypervisor.status(guest.domid)).state is RunState.RUNNING
     await guest.console.run("true")
 
@@ -278,6 +291,9 @@ async def test_processors_memory_and_counters(machine: Machine, guest: Guest) ->
     assert used[0] > 0
     await hypervisor.set_vcpus(domid, 1)
     await console.eventually("test ! -e /sys/devices/system/cpu/cpu1")
+    if hypervisor.capabilities().accelerator == "tcg":
+        with pytest.raises(HypervisorError, match="again"):
+            await hypervisor.set_vcpus(domid, 2)
     with pytest.raises(HypervisorError):
         await hypervisor.set_vcpus(domid, 3)
     await hypervisor.set_memory_target(domid, 96 * MIB)

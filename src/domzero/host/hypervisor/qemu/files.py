@@ -30,6 +30,9 @@ class Handle:
     """The process's start in clock ticks after boot; with `pid` it names one process for good."""
     uid: int | None = None
     """The user the domain was given, None for the daemon's own."""
+    accelerator: str = "tcg"
+    processors_started: int = 0
+    """How many virtual processors were ever started, those unplugged since included."""
     live: bool = False
     """Whether the guest has been let run: one that has not is of no use to anybody."""
 

@@ -74,7 +74,13 @@ async def launch(
             raise HypervisorError(str(error)) from error
         domain.watch(pid)
     domain.next_set = sets_used(images.values()) + 1
-    domain.handle = replace(domain.handle, pid=pid, start_time=start_time(pid))
+    domain.handle = replace(
+        domain.handle,
+        pid=pid,
+        start_time=start_time(pid),
+        accelerator=host.accelerator,
+        processors_started=plan.spec.vcpus,
+    )
     domain.files.write_handle(domain.handle)
     await domain.connect(timeout)
 
