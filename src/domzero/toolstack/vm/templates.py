@@ -17,20 +17,15 @@ from domzero.toolstack.vm.template_rows import TEMPLATES, BootMethod, TemplateRo
 
 REVISION = "template_revision"
 """The other_config key that tells which form of its row a template was made from."""
-TEMPLATE_ONLY = (
-    "default_template",
-    "xensource_internal",
-    "base_template_name",
-    REVISION,
-)
+TEMPLATE_ONLY = ("default_template", "xensource_internal", REVISION)
 """What a template's other_config says of the template itself, not of machines made from it."""
 
 
-async def ensure_templates(stack: Stack) -> None:
+def ensure_templates(stack: Stack) -> None:
     """Make the default templates that are missing, bring those whose row has changed up to date, remove retired ones.
 
     What clients changed stays as they left it until the row changes; keys that they added to `other_config` stay even
-    then.
+    then. Gates are not refreshed: this runs before they are.
     """
     database = stack.database
     present = {
@@ -47,9 +42,6 @@ async def ensure_templates(stack: Stack) -> None:
                 _refresh(stack, transaction, ref, row)
         for ref in present.values():
             _retire(stack, transaction, ref)
-    for ref, stored in database.rows("VM").items():
-        if stored.record["is_default_template"]:
-            stack.gates["VM"].refresh(ref)
 
 
 def offered(settings: StackSettings) -> Iterator[TemplateRow]:
