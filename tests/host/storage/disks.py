@@ -41,7 +41,7 @@ def write(source: DiskSource, mark: int, offset: int = 0) -> None:
 
 def holds(source: DiskSource, mark: int, offset: int = 0) -> bool:
     """Whether all of 64 KiB at an offset has that byte."""
-    said = _qemu_io(source, f"read -P {mark} {offset} 64k")
+    said = _qemu_io(source, f"read -P {mark} {offset} 64k", "-r")
     return "Pattern verification failed" not in said
 
 
@@ -50,8 +50,8 @@ def tool(*argv: str | Path) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
-def _qemu_io(source: DiskSource, command: str) -> str:
-    argv = ["qemu-io", "-f", source.format.value, "-c", command, str(source.path)]
+def _qemu_io(source: DiskSource, command: str, *options: str) -> str:
+    argv = ["qemu-io", *options, "-f", source.format.value, "-c", command, str(source.path)]
     finished = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
     said = finished.stdout + finished.stderr
     assert "can't open" not in said, said

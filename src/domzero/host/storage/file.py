@@ -22,6 +22,7 @@ from domzero.host.storage import layers, numbers
 from domzero.host.storage import place as places
 from domzero.host.storage.images import convert_image, create_image, resize_image
 from domzero.host.storage.layers import Layer, base_name, disk_name, new_name, next_name
+from domzero.host.storage.merge import merge_layers
 from domzero.host.storage.place import Ownership, Place, Step
 from domzero.host.storage.protocol import (
     DiskInfo,
@@ -134,7 +135,7 @@ class FileStorage:
     async def create_disk(self, repository: Repository, uuid: str, virtual_size: int) -> DiskInfo:
         place = self._place(repository)
         async with place.hold(uuid), self._making(place, uuid):
-            await self._make(place, new_name(uuid), _rounded(virtual_size))
+            await self._make(place, new_name(uuid), rounded(virtual_size))
             return await self._publish(place, uuid)
 
     async def destroy_disk(self, repository: Repository, location: str) -> None:
@@ -158,9 +159,12 @@ class FileStorage:
             header = chain[0].header
             if switch is None and await in_thread(layers.is_blank, place.directory, chain[0]):
                 await self._make(place, new_name(uuid), header.virtual_size, header.backing)
-            elif len(chain) >= layers.CHAIN_LIMIT:
-                raise StorageError(numbers.CHAIN_TOO_LONG, f"disk {location} has {len(chain)} layers already")
             else:
+                depth = len(chain)
+                if depth >= layers.MERGE_FROM and await merge_layers(place, chain, self._owner, self._step):
+                    depth -= 1
+                if depth >= layers.CHAIN_LIMIT:
+                    raise StorageError(numbers.CHAIN_TOO_LONG, f"disk {location} has {depth} layers already")
                 await self._branch(place, location, uuid, header.virtual_size, switch)
             return await self._publish(place, uuid)
 
@@ -170,7 +174,7 @@ class FileStorage:
         place = self._place(repository)
         await in_thread(_check_source, source)
         async with place.hold(uuid), self._making(place, uuid):
-            await self._make(place, new_name(uuid), _rounded(virtual_size))
+            await self._make(place, new_name(uuid), rounded(virtual_size))
             path = place.directory / new_name(uuid)
             await convert_image(source, path, progress)
             await in_thread(places.seal, path, self._owner)
@@ -179,7 +183,7 @@ class FileStorage:
     async def resize_disk(self, repository: Repository, location: str, virtual_size: int) -> DiskInfo:
         place = self._place(repository)
         async with place.hold(location):
-            size = _rounded(virtual_size)
+            size = rounded(virtual_size)
             present = (await self._chain(place, location))[0].header.virtual_size
             if size < present:
                 raise StorageError(numbers.DISK_SIZE, f"a disk of {present} bytes cannot shrink to {size}")
@@ -276,7 +280,8 @@ def _disk_info(uuid: str, layer: Layer) -> DiskInfo:
     return DiskInfo(uuid, uuid, layer.header.virtual_size, layer.used)
 
 
-def _rounded(virtual_size: int) -> int:
+def rounded(virtual_size: int) -> int:
+    """A size that a disk can have. Raises `StorageError` 79 for none or too much."""
     if not 0 < virtual_size <= LARGEST_DISK:
         raise StorageError(numbers.DISK_SIZE, f"a disk cannot have {virtual_size} bytes")
     return -(-virtual_size // SECTOR) * SECTOR

@@ -39,6 +39,11 @@ async def resize_image(path: Path, virtual_size: int) -> None:
     await _qemu_img(["resize", "-q", "-f", "qcow2", path, str(virtual_size)])
 
 
+async def rebase_image(path: Path, backing: str) -> None:
+    """Put an image above a layer further down its own chain, copying what lay between into it."""
+    await _qemu_img(["rebase", "-q", "-f", "qcow2", "-F", "qcow2", "-b", backing, path], timeout=None)
+
+
 async def convert_image(source: DiskSource, target: Path, progress: Progress) -> None:
     """Fill a blank qcow2 image, at least as large as the source, with the source's content. Zeros stay holes."""
     kinds = ["-f", source.format.value, "-O", "qcow2"]
@@ -61,9 +66,9 @@ async def convert_image(source: DiskSource, target: Path, progress: Progress) ->
     progress(1.0)
 
 
-async def _qemu_img(arguments: list[str | Path]) -> None:
+async def _qemu_img(arguments: list[str | Path], timeout: float | None = 60.0) -> None:
     try:
-        await run([QEMU_IMG, *arguments])
+        await run([QEMU_IMG, *arguments], timeout=timeout)
     except ProcessError as error:
         raise _meaning(str(error)) from error
 

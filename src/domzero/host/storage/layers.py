@@ -13,8 +13,10 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from domzero.host.storage.qcow2 import BadImageError, Header, holds_nothing, read_header
@@ -28,6 +30,8 @@ UUID_PATTERN = re.compile(UUID, re.ASCII)
 
 CHAIN_LIMIT = 30
 """Layers of one disk, its own included; XenServer's limit too."""
+MERGE_FROM = 20
+"""A chain of that many layers is made one shorter before the next is put on top."""
 
 
 def disk_name(uuid: str) -> str:
@@ -100,7 +104,17 @@ def is_blank(directory: Path, layer: Layer) -> bool:
 
 
 def read_chain(directory: Path, name: str) -> list[Layer]:
-    """The layer and all below it, topmost first. Raises as `read_layer`, also for an endless chain."""
+    """The layer and all below it, topmost first. Raises as `read_layer`, also for an endless chain.
+
+    Between two looks a layer may be merged into the one above it and be gone; a second look finds the new chain.
+    """
+    try:
+        return _read_chain_once(directory, name)
+    except FileNotFoundError:
+        return _read_chain_once(directory, name)
+
+
+def _read_chain_once(directory: Path, name: str) -> list[Layer]:
     chain = [read_layer(directory, name)]
     while (backing := chain[-1].header.backing) is not None:
         if len(chain) > 2 * CHAIN_LIMIT:
@@ -149,6 +163,23 @@ def leftovers(found: Survey, busy: AbstractSet[str]) -> Leftovers:
     if not found.unreadable:
         remove += _unused_bases(found, busy, set(remove))
     return Leftovers(tuple(finish), tuple(remove))
+
+
+def best_merge(chain: list[Layer], found: Survey, busy: AbstractSet[str]) -> tuple[Layer, Layer] | None:
+    """Two neighbouring bases of a chain that may become one, the upper first; those that take the least to copy.
+
+    The lower one must have no other child, and something below it: then only its own data is copied.
+    """
+    children = Counter(layer.header.backing for layer in found.layers.values())
+    pairs = [
+        (upper.used + lower.used, upper.name, upper, lower)
+        for upper, lower in pairwise(chain[1:])
+        if children[lower.name] == 1 and lower.header.backing is not None and not {upper.name, lower.name} & busy
+    ]
+    if not pairs or found.unreadable:
+        return None
+    _, _, upper, lower = min(pairs, key=lambda pair: pair[:2])
+    return upper, lower
 
 
 def _unused_bases(found: Survey, busy: AbstractSet[str], removed: AbstractSet[str]) -> list[str]:

@@ -45,6 +45,8 @@ class Place:
     busy: set[str] = field(default_factory=set)
     gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while leftovers are looked for, and to become busy."""
+    merging: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while two layers become one."""
     locks: dict[str, tuple[asyncio.Lock, int]] = field(default_factory=dict)
     """By disk, with the number of those who hold or want it."""
 
@@ -212,6 +214,14 @@ def seal(path: Path, owner: Ownership | None) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        raise from_os(error) from error
+
+
+def make_blank(path: Path) -> None:
+    """An empty file that only we may read; one that is there already is an error."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise from_os(error) from error
 

@@ -1,0 +1,250 @@
+"""Repositories of type `file` that only pretend: no tool is needed and nothing takes space until it is written.
+
+Each disk is a sparse raw file of its full size, so that what is imported can be exported again and disks survive the
+daemon. Copies are real copies of whatever has been written.
+
+A tester asks for failures and delays in the repository's device_config (or sm_config):
+
+| key                 | value          | what it does |
+|---------------------|----------------|--------------|
+| `sim:fail-<verb>`   | number or text | the verb fails: with that SM error number, or with this text and number 202 |
+| `sim:delay-<verb>`  | seconds        | the verb takes that long |
+| `sim:physical-size` | bytes          | how large the medium is (1 TiB); disks' full sizes count as used |
+
+`<verb>` is one of create, attach, detach, destroy, scan, size, create-disk, destroy-disk, clone-disk, snapshot-disk,
+copy-disk, resize-disk, update-disk, source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from domzero.host.clock import Clock
+from domzero.host.finish import in_thread
+from domzero.host.hypervisor.spec import DiskFormat, DiskSource
+from domzero.host.storage import file, numbers
+from domzero.host.storage.layers import UUID, UUID_PATTERN
+from domzero.host.storage.protocol import (
+    DiskInfo,
+    DriverInfo,
+    Progress,
+    Repository,
+    RepositorySize,
+    StorageError,
+)
+from domzero.host.storage.sim_faults import enter, physical_size
+from domzero.host.storage.sparse import copy_sparse
+
+DISK_NAME = re.compile(rf"({UUID})\.raw", re.ASCII)
+
+INFO = dataclasses.replace(
+    file.INFO, name="Simulated repository", description="Disks that take no space until they are written"
+)
+
+
+class SimStorage:
+    """Implements `StorageDriver`. A repository is a directory below `directory`, named by its uuid.
+
+    device_config's `location` is asked for, as `file` does, but may be any text.
+    """
+
+    def __init__(self, clock: Clock, directory: Path) -> None:
+        self._clock = clock
+        self._directory = directory
+        self._shelves: dict[str, dict[str, int]] = {}
+        """The virtual size of each disk, of each attached repository."""
+
+    def info(self) -> DriverInfo:
+        return INFO
+
+    # Repositories
+
+    async def create(self, repository: Repository, size: int) -> None:  # noqa: ARG002 - there is no medium to divide
+        if not repository.device_config.get("location"):
+            raise StorageError(numbers.LOCATION_MISSING, "device_config has no location")
+        await enter("create", repository, self._clock)
+        directory = self._path(repository)
+        if directory.exists():
+            raise StorageError(numbers.REPOSITORY_EXISTS, f"repository {repository.uuid} is there already")
+        with _translated():
+            directory.mkdir(parents=True)
+
+    async def attach(self, repository: Repository) -> None:
+        await enter("attach", repository, self._clock)
+        if repository.uuid not in self._shelves:
+            with _translated():
+                self._shelves[repository.uuid] = await in_thread(_load, self._path(repository))
+
+    async def detach(self, repository: Repository) -> None:
+        await enter("detach", repository, self._clock)
+        self._shelves.pop(repository.uuid, None)
+
+    async def destroy(self, repository: Repository) -> None:
+        await enter("destroy", repository, self._clock)
+        with _translated():
+            await in_thread(_erase, self._path(repository))
+        self._shelves.pop(repository.uuid, None)
+
+    async def scan(self, repository: Repository) -> list[DiskInfo]:
+        await enter("scan", repository, self._clock)
+        return [self._disk_info(repository, uuid) for uuid in sorted(self._shelf(repository))]
+
+    async def size(self, repository: Repository) -> RepositorySize:
+        await enter("size", repository, self._clock)
+        used = sum(self._shelf(repository).values())
+        return RepositorySize(physical_size(repository), used, used)
+
+    # Disks
+
+    async def create_disk(self, repository: Repository, uuid: str, virtual_size: int) -> DiskInfo:
+        await enter("create-disk", repository, self._clock)
+        async with self._making(repository, uuid, file.rounded(virtual_size)):
+            return self._disk_info(repository, uuid)
+
+    async def destroy_disk(self, repository: Repository, location: str) -> None:
+        await enter("destroy-disk", repository, self._clock)
+        if self._shelf(repository).pop(location, None) is not None:
+            with _translated():
+                self._disk(repository, location).unlink(missing_ok=True)
+
+    async def clone_disk(self, repository: Repository, location: str, uuid: str) -> DiskInfo:
+        await enter("clone-disk", repository, self._clock)
+        return await self._duplicate(repository, location, uuid)
+
+    async def snapshot_disk(
+        self, repository: Repository, location: str, uuid: str, switch: Callable[[DiskSource], Awaitable[None]] | None
+    ) -> DiskInfo:
+        """The layer that a running machine is moved to is the same file: a simulated machine writes nothing."""
+        await enter("snapshot-disk", repository, self._clock)
+        self._known(repository, location)
+        if switch is not None:
+            await switch(DiskSource(self._disk(repository, location), DiskFormat.RAW))
+        return await self._duplicate(repository, location, uuid)
+
+    async def copy_disk(
+        self, source: DiskSource, repository: Repository, uuid: str, virtual_size: int, progress: Progress
+    ) -> DiskInfo:
+        """Only raw sources can be read: other formats need qemu-img (`StorageError` 38)."""
+        await enter("copy-disk", repository, self._clock)
+        if source.format is not DiskFormat.RAW:
+            raise StorageError(numbers.NOT_IMPLEMENTED, f"the simulator cannot read {source.format.value}")
+        size = file.rounded(virtual_size)
+        with _translated(numbers.DISK_MISSING):
+            present = source.path.stat().st_size
+        if present > size:
+            raise StorageError(numbers.DISK_SIZE, f"{present} bytes do not fit into {size}")
+        async with self._making(repository, uuid, size) as path:
+            await copy_sparse(source.path, path, progress)
+            return self._disk_info(repository, uuid)
+
+    async def resize_disk(self, repository: Repository, location: str, virtual_size: int) -> DiskInfo:
+        await enter("resize-disk", repository, self._clock)
+        present, size = self._known(repository, location), file.rounded(virtual_size)
+        if size < present:
+            raise StorageError(numbers.DISK_SIZE, f"a disk of {present} bytes cannot shrink to {size}")
+        self._reserve(repository, size - present)
+        with _translated():
+            os.truncate(self._disk(repository, location), size)
+        self._shelf(repository)[location] = size
+        return self._disk_info(repository, location)
+
+    async def update_disk(self, repository: Repository, location: str) -> DiskInfo:
+        await enter("update-disk", repository, self._clock)
+        self._known(repository, location)
+        return self._disk_info(repository, location)
+
+    async def source(self, repository: Repository, location: str) -> DiskSource:
+        await enter("source", repository, self._clock)
+        self._known(repository, location)
+        return DiskSource(self._disk(repository, location), DiskFormat.RAW)
+
+    # Inside
+
+    def _path(self, repository: Repository) -> Path:
+        if not UUID_PATTERN.fullmatch(repository.uuid):
+            raise StorageError(numbers.INVALID_ARGUMENT, f"{repository.uuid!r} is no uuid")
+        return self._directory / repository.uuid
+
+    def _disk(self, repository: Repository, uuid: str) -> Path:
+        return self._path(repository) / f"{uuid}.raw"
+
+    def _shelf(self, repository: Repository) -> dict[str, int]:
+        shelf = self._shelves.get(repository.uuid)
+        if shelf is None:
+            raise StorageError(numbers.REPOSITORY_UNAVAILABLE, f"repository {repository.uuid} is not attached")
+        return shelf
+
+    def _known(self, repository: Repository, location: str) -> int:
+        """The disk's size. Raises `StorageError` 144 when there is none."""
+        size = self._shelf(repository).get(location)
+        if size is None:
+            raise StorageError(numbers.DISK_MISSING, f"there is no disk {location!r}")
+        return size
+
+    def _disk_info(self, repository: Repository, uuid: str) -> DiskInfo:
+        size = self._known(repository, uuid)
+        with _translated(numbers.DISK_MISSING):
+            used = self._disk(repository, uuid).stat().st_blocks * 512
+        return DiskInfo(uuid, uuid, size, used)
+
+    def _reserve(self, repository: Repository, size: int) -> None:
+        if sum(self._shelf(repository).values()) + size > physical_size(repository):
+            raise StorageError(numbers.NO_SPACE, f"{size} bytes do not fit into the repository any more")
+
+    async def _duplicate(self, repository: Repository, location: str, uuid: str) -> DiskInfo:
+        async with self._making(repository, uuid, self._known(repository, location)) as path:
+            await copy_sparse(self._disk(repository, location), path, lambda _: None)
+            return self._disk_info(repository, uuid)
+
+    @asynccontextmanager
+    async def _making(self, repository: Repository, uuid: str, size: int) -> AsyncIterator[Path]:
+        """A new blank disk, removed again when the body fails or is cancelled."""
+        shelf = self._shelf(repository)
+        if not UUID_PATTERN.fullmatch(uuid):
+            raise StorageError(numbers.INVALID_ARGUMENT, f"{uuid!r} is no uuid")
+        if uuid in shelf:
+            raise StorageError(numbers.DISK_EXISTS, f"there is a disk {uuid} already")
+        self._reserve(repository, size)
+        path = self._disk(repository, uuid)
+        shelf[uuid] = size
+        try:
+            with _translated():
+                _make_blank(path, size)
+            yield path
+        except BaseException:
+            shelf.pop(uuid, None)
+            path.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _translated(missing: int = numbers.REPOSITORY_UNAVAILABLE) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise numbers.from_os(error, missing) from error
+
+
+def _make_blank(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _load(directory: Path) -> dict[str, int]:
+    found = ((DISK_NAME.fullmatch(entry.name), entry) for entry in os.scandir(directory))
+    return {match[1]: entry.stat().st_size for match, entry in found if match}
+
+
+def _erase(directory: Path) -> None:
+    for name in os.listdir(directory):
+        if DISK_NAME.fullmatch(name):
+            (directory / name).unlink()
+    directory.rmdir()

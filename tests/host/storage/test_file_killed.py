@@ -1,0 +1,189 @@
+"""A process that dies at any change on the medium loses no disk and leaves no file that stays."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from domzero.host.hypervisor.spec import DiskFormat, DiskSource
+from domzero.host.storage import layers
+from domzero.host.storage.file import FileStorage
+from domzero.host.storage.layers import Layer, Leftovers, Survey, best_merge, leftovers
+from domzero.host.storage.place import MARKER
+from domzero.host.storage.qcow2 import Header
+from tests.host.storage.disks import MIB, holds, opened, repository, uuid, write
+from tests.host.storage.killed import DIED
+
+ROOT = Path(__file__).parents[3]
+STEPS = {"clone": 6, "snapshot": 6, "destroy": 3, "create": 2, "copy": 2, "merge": 9}
+"""How many changes each operation makes on `prepared`."""
+
+
+async def prepared(directory: Path) -> None:
+    """Disk 1 (marked 5) has a snapshot 2 (marked 1) and two layers of its own between; disk 3 (marked 3) is alone."""
+    driver = FileStorage()
+    here = await opened(driver, directory)
+    for number in (1, 3):
+        await driver.create_disk(here, uuid(number), 4 * MIB)
+        write(await driver.source(here, uuid(number)), number)
+    await driver.snapshot_disk(here, uuid(1), uuid(2), None)
+    for number in (4, 5):
+        write(await driver.source(here, uuid(1)), number)
+        await driver.snapshot_disk(here, uuid(1), uuid(number), None)
+    write(await driver.source(here, uuid(1)), 5)
+    for number in (4, 5):
+        await driver.destroy_disk(here, uuid(number))
+    await driver.detach(here)
+
+
+class Killer:
+    """The program `killed`, which does and dies."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def die(self, directory: Path, verb: str, step: int) -> int:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{directory}\t{verb}\t{step}\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def killer() -> Iterator[Killer]:
+    argv = [sys.executable, "-m", "tests.host.storage.killed"]
+    with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Killer(process)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("verb", "step"), [(verb, step) for verb, count in STEPS.items() for step in range(1, count + 1)]
+)
+async def test_dying_loses_and_leaks_nothing(killer: Killer, tmp_path: Path, verb: str, step: int) -> None:
+    directory = tmp_path / "sr"
+    await prepared(directory)
+    assert killer.die(directory, verb, step) == DIED
+    driver = FileStorage()
+    here = repository(directory)
+    await driver.attach(here)
+    disks = {disk.uuid for disk in await driver.scan(here)}
+    assert disks - {uuid(9)} == ({uuid(1), uuid(2), uuid(3)} if verb != "destroy" else {uuid(2), uuid(3)})
+    assert (uuid(9) in disks) == (verb != "destroy" and step == STEPS[verb])
+    assert holds(await driver.source(here, uuid(2)), 1)
+    assert holds(await driver.source(here, uuid(3)), 3)
+    if uuid(1) in disks:
+        source = await driver.source(here, uuid(1))
+        assert holds(source, 5)
+        assert holds(source, 50 if verb == "snapshot" and step >= 4 else 0, MIB)
+        write(source, 6, 2 * MIB)
+    if uuid(9) in disks and verb in ("clone", "merge", "snapshot"):
+        copy = await driver.source(here, uuid(9))
+        assert holds(copy, 5)
+        assert holds(copy, 0, MIB)
+    await driver.detach(here)
+    needed = {MARKER}
+    for disk in disks:
+        needed |= {layer.name for layer in layers.read_chain(directory, layers.disk_name(disk))}
+    assert {path.name for path in directory.iterdir()} == needed
+
+
+@pytest.mark.parametrize("verb", sorted(STEPS))
+async def test_the_steps_are_counted_right(killer: Killer, tmp_path: Path, verb: str) -> None:
+    await prepared(tmp_path / "sr")
+    assert killer.die(tmp_path / "sr", verb, STEPS[verb] + 1) == 0
+
+
+async def test_dying_while_tidying_up_is_no_harm_either(killer: Killer, tmp_path: Path) -> None:
+    directory = tmp_path / "sr"
+    await prepared(directory)
+    assert killer.die(directory, "snapshot", 4) == DIED
+    deaths = 0
+    while killer.die(directory, "attach", 1) == DIED:
+        deaths += 1
+    assert deaths == 2
+    driver = FileStorage()
+    here = repository(directory)
+    await driver.attach(here)
+    assert {disk.uuid for disk in await driver.scan(here)} == {uuid(1), uuid(2), uuid(3)}
+    assert holds(await driver.source(here, uuid(1)), 50, MIB)
+    await driver.detach(here)
+
+
+async def test_a_machine_that_outlives_the_daemon_keeps_its_writes(killer: Killer, tmp_path: Path) -> None:
+    """It goes on writing to the file it has open, which by then is the base of the layer put in place."""
+    directory = tmp_path / "sr"
+    await prepared(directory)
+    still_open = directory / "still-open.qcow2"
+    still_open.hardlink_to(directory / layers.disk_name(uuid(1)))
+    assert killer.die(directory, "snapshot", 3) == DIED
+    driver = FileStorage()
+    here = repository(directory)
+    await driver.attach(here)
+    write(DiskSource(still_open, DiskFormat.QCOW2), 60, MIB)
+    assert holds(await driver.source(here, uuid(1)), 60, MIB)
+    assert holds(await driver.source(here, uuid(1)), 5)
+    await driver.clone_disk(here, uuid(1), uuid(8))
+    assert holds(await driver.source(here, uuid(8)), 60, MIB)
+    await driver.detach(here)
+
+
+# The decisions, without a medium
+
+
+def survey(*rows: tuple[str, int, str | None], new: tuple[str, ...] = (), unreadable: bool = False) -> Survey:
+    found = {name: Layer(name, inode, 0, Header(MIB, backing, "qcow2", 0, 0)) for name, inode, backing in rows}
+    return Survey(found, new, {"x": "broken"} if unreadable else {})
+
+
+DISK, BASE, BELOW = layers.disk_name(uuid(1)), layers.base_name(uuid(2)), layers.base_name(uuid(3))
+ROOT_BASE, OTHER = layers.base_name(uuid(5)), layers.disk_name(uuid(6))
+NEXT, NEW = layers.next_name(uuid(1)), layers.new_name(uuid(4))
+
+
+@pytest.mark.parametrize(
+    ("found", "busy", "expected"),
+    [
+        (survey((DISK, 1, None)), set(), Leftovers((), ())),
+        (survey((DISK, 1, BASE), (BASE, 2, BELOW), (BELOW, 3, None)), set(), Leftovers((), ())),
+        (survey((BASE, 2, BELOW), (BELOW, 3, None)), set(), Leftovers((), (BASE, BELOW))),
+        (survey((BASE, 2, BELOW), (BELOW, 3, None)), {BASE}, Leftovers((), ())),
+        (survey((BASE, 2, None), unreadable=True), set(), Leftovers((), ())),
+        (survey((DISK, 1, None), (NEXT, 4, BASE)), set(), Leftovers((), (NEXT,))),
+        (survey((DISK, 1, None), (NEXT, 4, BASE)), {NEXT}, Leftovers((), ())),
+        (survey((DISK, 1, None), (BASE, 1, None), (NEXT, 4, BASE)), set(), Leftovers(((NEXT, DISK),), ())),
+        (survey((DISK, 1, None), (BASE, 1, None), (NEXT, 4, BASE)), {NEXT, BASE}, Leftovers((), ())),
+        (survey((DISK, 9, None), (BASE, 1, None), (NEXT, 4, BASE)), set(), Leftovers((), (NEXT, BASE))),
+        (survey((DISK, 1, None), (BASE, 1, None)), set(), Leftovers((), (BASE,))),
+        (survey((DISK, 1, None), new=(NEW,)), set(), Leftovers((), (NEW,))),
+        (survey((DISK, 1, None), new=(NEW,)), {NEW}, Leftovers((), ())),
+    ],
+)
+def test_what_is_left_over(found: Survey, busy: set[str], expected: Leftovers) -> None:
+    assert leftovers(found, busy) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "busy", "expected"),
+    [
+        ([(DISK, BASE), (BASE, BELOW), (BELOW, ROOT_BASE), (ROOT_BASE, None)], set(), (BASE, BELOW)),
+        ([(DISK, BASE), (BASE, BELOW), (BELOW, None)], set(), None),
+        ([(DISK, BASE), (BASE, BELOW), (BELOW, ROOT_BASE), (ROOT_BASE, None), (OTHER, BELOW)], set(), None),
+        ([(DISK, BASE), (BASE, BELOW), (BELOW, ROOT_BASE), (ROOT_BASE, None), (OTHER, BASE)], set(), (BASE, BELOW)),
+        ([(DISK, BASE), (BASE, BELOW), (BELOW, ROOT_BASE), (ROOT_BASE, None)], {BELOW}, None),
+        ([(DISK, None)], set(), None),
+    ],
+)
+def test_which_layers_become_one(
+    rows: list[tuple[str, str | None]], busy: set[str], expected: tuple[str, str] | None
+) -> None:
+    found = survey(*[(name, number, backing) for number, (name, backing) in enumerate(rows)])
+    chain = [found.layers[name] for name, _ in rows if name != OTHER]
+    merge = best_merge(chain, found, busy)
+    assert (merge and (merge[0].name, merge[1].name)) == expected

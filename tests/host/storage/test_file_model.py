@@ -1,0 +1,107 @@
+"""Random sequences of operations on a repository, compared with a dictionary."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from domzero.host.hypervisor.spec import DiskSource
+from domzero.host.storage import layers
+from domzero.host.storage.file import FileStorage
+from domzero.host.storage.place import MARKER
+from domzero.host.storage.protocol import Repository
+from tests.host.storage.disks import MIB, holds, opened, uuid, write
+
+OFFSETS = (0, MIB - 65536)
+
+
+@dataclass
+class Disk:
+    """What a disk should be: its size and the mark at each offset."""
+
+    size: int
+    marks: dict[int, int] = field(default_factory=dict)
+
+
+VERBS = ("create", "write", "write", "clone", "snapshot", "running snapshot", "copy", "resize", "destroy")
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["create", "write", "write", "clone", "snapshot", "running snapshot", "copy", "resize", "destroy"]
+        ),
+        st.integers(0, 7),
+        st.sampled_from(OFFSETS),
+    ),
+    min_size=4,
+    max_size=14,
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(OPERATIONS)
+def test_disks_are_what_a_dictionary_says(operations: list[tuple[str, int, int]]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(compare(Path(directory) / "sr", operations))
+
+
+async def compare(directory: Path, operations: list[tuple[str, int, int]]) -> None:
+    driver = FileStorage()
+    here = await opened(driver, directory)
+    model: dict[str, Disk] = {}
+    for number, (verb, choice, offset) in enumerate(operations, start=1):
+        name = sorted(model)[choice % len(model)] if model else None
+        if name is None or verb == "create":
+            await driver.create_disk(here, uuid(number), MIB)
+            model[uuid(number)] = Disk(MIB)
+        else:
+            await act(driver, here, model, verb, name, number, offset)
+        await check(driver, here, directory, model)
+    for name, disk in model.items():
+        source = await driver.source(here, name)
+        for offset in OFFSETS:
+            assert holds(source, disk.marks.get(offset, 0), offset)
+    await driver.detach(here)
+
+
+async def act(
+    driver: FileStorage, here: Repository, model: dict[str, Disk], verb: str, name: str, number: int, offset: int
+) -> None:
+    """Do one thing to disk `name`, on the medium and in the model."""
+    disk, new = model[name], uuid(number)
+    copy = Disk(disk.size, dict(disk.marks))
+
+    async def switch(source: DiskSource) -> None:
+        write(source, 100 + number, offset)
+        disk.marks[offset] = 100 + number
+
+    if verb == "write":
+        write(await driver.source(here, name), number, offset)
+        disk.marks[offset] = number
+    elif verb == "resize":
+        disk.size += MIB
+        await driver.resize_disk(here, name, disk.size)
+    elif verb == "destroy":
+        await driver.destroy_disk(here, name)
+        del model[name]
+    else:
+        model[new] = copy
+        if verb == "clone":
+            await driver.clone_disk(here, name, new)
+        elif verb == "copy":
+            await driver.copy_disk(await driver.source(here, name), here, new, disk.size, lambda _: None)
+        else:
+            await driver.snapshot_disk(here, name, new, switch if verb == "running snapshot" else None)
+
+
+async def check(driver: FileStorage, here: Repository, directory: Path, model: dict[str, Disk]) -> None:
+    found = {disk.uuid: disk.virtual_size for disk in await driver.scan(here)}
+    assert found == {name: disk.size for name, disk in model.items()}
+    needed = {MARKER}
+    for name in model:
+        needed |= {layer.name for layer in layers.read_chain(directory, layers.disk_name(name))}
+    assert {path.name for path in directory.iterdir()} == needed  # noqa: ASYNC240 - a test waits for nobody
