@@ -5,7 +5,7 @@ from __future__ import annotations
 from domzero.engine.admission import Gate
 from domzero.engine.clock import Clock
 from domzero.engine.database import Database
-from domzero.toolstack import sr_admission, vbd_admission, vdi_admission, vif_admission
+from domzero.toolstack import sr_admission, vbd_admission, vdi_admission, vif_admission, vm_appliance_admission
 from domzero.toolstack.host import admission as host_admission
 from domzero.toolstack.vm import admission as vm_admission
 from domzero.toolstack.vm.operations import LISTED as VM_LISTED
@@ -20,6 +20,9 @@ def build_gates(database: Database, clock: Clock) -> dict[str, Gate]:
         "VIF": Gate(database, "VIF", vif_admission.check, vif_admission.LISTED, clock),
         "SR": Gate(database, "SR", sr_admission.check, sr_admission.LISTED, clock),
         "host": Gate(database, "host", host_admission.check, host_admission.LISTED, clock),
+        "VM_appliance": Gate(
+            database, "VM_appliance", vm_appliance_admission.check, vm_appliance_admission.LISTED, clock
+        ),
     }
     gates["VM"] = Gate(database, "VM", vm_admission.check, VM_LISTED, clock, overtaking=RUNS_OVER_OTHERS)
     return gates

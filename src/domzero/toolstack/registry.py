@@ -12,6 +12,7 @@ from domzero.engine.binding import Implementation, collect, merge
 from domzero.toolstack.stack import Stack
 
 MODULES: tuple[str, ...] = (
+    "domzero.toolstack.crashdump",
     "domzero.toolstack.host.logs",
     "domzero.toolstack.host.power",
     "domzero.toolstack.host.queries",
@@ -19,6 +20,17 @@ MODULES: tuple[str, ...] = (
     "domzero.toolstack.pbd",
     "domzero.toolstack.pool",
     "domzero.toolstack.sr",
+    "domzero.toolstack.vbd",
+    "domzero.toolstack.vdi",
+    "domzero.toolstack.vif",
+    "domzero.toolstack.vm.bios_strings",
+    "domzero.toolstack.vm.cloning",
+    "domzero.toolstack.vm.configuration",
+    "domzero.toolstack.vm.creation",
+    "domzero.toolstack.vm.devices",
+    "domzero.toolstack.vm.memory_settings",
+    "domzero.toolstack.vm.provisioning",
+    "domzero.toolstack.vm_appliance",
 )
 
 
