@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -168,6 +169,13 @@ def contents(database: Database) -> dict[Ref, dict[str, Any]]:
     return {
         ref: {"class": cls, **row.record} for cls in database.graph.classes for ref, row in database.rows(cls).items()
     }
+
+
+async def disk_idle(database: Database) -> None:
+    """Return when the writer thread has done what it was given and the event loop has heard of it."""
+    assert database._writer is not None
+    await asyncio.sleep(0)
+    await database._writer.run(lambda: None)
 
 
 @contextmanager

@@ -122,15 +122,17 @@ class Journal:
 
     async def finish(self) -> None:
         """Write everything that is left, measurements included. Raises `ApiError` when the disk refuses."""
-        if self._retry is not None:
-            self._retry.cancel()
         self._next.kept.update(self._lazy)
         self._lazy.clear()
-        while self._next.kept or self._next.commits or self._current is not None:
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            (self._current or self._next).waiters.append(waiter)
-            self._start()
-            await waiter
+        try:
+            while self._next.kept or self._next.commits or self._current is not None:
+                waiter: asyncio.Future[None] = self._loop.create_future()
+                (self._current or self._next).waiters.append(waiter)
+                self._start()
+                await waiter
+        finally:
+            if self._retry is not None:
+                self._retry.cancel()
 
     def _reservation_due(self) -> bool:
         return self._generation > self._reserved - GENERATIONS_RESERVED // 2

@@ -27,7 +27,7 @@ Operand: TypeAlias = str | Callable[[Row], str]
 DEEPEST = 100
 """Nesting that is accepted; more is no honest question."""
 
-_TOKEN = re.compile(r'\s*(?:"([^"]*)"|([a-z]+)|([()=]))')
+_TOKEN = re.compile(r'"([^"]*)"|([a-z]+)|([()=])|(\s+)')
 
 
 def compile_query(layout: Layout, expression: str) -> Test:
@@ -59,14 +59,15 @@ def _quoted(value: Any) -> str:
 def _tokens(expression: str) -> list[tuple[str, str]]:
     """(kind, text) with kind `literal`, `word` or `mark`, and `end` last."""
     tokens = []
-    place, end = 0, len(expression.rstrip())
-    while place < end:
+    place = 0
+    while place < len(expression):
         match = _TOKEN.match(expression, place)
         if match is None:
             raise ValueError(f"cannot read the expression at character {place + 1}")
-        kind = ("literal", "word", "mark")[(match.lastindex or 1) - 1]
-        tokens.append((kind, match.group(match.lastindex or 1)))
         place = match.end()
+        group = match.lastindex or 0
+        if group < 4:
+            tokens.append((("literal", "word", "mark")[group - 1], match.group(group)))
     tokens.append(("end", ""))
     return tokens
 

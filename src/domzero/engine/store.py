@@ -7,6 +7,7 @@ Everything here blocks and runs in the database's writer thread. A batch is one 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,14 +23,12 @@ APPLICATION_ID = 0x646F6D30
 GENERATIONS_RESERVED = 1_000_000
 """Generations that may be given out after a start without writing to disk that they were."""
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS objects (
-    created INTEGER PRIMARY KEY,
-    ref TEXT NOT NULL, class TEXT NOT NULL, generation INTEGER NOT NULL, fields TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS state (only INTEGER PRIMARY KEY CHECK (only = 1), reserved INTEGER NOT NULL);
-INSERT OR IGNORE INTO state VALUES (1, 0);
-"""
+_TABLES = (
+    "CREATE TABLE objects (created INTEGER PRIMARY KEY, ref TEXT NOT NULL, class TEXT NOT NULL, "
+    "generation INTEGER NOT NULL, fields TEXT NOT NULL)",
+    "CREATE TABLE state (only INTEGER PRIMARY KEY CHECK (only = 1), reserved INTEGER NOT NULL)",
+    "INSERT INTO state VALUES (1, 0)",
+)
 _UPSERT = "INSERT OR REPLACE INTO objects (created, ref, class, generation, fields) VALUES "
 _ROWS_PER_STATEMENT = 64
 
@@ -68,20 +67,40 @@ class Batch:
 
 
 class Store:
-    """The open file. No other process can open it meanwhile. Raises `StoreError` when it cannot be had."""
+    """The open file. Nobody else can open it meanwhile. Raises `StoreError` when it cannot be had."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._create_private()
-            self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        except (OSError, sqlite3.Error) as error:
+            self._lock = _lock(path.with_name(f"{path.name}.lock"))
+        except BlockingIOError as error:
+            raise StoreError(f"The database {path} is in use by another process.") from error
+        except OSError as error:
             raise StoreError(f"The database {path} cannot be opened: {error}.") from error
         try:
-            self._prepare()
+            self._connection = self._connect()
         except BaseException:
-            self._connection.close()
+            os.close(self._lock)
             raise
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            self._create_private()
+            connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"The database {self._path} cannot be opened: {error}.") from error
+        try:
+            self._prepare(connection)
+        except sqlite3.OperationalError as error:
+            connection.close()
+            raise StoreError(f"The database {self._path} cannot be used: {error}.") from error
+        except sqlite3.Error as error:
+            connection.close()
+            raise StoreError(f"The database {self._path} is damaged: {error}.") from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _create_private(self) -> None:
         # The database holds password hashes, so the file is the owner's alone from its first byte.
@@ -93,32 +112,22 @@ class Store:
         finally:
             os.close(directory)
 
-    def _prepare(self) -> None:
-        try:
-            # With an exclusive lock SQLite keeps the WAL's index in its own memory and locks out every other process.
-            self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.execute("PRAGMA wal_autocheckpoint=4000")
-            self._claim()
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise StoreError(f"The database {self._path} is in use by another process.") from error
-            raise StoreError(f"The database {self._path} cannot be used: {error}.") from error
-        except sqlite3.Error as error:
-            raise StoreError(f"The database {self._path} is damaged: {error}.") from error
-
-    def _claim(self) -> None:
-        owner = self._pragma("application_id")
-        tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if owner != APPLICATION_ID and (owner != 0 or tables):
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        # Alone with the file, SQLite can keep the WAL's index in its own memory.
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA wal_autocheckpoint=4000")
+        owner = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if owner != APPLICATION_ID and (owner or tables):
             raise StoreError(f"{self._path} is a database of another program.")
-        self._connection.execute("BEGIN IMMEDIATE")
         if not tables:
-            self._connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        for statement in _TABLES.split(";"):
-            self._connection.execute(statement)
-        self._connection.execute("COMMIT")
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            for statement in _TABLES:
+                connection.execute(statement)
+            connection.execute("COMMIT")
 
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
@@ -169,6 +178,7 @@ class Store:
     def close(self) -> None:
         """Let go of the file; what is in the WAL is moved into it where the disk allows."""
         self._connection.close()
+        os.close(self._lock)
 
     def _transact(self, statements: Iterable[str], batch: Batch) -> None:
         try:
@@ -193,3 +203,17 @@ class Store:
             self._connection.execute(statement, [value for row in rows for value in row])
         if batch.reserved is not None:
             self._connection.execute("UPDATE state SET reserved=?", (batch.reserved,))
+
+
+def _lock(path: Path) -> int:
+    """A descriptor that holds the lock until it is closed. Raises `BlockingIOError` when somebody else holds it.
+
+    SQLite's own locks do not do: POSIX drops them as soon as this process closes any other descriptor of the file.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -120,7 +120,9 @@ class Tables:
     """Every table, and the links between them."""
 
     def __init__(self, graph: Graph) -> None:
-        self.by_class: dict[str, Table] = {cls.name: self._table(graph, cls) for cls in graph.classes.values()}
+        self.by_class: dict[str, Table] = {
+            cls.name: self._table(graph, cls) for cls in graph.classes.values() if cls.durability is Durability.DURABLE
+        }
         links = [
             self._link(cls, position, graph)
             for cls in graph.classes.values()
