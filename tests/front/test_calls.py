@@ -10,7 +10,7 @@ import pytest
 
 from domzero.front.limits import Limits
 from tests.front.conftest import Serve
-from tests.front.toy import Doors, ask, http_request, read_response, request, value_of
+from tests.front.toy import Doors, ask, http_request, read_response, request, until, value_of
 
 ALL_DOORS = pytest.mark.parametrize("door", ["https", "http", "unix"])
 
@@ -142,11 +142,9 @@ async def test_the_dispatchers_own_task_outlives_its_client(serve: Serve) -> Non
     writer.write(request("toy.work"))
     await doors.toy.waiting.wait()
     writer.transport.abort()
-    while doors.server.connections:
-        await asyncio.sleep(0.01)
+    await until(lambda: not doors.server.connections)
     doors.toy.release.set()
-    while not doors.toy.finished:
-        await asyncio.sleep(0.01)
+    await until(lambda: doors.toy.finished)
     assert not doors.toy.cancelled.is_set()
 
 

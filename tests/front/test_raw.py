@@ -10,7 +10,7 @@ import pytest
 
 from domzero.front.routes import RawStream, Request, Routes
 from tests.front.conftest import Serve
-from tests.front.toy import Doors, ask, client_context, read_response, request
+from tests.front.toy import Doors, ask, client_context, read_response, request, until
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Open = Callable[[Doors], Awaitable[Streams]]
@@ -97,10 +97,7 @@ async def test_put_without_a_length_ends_with_the_stream(serve: Serve, open_: Op
         writer.write_eof()
         assert await reader.read() == b""
     writer.close()
-    for _ in range(200):
-        if RECEIVED:
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: RECEIVED)
     assert [size] == RECEIVED
 
 
@@ -145,8 +142,7 @@ async def test_a_slow_raw_handler_stops_the_sender(serve: Serve) -> None:
     begin.set()
     await writer.drain()
     writer.write_eof()
-    while not RECEIVED:
-        await asyncio.sleep(0.01)
+    await until(lambda: RECEIVED)
     assert RECEIVED == [64 << 20]
     writer.close()
 

@@ -251,3 +251,12 @@ async def ask(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], method
     status, _, body = await read_response(reader)
     assert status == 200
     return value_of(body)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something has come true, for five seconds at most."""
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came true")

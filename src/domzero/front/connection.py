@@ -29,6 +29,8 @@ READ_AHEAD = 64 << 10
 """How much of the next requests is kept while one is being carried out."""
 TURN = 32
 """How many pipelined requests are answered before other connections get their turn."""
+LARGE = 64 << 10
+"""An answer above this size is sent at once and not gathered with others, so that back-pressure can work."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -45,10 +47,9 @@ _RPC_HEADS = {content_type: _rpc_heads(content_type) for content_type in ("text/
 class Connection(asyncio.Protocol):
     """See the module. All methods run in the event loop; none blocks."""
 
-    def __init__(self, hub: Hub, door: Door, refused: bool = False) -> None:
+    def __init__(self, hub: Hub, door: Door) -> None:
         self.hub = hub
         self.door = door
-        self._refused = refused
         self._state = State.READING
         self._phase = Phase.NEW
         self._transport: asyncio.Transport
@@ -73,12 +74,16 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._outbox = Outbox(transport)
         self._origin = self.door.origin(transport)
+        self._idle_since = self.hub.clock()
+        welcome = self.hub.make_room(self.door)
         self.hub.join(self)
-        if self._refused:
+        if welcome:
+            self._deadline = self._idle_since + self.hub.limits.head_total
+        elif self.hub.count(self.door) > self.door.limit + self.hub.limits.refusals:
+            self.abort()
+        else:
             self._refuse(HttpError(503, "There are too many connections."))
             self._flush()
-        else:
-            self._deadline = self.hub.clock() + self.hub.limits.head_total
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._state = State.CLOSED
@@ -103,7 +108,7 @@ class Connection(asyncio.Protocol):
         self._ended = True
         if self._state is State.BUSY:
             self._deadline = self.hub.clock() + self.hub.limits.linger
-        waits = self._state is State.BUSY or not self._outbox.empty or self._scheduled
+        waits = self._state is State.BUSY or self._scheduled or not (self._outbox.empty and self._outbox.writable)
         return waits and not self.door.tls
 
     def pause_writing(self) -> None:
@@ -119,8 +124,10 @@ class Connection(asyncio.Protocol):
 
     # From the hub
 
-    def idle_since(self) -> float | None:
-        return self._idle_since if self._state is State.READING and self._phase is Phase.IDLE else None
+    def idleness(self) -> tuple[bool, float] | None:
+        if self._state is State.READING and self._phase in (Phase.NEW, Phase.IDLE):
+            return self._phase is Phase.IDLE, self._idle_since
+        return None
 
     def check_deadlines(self, now: float) -> None:
         if now >= self._outbox.stalled_since + self.hub.limits.write_stall:
@@ -183,18 +190,13 @@ class Connection(asyncio.Protocol):
             if not left and self._buffer:
                 self._scheduled = True
                 self.hub.loop.call_soon(self._work_on)
+            elif self._ended and self._outbox.writable:
+                self._close()
 
     def _work_on(self) -> None:
         self._scheduled = False
         if self._state is State.READING and self._outbox.writable:
             self._work()
-            if self._ended and not self._scheduled:
-                self._finish_half_closed()
-
-    def _finish_half_closed(self) -> None:
-        """Nothing more will come: what is unfinished now stays so."""
-        if self._state is State.READING:
-            self._close()
 
     def _next_plan(self) -> Plan | None:
         """The plan of the next head, or `None` when it is not complete or was refused."""
@@ -350,7 +352,8 @@ class Connection(asyncio.Protocol):
     # Answering
 
     def _keeps_alive(self, plan: Plan) -> bool:
-        return plan.head.keep_alive and not self.hub.draining and not self._ended
+        last = self._ended and self._at == len(self._buffer)
+        return plan.head.keep_alive and not self.hub.draining and not last
 
     def _answer_call(self, plan: Plan, endpoint: rpc.Endpoint[Any], body: bytes) -> None:
         keep = self._keeps_alive(plan)
@@ -358,6 +361,8 @@ class Connection(asyncio.Protocol):
         self._out.append(body)
         if not keep:
             self._enter(State.CLOSING)
+        if len(body) > LARGE:
+            self._flush()
 
     def _answer(self, plan: Plan, status: int, headers: Headers, body: bytes) -> None:
         keep = self._keeps_alive(plan)

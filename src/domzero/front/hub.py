@@ -37,8 +37,8 @@ class Member(Protocol):
 
     door: Door
 
-    def idle_since(self) -> float | None:
-        """Since when it has waited for a next request, or `None` when it is in the middle of something."""
+    def idleness(self) -> tuple[bool, float] | None:
+        """Whether it ever asked anything, and since when it is idle; `None` in the middle of something."""
 
     def check_deadlines(self, now: float) -> None:
         """Act if a deadline has passed."""
@@ -88,10 +88,11 @@ class Hub:
             self._left.set()
 
     def make_room(self, door: Door) -> bool:
-        """Whether there is room for one more; closes the longest idle connection of the door to make some."""
+        """Whether there is room for one more. A full door closes an idle connection to make some: one that never
+        asked anything if there is one, else the longest idle."""
         if self.count(door) < door.limit:
             return True
-        idle = [(since, member) for member in self.members if member.door is door and (since := member.idle_since())]
+        idle = [(since, member) for member in self.members if member.door is door and (since := member.idleness())]
         if not idle:
             return False
         _, longest = min(idle, key=lambda pair: pair[0])

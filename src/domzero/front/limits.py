@@ -20,7 +20,8 @@ class Limits:
     """The body of an RPC or page request; more is answered with 413. Streams to a raw handler are not counted."""
     tcp_connections: int = 800
     unix_connections: int = 1024
-    """Connections at once for each kind of listener. One more takes the place of the longest idle, else gets 503."""
+    """Connections at once for each kind of listener. One more takes the place of an idle one, else gets 503. As many
+    again may be in the middle of the TLS handshake."""
     refusals: int = 64
     """How many connections may at once be in the course of being told 503; beyond that they are closed unheard."""
     handshake: float = 10.0

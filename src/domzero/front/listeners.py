@@ -106,7 +106,7 @@ class Listener:
         self._door = door
         self._socket = listening
         self._context = context
-        self._opening = 0
+        self._opening: dict[asyncio.Task[None], None] = {}
         listening.setblocking(False)
         self._file = None if path is None else (path, path.stat().st_ino)
         self._task = hub.start(self._accept_all())
@@ -132,25 +132,25 @@ class Listener:
                     await asyncio.sleep(FULL_PAUSE)
                 continue
             self._admit(accepted)
+            # A flood is accepted without ever waiting: let the tasks of its connections begin, and others have a turn.
+            await asyncio.sleep(0)
 
     def _admit(self, accepted: socket.socket) -> None:
-        limit = self._door.limit
-        refused = self._hub.count(self._door) + self._opening >= limit and not self._hub.make_room(self._door)
-        surplus = self._hub.count(self._door) + self._opening - limit
-        if (refused and surplus >= self._hub.limits.refusals) or self._opening >= limit:
-            accepted.close()
-            return
-        self._opening += 1
-        self._hub.start(self._open(accepted, refused))
+        """Start the handshake. Half-open connections crowd out the oldest of their own kind, and nobody else."""
+        if len(self._opening) >= self._door.limit:
+            next(iter(self._opening)).cancel()
+        task = self._hub.start(self._open(accepted))
+        self._opening[task] = None
+        task.add_done_callback(lambda done: self._opening.pop(done, None))
 
-    async def _open(self, accepted: socket.socket, refused: bool) -> None:
+    async def _open(self, accepted: socket.socket) -> None:
         accepted.setblocking(False)
         if accepted.family != socket.AF_UNIX:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         limits = self._hub.limits
         try:
             await self._hub.loop.connect_accepted_socket(
-                lambda: Connection(self._hub, self._door, refused),
+                lambda: Connection(self._hub, self._door),
                 accepted,
                 ssl=self._context,
                 ssl_handshake_timeout=limits.handshake if self._context else None,
@@ -158,5 +158,3 @@ class Listener:
             )
         except (OSError, ssl.SSLError, asyncio.IncompleteReadError) as error:
             log.debug("a connection on %s failed before its first request: %s", self._door.name, error)
-        finally:
-            self._opening -= 1
