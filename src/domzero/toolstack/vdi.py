@@ -141,41 +141,40 @@ async def introduce(
     """A row for a disk that is on the medium already. Its sizes are the medium's, whatever the caller says.
 
     Raises LOCATION_NOT_UNIQUE, DB_UNIQUENESS_CONSTRAINT_VIOLATION for a uuid that is taken, VDI_LOCATION_MISSING when
-    there is no such disk.
+    there is no such disk. Drivers need no special ability: each can tell the sizes of a disk at a location.
     """
-    async with stack.gates["SR"].operation(context, SR, "vdi_introduce"):
-        for known in stack.database.get("SR", SR, "VDIs"):
-            if stack.database.get("VDI", known, "location") == location:
-                raise ApiError("LOCATION_NOT_UNIQUE", SR, location)
-        driver, repository = disks.driver_of(stack, SR)
-        try:
-            found = await driver.update_disk(repository, location)
-        except StorageError as error:
-            raise ApiError("VDI_LOCATION_MISSING", SR, location) from error
-        with stack.database.transaction() as transaction:
-            vdi = transaction.create(
-                "VDI",
-                {
-                    "uuid": uuid,
-                    "name_label": name_label,
-                    "name_description": name_description,
-                    "SR": SR,
-                    "type": type,
-                    "sharable": sharable,
-                    "read_only": read_only or found.read_only,
-                    "other_config": other_config,
-                    "location": location,
-                    "xenstore_data": xenstore_data,
-                    "sm_config": sm_config,
-                    "managed": managed,
-                    "virtual_size": found.virtual_size,
-                    "physical_utilisation": found.physical_utilisation,
-                    "metadata_of_pool": metadata_of_pool,
-                    "is_a_snapshot": is_a_snapshot,
-                    "snapshot_time": snapshot_time,
-                    "snapshot_of": snapshot_of,
-                },
-            )
+    driver, repository = disks.driver_of(stack, SR)
+    try:
+        found = await driver.update_disk(repository, location)
+    except StorageError as error:
+        raise ApiError("VDI_LOCATION_MISSING", SR, location) from error
+    for known in stack.database.get("SR", SR, "VDIs"):
+        if stack.database.get("VDI", known, "location") == location:
+            raise ApiError("LOCATION_NOT_UNIQUE", SR, location)
+    with stack.database.transaction() as transaction:
+        vdi = transaction.create(
+            "VDI",
+            {
+                "uuid": uuid,
+                "name_label": name_label,
+                "name_description": name_description,
+                "SR": SR,
+                "type": type,
+                "sharable": sharable,
+                "read_only": read_only or found.read_only,
+                "other_config": other_config,
+                "location": location,
+                "xenstore_data": xenstore_data,
+                "sm_config": sm_config,
+                "managed": managed,
+                "virtual_size": found.virtual_size,
+                "physical_utilisation": found.physical_utilisation,
+                "metadata_of_pool": metadata_of_pool,
+                "is_a_snapshot": is_a_snapshot,
+                "snapshot_time": snapshot_time,
+                "snapshot_of": snapshot_of,
+            },
+        )
     disks.refresh_operations(stack, (vdi,))
     return vdi
 
