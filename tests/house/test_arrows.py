@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
 from tests.house.arrows import MAY_IMPORT, as_markdown, is_allowed
 from tests.house.sources import ROOT, Module, package
 
-MODULE_NAMES = {module.name for module in package()}
+
+@cache
+def module_names() -> frozenset[str]:
+    return frozenset(module.name for module in package())
 
 
 def imported(module: Module) -> Iterator[tuple[ast.stmt, str]]:
@@ -22,7 +26,7 @@ def imported(module: Module) -> Iterator[tuple[ast.stmt, str]]:
             base = absolute(module, node)
             # `from package import name` may name a module or something inside the package.
             yield from (
-                (node, inner if (inner := f"{base}.{alias.name}") in MODULE_NAMES else base) for alias in node.names
+                (node, inner if (inner := f"{base}.{alias.name}") in module_names() else base) for alias in node.names
             )
 
 

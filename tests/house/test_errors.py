@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 from domzero.datamodel.graph import GRAPH
 from tests.house.sources import Module, constants, package
 
-ALL_CONSTANTS = {(module.name, name): text for module in package() for name, text in constants(module).items()}
+
+@cache
+def all_constants() -> dict[tuple[str, str], str]:
+    return {(module.name, name): text for module in package() for name, text in constants(module).items()}
 
 
 ALSO_WITH = {
@@ -40,7 +44,7 @@ def imported_constants(module: Module) -> Iterator[tuple[str, str]]:
     for node in ast.walk(module.tree):
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                text = ALL_CONSTANTS.get((node.module or "", alias.name))
+                text = all_constants().get((node.module or "", alias.name))
                 if text is not None:
                     yield alias.asname or alias.name, text
 

@@ -64,6 +64,7 @@ def test_a_kernel_without_modules_is_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "stored"),
     [("a.ko", b"module"), ("a.ko.xz", lzma.compress(b"module")), ("a.ko.gz", gzip.compress(b"module"))],
+    ids=["plain", "xz", "gzip"],
 )
 def test_modules_are_read_uncompressed(tmp_path: Path, name: str, stored: bytes) -> None:
     (tmp_path / name).write_bytes(stored)
