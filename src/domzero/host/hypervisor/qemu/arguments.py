@@ -232,7 +232,7 @@ def hardware(launch: Launch) -> list[str]:
     for nic in spec.nics:
         arguments += ["-netdev", json.dumps(backend(nic, launch.descriptors.taps))]
     plugged = [
-        *devices.root_ports(),
+        *devices.sockets(),
         *devices.fixed_devices(),
         *(
             devices.disk_device(disk, _node(launch.images, disk.slot), indexes.get(names.disk(disk.slot)))

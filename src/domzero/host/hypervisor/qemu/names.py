@@ -7,7 +7,11 @@ from __future__ import annotations
 
 DISK_SLOTS = range(16)
 NIC_SLOTS = range(7)
+PORTED_DISKS = 6
+PORTED_NICS = 2
+"""How many slots, from 0 on, have a root port of their own; the others share the bridge."""
 
+BRIDGE = "bridge"
 SCSI_CONTROLLER = "scsi"
 BALLOON = "balloon"
 GUEST_CHANNEL = "org.domzero.guest.0"
@@ -20,7 +24,7 @@ def disk(slot: int) -> str:
 
 
 def disk_port(slot: int) -> str:
-    """The root port that belongs to a disk slot, empty or not."""
+    """The root port of a disk slot below `PORTED_DISKS`, empty or not."""
     return f"disk-port-{slot}"
 
 
@@ -40,7 +44,7 @@ def nic(slot: int) -> str:
 
 
 def nic_port(slot: int) -> str:
-    """The root port that belongs to a network card's slot."""
+    """The root port of a network card's slot below `PORTED_NICS`."""
     return f"nic-port-{slot}"
 
 
