@@ -1,4 +1,4 @@
-"""Steps: whatever fails, wherever, everything done before is undone, in reverse, and the first error is what is told."""
+"""Steps: whatever fails, everything done before is undone, in reverse, and the first error is what is told."""
 
 from __future__ import annotations
 
@@ -81,11 +81,14 @@ async def test_coroutine_steps_and_what_was_done_before() -> None:
         await asyncio.sleep(0)
         raise ApiError("HOST_OFFLINE")
 
-    house.make("garden")()
-    with pytest.raises(ApiError, match="HOST_OFFLINE"):
+    async def work() -> None:
         async with Steps() as steps:
             steps.on_failure("garden", house.unmake("garden"))
             await steps.do("refuse", refuse, house.unmake("never made"))
+
+    house.make("garden")()
+    with pytest.raises(ApiError, match="HOST_OFFLINE"):
+        await work()
     assert house.standing == []
 
 
@@ -124,11 +127,14 @@ async def test_undo_that_fails_is_logged_and_hides_nothing(caplog: pytest.LogCap
     def broken() -> None:
         raise ZeroDivisionError("broken undo")
 
-    with caplog.at_level(logging.ERROR), pytest.raises(ApiError, match="HOST_OFFLINE"):
+    async def work() -> None:
         async with Steps() as steps:
             await steps.do("ground", house.make("ground"), house.unmake("ground"))
             await steps.do("bad", lambda: None, broken)
             raise ApiError("HOST_OFFLINE")
+
+    with caplog.at_level(logging.ERROR), pytest.raises(ApiError, match="HOST_OFFLINE"):
+        await work()
     assert house.standing == []
     assert "'bad'" in caplog.text
     assert "broken undo" in caplog.text

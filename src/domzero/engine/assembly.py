@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from domzero.engine import (
     event_messages,
@@ -19,6 +19,7 @@ from domzero.engine.clock import Clock
 from domzero.engine.context import Contexts
 from domzero.engine.database import Database
 from domzero.engine.dispatch import Dispatcher
+from domzero.engine.events import Events
 from domzero.engine.implicit import SetHook
 from domzero.engine.login import Door
 from domzero.engine.passwords import Authenticator, Passwords
@@ -29,9 +30,6 @@ from domzero.engine.task_messages import TASKS_OF_OTHERS, TaskDesk
 from domzero.engine.tasks import Tasks
 from domzero.engine.users import Users
 from domzero.idl.types import Ref, Type
-
-if TYPE_CHECKING:
-    from domzero.engine.events import Events
 
 HOUSEKEEPING_EVERY = 30.0
 """Seconds between two looks for sessions and tasks that are over."""

@@ -58,7 +58,7 @@ def coercer(graph: Graph, type_: Type, where: str) -> Coercer:
         case OptionOf(item):
             return _option(coercer(graph, item, where))
         case EnumOf(name):
-            return _enum(frozenset(graph.enums[name].values), where)
+            return _enum(type_, frozenset(graph.enums[name].values), where)
         case RefTo():
             return _ref(type_)
         case RecordOf(name):
@@ -171,8 +171,10 @@ def canonical_datetime(text: str) -> str | None:
     return f"{utc.year:04}{utc:%m%dT%H:%M:%SZ}"
 
 
-def _enum(values: frozenset[str], where: str) -> Coercer:
+def _enum(type_: EnumOf, values: frozenset[str], where: str) -> Coercer:
     def coerce(value: Any) -> str:
+        if not isinstance(value, str):
+            raise mismatch(type_, value)
         word = _string(value)
         if word not in values:
             raise ApiError("INVALID_VALUE", where, printable(word))

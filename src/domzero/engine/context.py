@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from domzero.engine.calls import LOCAL, Origin
 from domzero.engine.clock import Clock
 from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
+from domzero.engine.events import Events
 from domzero.engine.sessions import Session
 from domzero.engine.task_handle import TaskHandle
 from domzero.engine.tasks import Tasks
-
-if TYPE_CHECKING:
-    from domzero.engine.events import Events
 
 
 @dataclass(slots=True)

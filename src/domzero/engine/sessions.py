@@ -145,16 +145,14 @@ class Sessions:
         for session in [session for session in self.live.values() if condition(session)]:
             self.close(session.ref)
 
-    def refresh_ranks(self, subject: Ref) -> None:
-        """Let a change of a subject's roles act on its sessions at once."""
-        for session in self.live.values():
-            if session.account.subject == subject:
-                session.rank = self._stored_rank(session.account.superuser, subject)
-
     def sweep(self) -> None:
         """End expired sessions and write down when the others were used, where that is old."""
         now = self._clock.monotonic()
         self.close_where(lambda session: self._expired(session, now))
+        over = [ref for ref in self._database.rows("session") if ref not in self.live]
+        with self._database.transaction() as transaction:
+            for ref in over:
+                transaction.destroy("session", ref)
         self._write(now, WRITTEN_EVERY)
 
     def flush(self) -> None:
@@ -171,10 +169,27 @@ class Sessions:
             self._ended(ref)
 
     def _follow(self, changes: Sequence[Change]) -> None:
-        """A stored session that is gone is over, also when it went because a disk refused to take it."""
+        """Lets changes of stored objects act on open sessions at once, however they came about.
+
+        A session whose object is gone is over, also when it went because a disk refused to take it; so is one whose
+        subject is gone, and a subject's roles are its sessions' rank.
+        """
         for change in changes:
-            if change.after is None and change.row.class_name == "session":
-                self._drop(change.row.ref)
+            match change.row.class_name:
+                case "session" if change.after is None:
+                    self._drop(change.row.ref)
+                case "subject":
+                    self._follow_subject(change.row.ref)
+                case _:
+                    continue
+
+    def _follow_subject(self, subject: Ref) -> None:
+        gone = self._database.find("subject", subject) is None
+        for session in [session for session in self.live.values() if session.account.subject == subject]:
+            if gone:
+                self._drop(session.ref)
+            else:
+                session.rank = self._stored_rank(session.account.superuser, subject)
 
     def _make_room(self, *, emergency: bool) -> None:
         counted = [session for session in self.live.values() if session.emergency is emergency]

@@ -30,7 +30,7 @@ def destroy_subject(accounts: Accounts, context: Context, self: Ref) -> None:
     """Remove a subject and end its sessions. Raises `HANDLE_INVALID`."""
     with context.database.transaction() as transaction:
         transaction.destroy("subject", self)
-    accounts.sessions.close_where(lambda session: session.account.subject == self)
+        accounts.sessions.close_where(lambda session: session.account.subject == self)
 
 
 @implements("subject.add_to_roles")
@@ -41,7 +41,7 @@ def add_to_roles(accounts: Accounts, context: Context, self: Ref, role: Ref) -> 
         raise ApiError("ROLE_NOT_FOUND")
     if role in held:
         raise ApiError("ROLE_ALREADY_EXISTS")
-    _set_roles(accounts, context, self, (*held, role))
+    _set_roles(context, self, (*held, role))
 
 
 @implements("subject.remove_from_roles")
@@ -50,7 +50,7 @@ def remove_from_roles(accounts: Accounts, context: Context, self: Ref, role: Ref
     held = context.database.get("subject", self, "roles")
     if role not in held:
         raise ApiError("ROLE_NOT_FOUND")
-    _set_roles(accounts, context, self, tuple(other for other in held if other != role))
+    _set_roles(context, self, tuple(other for other in held if other != role))
 
 
 @implements("subject.get_permissions_name_label")
@@ -77,7 +77,6 @@ def destroy_user(accounts: Accounts, context: Context, self: Ref) -> None:
         transaction.destroy("user", self)
 
 
-def _set_roles(accounts: Accounts, context: Context, subject: Ref, roles: tuple[Ref, ...]) -> None:
+def _set_roles(context: Context, subject: Ref, roles: tuple[Ref, ...]) -> None:
     with context.database.transaction() as transaction:
         transaction.update("subject", subject, roles=roles)
-    accounts.sessions.refresh_ranks(subject)
