@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,10 +23,23 @@ from tests.host.storage.killed import DIED
 
 ROOT = Path(__file__).parents[3]
 STEPS = {"clone": 6, "snapshot": 6, "destroy": 3, "create": 2, "copy": 2, "merge": 9}
-"""How many changes each operation makes on `prepared`."""
+"""How many changes each operation makes on what `prepare` made."""
 
 
-async def prepared(directory: Path) -> None:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("template") / "sr"
+    asyncio.run(prepare(directory))
+    return directory
+
+
+@pytest.fixture
+def directory(template: Path, tmp_path: Path) -> Path:
+    """A repository of its own for each test, as `prepare` made it."""
+    return shutil.copytree(template, tmp_path / "sr")
+
+
+async def prepare(directory: Path) -> None:
     """Disk 1 (marked 5) has a snapshot 2 (marked 1) and two layers of its own between; disk 3 (marked 3) is alone."""
     driver = FileStorage()
     here = await opened(driver, directory)
@@ -66,9 +82,7 @@ def killer() -> Iterator[Killer]:
 @pytest.mark.parametrize(
     ("verb", "step"), [(verb, step) for verb, count in STEPS.items() for step in range(1, count + 1)]
 )
-async def test_dying_loses_and_leaks_nothing(killer: Killer, tmp_path: Path, verb: str, step: int) -> None:
-    directory = tmp_path / "sr"
-    await prepared(directory)
+async def test_dying_loses_and_leaks_nothing(killer: Killer, directory: Path, verb: str, step: int) -> None:
     assert killer.die(directory, verb, step) == DIED
     driver = FileStorage()
     here = repository(directory)
@@ -91,18 +105,15 @@ async def test_dying_loses_and_leaks_nothing(killer: Killer, tmp_path: Path, ver
     needed = {MARKER}
     for disk in disks:
         needed |= {layer.name for layer in layers.read_chain(directory, layers.disk_name(disk))}
-    assert {path.name for path in directory.iterdir()} == needed
+    assert set(os.listdir(directory)) == needed
 
 
 @pytest.mark.parametrize("verb", sorted(STEPS))
-async def test_the_steps_are_counted_right(killer: Killer, tmp_path: Path, verb: str) -> None:
-    await prepared(tmp_path / "sr")
-    assert killer.die(tmp_path / "sr", verb, STEPS[verb] + 1) == 0
+async def test_the_steps_are_counted_right(killer: Killer, directory: Path, verb: str) -> None:
+    assert killer.die(directory, verb, STEPS[verb] + 1) == 0
 
 
-async def test_dying_while_tidying_up_is_no_harm_either(killer: Killer, tmp_path: Path) -> None:
-    directory = tmp_path / "sr"
-    await prepared(directory)
+async def test_dying_while_tidying_up_is_no_harm_either(killer: Killer, directory: Path) -> None:
     assert killer.die(directory, "snapshot", 4) == DIED
     deaths = 0
     while killer.die(directory, "attach", 1) == DIED:
@@ -116,10 +127,8 @@ async def test_dying_while_tidying_up_is_no_harm_either(killer: Killer, tmp_path
     await driver.detach(here)
 
 
-async def test_a_machine_that_outlives_the_daemon_keeps_its_writes(killer: Killer, tmp_path: Path) -> None:
+async def test_a_machine_that_outlives_the_daemon_keeps_its_writes(killer: Killer, directory: Path) -> None:
     """It goes on writing to the file it has open, which by then is the base of the layer put in place."""
-    directory = tmp_path / "sr"
-    await prepared(directory)
     still_open = directory / "still-open.qcow2"
     still_open.hardlink_to(directory / layers.disk_name(uuid(1)))
     assert killer.die(directory, "snapshot", 3) == DIED

@@ -198,7 +198,10 @@ class Hypervisor(Protocol):
         ...
 
     async def switch_disk(self, domid: int, slot: int, source: DiskSource) -> None:
-        """Continue on a new qcow2 overlay whose backing file is the disk's present content (a live snapshot)."""
+        """Continue on a new qcow2 overlay whose backing file is the disk's present content (a live snapshot).
+
+        The overlay may be renamed after this returned; it is not to be opened by `source.path` again.
+        """
         ...
 
     async def plug_nic(self, domid: int, nic: NicSpec) -> None:

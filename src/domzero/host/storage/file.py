@@ -22,6 +22,7 @@ from domzero.host.storage import layers, numbers
 from domzero.host.storage import place as places
 from domzero.host.storage.images import convert_image, create_image, resize_image
 from domzero.host.storage.layers import Layer, base_name, disk_name, new_name, next_name
+from domzero.host.storage.memory import find_image, image_name, list_images
 from domzero.host.storage.merge import merge_layers
 from domzero.host.storage.place import Ownership, Place, Step
 from domzero.host.storage.protocol import (
@@ -114,7 +115,8 @@ class FileStorage:
 
     async def scan(self, repository: Repository) -> list[DiskInfo]:
         found = await self._tidy(self._place(repository))
-        return [_disk_info(uuid, layer) for uuid, layer in found.disks().items()]
+        images = await in_thread(list_images, self._place(repository).directory)
+        return [*(_disk_info(uuid, layer) for uuid, layer in found.disks().items()), *images]
 
     async def size(self, repository: Repository) -> RepositorySize:
         place = self._place(repository)
@@ -138,13 +140,22 @@ class FileStorage:
             await self._make(place, new_name(uuid), rounded(virtual_size))
             return await self._publish(place, uuid)
 
+    async def create_image(self, repository: Repository, uuid: str) -> DiskInfo:
+        place = self._place(repository)
+        _check_uuid(uuid)
+        async with place.hold(uuid):
+            await _refuse_taken(place, uuid)
+            await in_thread(places.make_blank, place.directory / image_name(uuid))
+            self._step("image made")
+            return DiskInfo(uuid, uuid, 0, 0)
+
     async def destroy_disk(self, repository: Repository, location: str) -> None:
         place = self._place(repository)
         if not layers.UUID_PATTERN.fullmatch(location):
             return
         async with place.hold(location):
             shares = await in_thread(_may_share, place.directory, location)
-            await in_thread(places.remove, place.directory, disk_name(location))
+            await in_thread(places.remove, place.directory, disk_name(location), image_name(location))
             self._step("disk removed")
         if shares:
             await self._tidy(place)
@@ -194,12 +205,16 @@ class FileStorage:
         return await self.update_disk(repository, location)
 
     async def update_disk(self, repository: Repository, location: str) -> DiskInfo:
-        return _disk_info(location, (await self._chain(self._place(repository), location))[0])
+        place = self._place(repository)
+        image = await self._image(place, location)
+        return image or _disk_info(location, (await self._chain(place, location))[0])
 
     async def source(self, repository: Repository, location: str) -> DiskSource:
         """As the contract says. After a snapshot of a running disk the machine has the file open that `switch` was
         given, which by then has been renamed to this path."""
         place = self._place(repository)
+        if await self._image(place, location):
+            return DiskSource(place.directory / image_name(location), DiskFormat.RAW)
         await self._chain(place, location)
         return DiskSource(place.directory / disk_name(location), DiskFormat.QCOW2)
 
@@ -210,6 +225,11 @@ class FileStorage:
         if place is None:
             raise StorageError(numbers.REPOSITORY_UNAVAILABLE, f"repository {repository.uuid} is not attached")
         return place
+
+    async def _image(self, place: Place, location: str) -> DiskInfo | None:
+        if not layers.UUID_PATTERN.fullmatch(location):
+            return None
+        return await in_thread(find_image, place.directory, location)
 
     async def _tidy(self, place: Place) -> layers.Survey:
         async with place.gate:
@@ -227,10 +247,8 @@ class FileStorage:
     @asynccontextmanager
     async def _making(self, place: Place, uuid: str) -> AsyncIterator[None]:
         """Make a disk; whatever goes wrong, it is not there afterwards. Refuses a uuid that is there already."""
-        if not layers.UUID_PATTERN.fullmatch(uuid):
-            raise StorageError(numbers.INVALID_ARGUMENT, f"{uuid!r} is no uuid")
-        if await in_thread(os.path.lexists, place.directory / disk_name(uuid)):
-            raise StorageError(numbers.DISK_EXISTS, f"there is a disk {uuid} already")
+        _check_uuid(uuid)
+        await _refuse_taken(place, uuid)
         async with place.making([new_name(uuid)]):
             try:
                 yield
@@ -274,6 +292,17 @@ class FileStorage:
         self._step("machine switched")
         await in_thread(places.rename, place.directory, following, disk_name(location))
         self._step("layer in place")
+
+
+def _check_uuid(uuid: str) -> None:
+    if not layers.UUID_PATTERN.fullmatch(uuid):
+        raise StorageError(numbers.INVALID_ARGUMENT, f"{uuid!r} is no uuid")
+
+
+async def _refuse_taken(place: Place, uuid: str) -> None:
+    for name in (disk_name(uuid), image_name(uuid)):
+        if await in_thread(os.path.lexists, place.directory / name):
+            raise StorageError(numbers.DISK_EXISTS, f"there is a disk {uuid} already")
 
 
 def _disk_info(uuid: str, layer: Layer) -> DiskInfo:

@@ -86,6 +86,9 @@ class IsoStorage:
     async def create_disk(self, repository: Repository, uuid: str, virtual_size: int) -> DiskInfo:  # noqa: ARG002
         raise _refusal(repository)
 
+    async def create_image(self, repository: Repository, uuid: str) -> DiskInfo:  # noqa: ARG002
+        raise _refusal(repository)
+
     async def destroy_disk(self, repository: Repository, location: str) -> None:  # noqa: ARG002 - always refused
         raise _refusal(repository)
 

@@ -15,6 +15,7 @@ import orjson
 
 from domzero.host.storage import layers, numbers
 from domzero.host.storage.layers import Survey
+from domzero.host.storage.memory import IMAGE_NAME
 from domzero.host.storage.numbers import from_os
 from domzero.host.storage.protocol import Repository, StorageError
 
@@ -172,7 +173,7 @@ def erase(place: Place) -> None:
     try:
         marker = read_marker(place.descriptor, directory)
         for name in os.listdir(directory):
-            patterns = (layers.DISK_NAME, layers.BASE_NAME, layers.NEXT_NAME, layers.NEW_NAME)
+            patterns = (layers.DISK_NAME, layers.BASE_NAME, layers.NEXT_NAME, layers.NEW_NAME, IMAGE_NAME)
             if any(pattern.fullmatch(name) for pattern in patterns):
                 (directory / name).unlink(missing_ok=True)
         (directory / MARKER).unlink(missing_ok=True)

@@ -108,6 +108,14 @@ class StorageDriver(Protocol):
         """Make an empty disk (reads as zeros)."""
         ...
 
+    async def create_image(self, repository: Repository, uuid: str) -> DiskInfo:
+        """Make an empty file for a stream that a hypervisor writes (a machine's memory), listed among the disks.
+
+        `source` gives it as a raw file; its virtual size is what has been written so far. It can be copied from, updated
+        and destroyed as a disk can, but not cloned, snapshotted or resized (`StorageError` 144).
+        """
+        ...
+
     async def destroy_disk(self, repository: Repository, location: str) -> None:
         """Remove a disk and whatever hidden parents only it used. A disk that is gone is no error."""
         ...
@@ -125,7 +133,8 @@ class StorageDriver(Protocol):
         """A copy of the disk as it is now, cheaply; the source goes on under its location.
 
         When a running domain has the disk open, `switch` moves it to the new writable layer; it is awaited once, at
-        the moment from which writes go to that layer. If it fails nothing has changed.
+        the moment from which writes go to that layer. If it fails nothing has changed. The file that it is given may
+        get another name afterwards: whoever has it open keeps it open and does not look for it again by that name.
         """
         ...
 

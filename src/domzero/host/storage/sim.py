@@ -12,7 +12,7 @@ A tester asks for failures and delays in the repository's device_config (or sm_c
 | `sim:physical-size` | bytes          | how large the medium is (1 TiB); disks' full sizes count as used |
 
 `<verb>` is one of create, attach, detach, destroy, scan, size, create-disk, destroy-disk, clone-disk, snapshot-disk,
-copy-disk, resize-disk, update-disk, source.
+copy-disk, create-image, resize-disk, update-disk, source.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from domzero.host.finish import in_thread
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage import file, numbers
 from domzero.host.storage.layers import UUID, UUID_PATTERN
+from domzero.host.storage.memory import IMAGE_NAME, find_image, image_name
 from domzero.host.storage.protocol import (
     DiskInfo,
     DriverInfo,
@@ -106,11 +107,17 @@ class SimStorage:
         async with self._making(repository, uuid, file.rounded(virtual_size)):
             return self._disk_info(repository, uuid)
 
+    async def create_image(self, repository: Repository, uuid: str) -> DiskInfo:
+        await enter("create-image", repository, self._clock)
+        async with self._making(repository, uuid, 0, image_name(uuid)):
+            return self._disk_info(repository, uuid)
+
     async def destroy_disk(self, repository: Repository, location: str) -> None:
         await enter("destroy-disk", repository, self._clock)
         if self._shelf(repository).pop(location, None) is not None:
             with _translated():
                 self._disk(repository, location).unlink(missing_ok=True)
+                (self._path(repository) / image_name(location)).unlink(missing_ok=True)
 
     async def clone_disk(self, repository: Repository, location: str, uuid: str) -> DiskInfo:
         await enter("clone-disk", repository, self._clock)
@@ -156,11 +163,17 @@ class SimStorage:
     async def update_disk(self, repository: Repository, location: str) -> DiskInfo:
         await enter("update-disk", repository, self._clock)
         self._known(repository, location)
+        image = find_image(self._path(repository), location)
+        if image is not None:
+            self._shelf(repository)[location] = image.virtual_size
+            return image
         return self._disk_info(repository, location)
 
     async def source(self, repository: Repository, location: str) -> DiskSource:
         await enter("source", repository, self._clock)
         self._known(repository, location)
+        if find_image(self._path(repository), location):
+            return DiskSource(self._path(repository) / image_name(location), DiskFormat.RAW)
         return DiskSource(self._disk(repository, location), DiskFormat.RAW)
 
     # Inside
@@ -188,6 +201,9 @@ class SimStorage:
 
     def _disk_info(self, repository: Repository, uuid: str) -> DiskInfo:
         size = self._known(repository, uuid)
+        image = find_image(self._path(repository), uuid)
+        if image is not None:
+            return image
         with _translated(numbers.DISK_MISSING):
             used = self._disk(repository, uuid).stat().st_blocks * 512
         return DiskInfo(uuid, uuid, size, used)
@@ -202,7 +218,7 @@ class SimStorage:
             return self._disk_info(repository, uuid)
 
     @asynccontextmanager
-    async def _making(self, repository: Repository, uuid: str, size: int) -> AsyncIterator[Path]:
+    async def _making(self, repository: Repository, uuid: str, size: int, name: str = "") -> AsyncIterator[Path]:
         """A new blank disk, removed again when the body fails or is cancelled."""
         shelf = self._shelf(repository)
         if not UUID_PATTERN.fullmatch(uuid):
@@ -210,7 +226,7 @@ class SimStorage:
         if uuid in shelf:
             raise StorageError(numbers.DISK_EXISTS, f"there is a disk {uuid} already")
         self._reserve(repository, size)
-        path = self._disk(repository, uuid)
+        path = self._path(repository) / name if name else self._disk(repository, uuid)
         shelf[uuid] = size
         try:
             with _translated():
@@ -239,12 +255,13 @@ def _make_blank(path: Path, size: int) -> None:
 
 
 def _load(directory: Path) -> dict[str, int]:
-    found = ((DISK_NAME.fullmatch(entry.name), entry) for entry in os.scandir(directory))
+    patterns = (DISK_NAME, IMAGE_NAME)
+    found = ((pattern.fullmatch(entry.name), entry) for entry in os.scandir(directory) for pattern in patterns)
     return {match[1]: entry.stat().st_size for match, entry in found if match}
 
 
 def _erase(directory: Path) -> None:
     for name in os.listdir(directory):
-        if DISK_NAME.fullmatch(name):
+        if DISK_NAME.fullmatch(name) or IMAGE_NAME.fullmatch(name):
             (directory / name).unlink()
     directory.rmdir()
