@@ -145,6 +145,18 @@ class Sessions:
         for session in [session for session in self.live.values() if condition(session)]:
             self.close(session.ref)
 
+    def refresh_ranks(self, subject: Ref) -> None:
+        """Give the subject's sessions the rank of its present roles; they are over when it is gone.
+
+        Every committed change of a subject does this by itself.
+        """
+        gone = self._database.find("subject", subject) is None
+        for session in [session for session in self.live.values() if session.account.subject == subject]:
+            if gone:
+                self._drop(session.ref)
+            else:
+                session.rank = self._stored_rank(session.account.superuser, subject)
+
     def sweep(self) -> None:
         """End expired sessions and write down when the others were used, where that is old."""
         now = self._clock.monotonic()
@@ -179,17 +191,9 @@ class Sessions:
                 case "session" if change.after is None:
                     self._drop(change.row.ref)
                 case "subject":
-                    self._follow_subject(change.row.ref)
+                    self.refresh_ranks(change.row.ref)
                 case _:
                     continue
-
-    def _follow_subject(self, subject: Ref) -> None:
-        gone = self._database.find("subject", subject) is None
-        for session in [session for session in self.live.values() if session.account.subject == subject]:
-            if gone:
-                self._drop(session.ref)
-            else:
-                session.rank = self._stored_rank(session.account.superuser, subject)
 
     def _make_room(self, *, emergency: bool) -> None:
         counted = [session for session in self.live.values() if session.emergency is emergency]

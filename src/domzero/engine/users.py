@@ -104,8 +104,8 @@ class Users:
             transaction.update("subject", subject, roles=(self._roles.ref(role),), other_config=information)
         await self._database.durable()
 
-    async def remove(self, name: str) -> None:
-        """Remove a local user, whose sessions are over then. Raises `UnknownUserError`."""
+    async def remove(self, name: str) -> Ref:
+        """Remove a local user, whose sessions are over then; gives the subject that was. Raises `UnknownUserError`."""
         user, subject = self.find(name), self.find_subject(name)
         if name == ROOT or user == NULL_REF:
             raise UnknownUserError(name)
@@ -115,6 +115,7 @@ class Users:
                 transaction.destroy("subject", subject)
         await self._passwords.remove(name)
         await self._database.durable()
+        return subject
 
     def overview(self) -> list[dict[str, str]]:
         """Every local user with full name and highest role, by name."""
