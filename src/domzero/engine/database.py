@@ -202,9 +202,7 @@ class Database:
     def _commit(self, changes: Sequence[Change], *, observed: bool) -> None:
         self._publish(changes)
         if self._journal is not None:
-            stored = [change for change in changes if self.tables.by_class[change.row.class_name].durable]
-            if stored:
-                self._journal.add(stored, observed=observed)
+            self._journal.add(changes, observed=observed)
 
     def _publish(self, changes: Sequence[Change]) -> None:
         for change in changes:

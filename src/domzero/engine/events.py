@@ -119,7 +119,7 @@ class Events:
 
         Raises `ApiError` HANDLE_INVALID when the class, in any case, has no such object.
         """
-        name = next((name for name in self._database.graph.classes if name.lower() == cls.lower()), None)
+        name = next((name for name in self._database.tables.by_class if name.lower() == cls.lower()), None)
         if name is None:
             raise ApiError("HANDLE_INVALID", cls, ref)
         with self._database.transaction() as transaction:

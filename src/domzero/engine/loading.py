@@ -51,11 +51,8 @@ class Loader:
 
     def _decode(self, store: Store) -> list[Draft]:
         shared: dict[str, str] = {}
-        decoders = {
-            name: Decoder(self._graph, table.layout, shared)
-            for name, table in self._tables.by_class.items()
-            if table.durable
-        }
+        tables = self._tables.by_class.items()
+        decoders = {name: Decoder(self._graph, table.layout, shared) for name, table in tables}
         drafts = []
         for created, ref, class_name, generation, fields in store.rows():
             decoder = decoders.get(class_name)

@@ -71,6 +71,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._reading: sqlite3.Cursor | None = None
         try:
             self._lock = _lock(path.with_name(f"{path.name}.lock"))
         except BlockingIOError as error:
@@ -159,8 +160,10 @@ class Store:
 
     def rows(self) -> Iterator[StoredRow]:
         """All objects in the order of their creation. Raises `StoreError` for one that is no JSON object."""
-        select = "SELECT created, ref, class, generation, fields FROM objects ORDER BY created"
-        for created, ref, class_name, generation, fields in self._connection.execute(select):
+        self._reading = self._connection.execute(
+            "SELECT created, ref, class, generation, fields FROM objects ORDER BY created"
+        )
+        for created, ref, class_name, generation, fields in self._reading:
             try:
                 yield StoredRow(created, ref, class_name, generation, orjson.loads(fields))
             except orjson.JSONDecodeError as error:
@@ -177,6 +180,8 @@ class Store:
 
     def close(self) -> None:
         """Let go of the file; what is in the WAL is moved into it where the disk allows."""
+        if self._reading is not None:
+            self._reading.close()  # a reading that was broken off would keep the file open
         self._connection.close()
         os.close(self._lock)
 

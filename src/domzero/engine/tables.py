@@ -47,7 +47,6 @@ class Table:
     layout: Layout
     lower: str
     """The class's name in events."""
-    durable: bool
     emits_events: bool
     prepare: tuple[Prepare, ...]
     derived: frozenset[int]
@@ -117,7 +116,7 @@ def _value(record: Record | None, position: int | None) -> str | None:
 
 
 class Tables:
-    """Every table, and the links between them."""
+    """Every table, and the links between them. Classes of which nothing is stored have no table."""
 
     def __init__(self, graph: Graph) -> None:
         self.by_class: dict[str, Table] = {
@@ -190,7 +189,6 @@ class Tables:
         return Table(
             layout=layout,
             lower=cls.name.lower(),
-            durable=cls.durability is Durability.DURABLE,
             emits_events=cls.emits_events,
             prepare=tuple(_named(cls, f.name, preparer(graph, f.type, self._canonical_ref)) for f in cls.fields),
             derived=frozenset(i for i in positions if cls.fields[i].inverse is not None),
