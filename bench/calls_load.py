@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +77,15 @@ def run(target: Target, request: bytes, connections: int, seconds: float) -> dic
 
 
 def main() -> None:
-    """Reads the request's bytes from standard input and prints the result as JSON."""
+    """Prints the result as JSON."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--request", type=Path, required=True, help="a file with the bytes to send, again and again")
     parser.add_argument("--path")
     parser.add_argument("--port", type=int)
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=2.0)
     arguments = parser.parse_args()
-    request = sys.stdin.buffer.read()
+    request = arguments.request.read_bytes()
     target = Target(arguments.path, arguments.port)
     json.dump(run(target, request, arguments.connections, arguments.seconds), sys.stdout)
 

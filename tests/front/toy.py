@@ -210,7 +210,7 @@ class UnixTransport(xmlrpc.client.Transport):
 
 def client_context() -> ssl.SSLContext:
     """Accepts any certificate, as XenServer's clients do unless told otherwise."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context

@@ -74,7 +74,7 @@ class Routes:
     rpc_methods: frozenset[str] = frozenset({"POST", "OPTIONS"})
 
     def page(self, method: str, prefix: str, handler: PageHandler) -> None:
-        """Serve a page. Raises `ValueError` when the row exists. GET serves HEAD too."""
+        """Serve a page. Raises `ValueError` when the row exists. A page for GET serves HEAD too."""
         self._add(Route(method, prefix, page=handler))
 
     def raw(self, method: str, prefix: str, handler: RawHandler) -> None:
@@ -85,7 +85,7 @@ class Routes:
         """The handler of a request. Raises `HttpError` 501, 405 or 404."""
         rows = self.rows.get("GET" if method == "HEAD" else method, [])
         for route in rows:
-            if _covers(route.prefix, path):
+            if _covers(route.prefix, path) and (route.page is not None or method != "HEAD"):
                 return route
         if not rows and method not in ("GET", "HEAD", *self.rpc_methods):
             raise HttpError(501, f"No page takes the method {method}.")
