@@ -26,7 +26,7 @@ from domzero.engine.pam import PamAuthenticator
 from domzero.engine.passwords import Authenticator, Passwords
 from domzero.engine.users import ROOT
 from domzero.front.administration import Administration
-from domzero.front.certificates import ensure_certificate, local_identities, tls_context
+from domzero.front.certificates import Certificate, ensure_certificate, local_identities, tls_context
 from domzero.front.listeners import ListenError
 from domzero.front.server import Server
 from domzero.host.clock import SystemClock
@@ -171,8 +171,9 @@ async def serving(settings: Settings) -> AsyncIterator[Serving]:
             server = Server(dispatcher, GRAPH)
             Administration(engine.users, engine.sessions).add_to(server.routes)
             cleanup.push_async_callback(server.stop, STOP_GRACE)
-            url, fingerprint = _listen(server, settings, where, stack.settings.address)
-            yield Serving(url, fingerprint, password, stack, engine, server, stopping, restart)
+            certificate = await asyncio.to_thread(_certificate, where.state / "tls", stack.settings.address)
+            url = _listen(server, settings, where, certificate, stack.settings.address)
+            yield Serving(url, certificate.fingerprint, password, stack, engine, server, stopping, restart)
             await server.stop(STOP_GRACE)
 
 
@@ -235,9 +236,10 @@ async def _hands(settings: Settings, where: Places, clock: SystemClock) -> Hands
             "iso": IsoStorage(),
         }
         hypervisor = SimHypervisor(clock, state=where.state / "sim" / "domains", version=version("domzero"))
-        guest = GuestImage(Path("/sim/vmlinuz"), Path("/sim/initrd"))
-        return Hands(hypervisor, storage, SimNetwork(clock), SimulatedControl(), guest)
+        pretended = GuestImage(Path("/sim/vmlinuz"), Path("/sim/initrd"))
+        return Hands(hypervisor, storage, SimNetwork(clock), SimulatedControl(), pretended)
     root = os.geteuid() == 0
+    guest: GuestImage | None
     try:
         roots = [settings.guest_image_dir] if settings.guest_image_dir else None
         guest = await build(where.state / "guest", roots=roots)
@@ -304,9 +306,12 @@ def management_address(https: Endpoint | None) -> str:
             return "127.0.0.1"
 
 
-def _listen(server: Server, settings: Settings, where: Places, address: str) -> tuple[str, str]:
+def _certificate(directory: Path, address: str) -> Certificate:
     names, addresses = local_identities()
-    certificate = ensure_certificate(where.state / "tls", names, dict.fromkeys([address, *addresses]))
+    return ensure_certificate(directory, names, dict.fromkeys([address, *addresses]))
+
+
+def _listen(server: Server, settings: Settings, where: Places, certificate: Certificate, address: str) -> str:
     context = tls_context(certificate)
     wanted = [settings.https] if settings.https else [Endpoint("", 443), Endpoint("", 8443)]
     for position, endpoint in enumerate(wanted):
@@ -321,7 +326,7 @@ def _listen(server: Server, settings: Settings, where: Places, address: str) -> 
         server.listen_http(settings.http.host, settings.http.port)
     server.listen_unix(where.socket)
     host = endpoint.host if endpoint.host not in ("", "0.0.0.0", "::") else address
-    return f"https://{f'[{host}]' if ':' in host else host}:{port}", certificate.fingerprint
+    return f"https://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @asynccontextmanager

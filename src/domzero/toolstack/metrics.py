@@ -85,7 +85,7 @@ class Metrics:
         try:
             statistics = await self.stack.hypervisor.statistics(domid)
             traffic = await self._traffic(vm, domid)
-        except (HypervisorError, NetworkError) as error:
+        except HypervisorError as error:
             log.debug("domain %d could not be measured: %s", domid, error)
             return
         reading = _Reading(self.stack.clock.monotonic(), statistics, traffic)
@@ -102,7 +102,14 @@ class Metrics:
             for vif in database.get("VM", vm, "VIFs")
             if database.get("VIF", vif, "currently_attached")
         ]
-        return {slot: await self.stack.network.counters(domid, slot) for slot in slots}
+        traffic = {}
+        for slot in slots:
+            try:
+                traffic[slot] = await self.stack.network.counters(domid, slot)
+            except NetworkError as error:
+                # User-mode networking counts nothing; the rest of the machine's figures are still worth having.
+                log.debug("card %d of domain %d is not counted: %s", slot, domid, error)
+        return traffic
 
     def _write_machine(self, transaction: Transaction, vm: Ref, before: _Reading, after: _Reading) -> None:
         database = self.stack.database

@@ -57,7 +57,7 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     await stack.machines.adopt(domains)
     await stack.network.retain({status.domid for status in domains})
     await _scan_all(stack)
-    await ensure_templates(stack)
+    ensure_templates(stack)
     refresh_all(stack.database, stack.gates)
     await stack.database.durable()
 
@@ -122,10 +122,11 @@ async def _create_repository(stack: Stack, fields: dict[str, Any], directory: st
     driver = stack.storage.get(fields["type"])
     if driver is None:
         return None
-    location = str(stack.settings.state_dir / directory)
+    location = stack.settings.state_dir / directory
+    await asyncio.to_thread(location.mkdir, mode=0o700, parents=True, exist_ok=True)
     with stack.database.transaction() as transaction:
         sr = transaction.create("SR", {**fields, "physical_size": 0})
-        pbd = transaction.create("PBD", {"host": stack.host, "SR": sr, "device_config": {"location": location}})
+        pbd = transaction.create("PBD", {"host": stack.host, "SR": sr, "device_config": {"location": str(location)}})
     try:
         await driver.create(repository_of(stack, sr, pbd), 0)
     except StorageError as error:
