@@ -123,6 +123,7 @@ CALLS: dict[str, Call] = {
     "copy-disk": lambda driver, here: driver.copy_disk(
         DiskSource(Path("/dev/null"), DiskFormat.RAW), here, uuid(2), MIB, lambda _: None
     ),
+    "create-image": lambda driver, here: driver.create_image(here, uuid(2)),
     "resize-disk": lambda driver, here: driver.resize_disk(here, uuid(1), 2 * MIB),
     "update-disk": lambda driver, here: driver.update_disk(here, uuid(1)),
     "source": lambda driver, here: driver.source(here, uuid(1)),

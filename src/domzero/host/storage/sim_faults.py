@@ -22,6 +22,7 @@ VERBS = (
     "clone-disk",
     "snapshot-disk",
     "copy-disk",
+    "create-image",
     "resize-disk",
     "update-disk",
     "source",
