@@ -91,8 +91,8 @@ async def _settle_alive(stack: Stack, machine: Machine, record: Mapping[str, Any
         stack.machines.forget(machine)
         await _end(stack, domain.domid)
         return
-    if state == RUNNING and image != NULL_REF and domain.state is RunState.PAUSED:
-        log.info("%s was being saved when the daemon ended; it goes on", vm)
+    if state == RUNNING and domain.state is RunState.PAUSED:
+        log.info("%s was standing still for a snapshot or the like; it goes on", vm)
         await _unpause(stack, domain.domid)
     status = await _status(stack, domain.domid)
     if status is None:

@@ -1,8 +1,8 @@
 """Saved memory: images on a repository, each a VDI of type `suspend`.
 
 An image never changes once it is complete, so a suspended machine and its checkpoints may refer to the same one
-(`VM.suspend_VDI`); it goes when the last of them lets go. An image counts as complete from the moment at which its
-size is recorded, which is after the hypervisor said that all of it is on disk.
+(`VM.suspend_VDI`); it goes when the last of them lets go. Until the hypervisor said that all of it is on disk the image
+is not managed, so that nobody takes it for one to resume from.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "name_label": "Suspend image",
         "name_description": f"Memory of {record['name_label']}",
         "type": "suspend",
-        "managed": True,
+        "managed": False,
         "sharable": False,
         "other_config": {"vm_uuid": record["uuid"]},
     }
@@ -91,15 +91,17 @@ async def path(stack: Stack, image: Ref) -> Path:
 
 
 async def complete(stack: Stack, image: Ref) -> None:
-    """The hypervisor has written the whole image: record its size. On disk when this returns."""
+    """The hypervisor has written the whole image: record its size and that it is one. On disk when this returns."""
     await disks.update_vdi(stack, image)
+    with stack.database.transaction() as transaction:
+        transaction.update("VDI", image, managed=True)
     await stack.database.durable()
 
 
 def is_complete(stack: Stack, image: Ref) -> bool:
     """Whether the image can be resumed from."""
     found = stack.database.find("VDI", image)
-    return found is not None and found.record["virtual_size"] > 0
+    return found is not None and bool(found.record["managed"])
 
 
 async def release(stack: Stack, image: Ref) -> None:

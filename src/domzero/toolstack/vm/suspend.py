@@ -1,0 +1,110 @@
+"""Saving a machine's memory to a disk image and going on from there."""
+
+from __future__ import annotations
+
+import logging
+
+from domzero.engine.binding import implements
+from domzero.engine.context import Context
+from domzero.engine.errors import ApiError
+from domzero.engine.steps import Steps
+from domzero.host.hypervisor.protocol import DomainNotFoundError, HypervisorError, RunState
+from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.stack import Stack
+from domzero.toolstack.vm import failures, images
+from domzero.toolstack.vm.admission import bad_power_state
+from domzero.toolstack.vm.boot import Boot, boot, end_domain
+from domzero.toolstack.vm.operations import SUSPENDED
+from domzero.toolstack.vm.owner import Domain
+from domzero.toolstack.vm.placement import choose_host, obstacle
+from domzero.toolstack.vm.rows import leave
+
+log = logging.getLogger(__name__)
+
+
+@implements("VM.suspend")
+async def suspend(stack: Stack, context: Context, vm: Ref) -> None:
+    """Save the guest's memory to an image and give up its domain. On failure the guest goes on as before."""
+    async with stack.gates["VM"].operation(context, vm, "suspend"), stack.machines.turn(vm) as machine:
+        domain = stack.machines.living(machine)
+        async with Steps() as steps:
+            with context.task.cancellable():
+                await save(stack, steps, vm, domain)
+            with failures.acting_on(vm):
+                await steps.do("end the domain", lambda: end_domain(stack, domain.domid))
+        await leave(stack, machine, SUSPENDED)
+
+
+async def save(stack: Stack, steps: Steps, vm: Ref, domain: Domain) -> Ref:
+    """Write the memory of a domain whose turn is held into a new image, the machine's `suspend_VDI`.
+
+    The domain stays, paused. Undoing it deletes the image and lets the domain go on if it ran before.
+    """
+    made: list[Ref] = []
+    running = domain.state is RunState.RUNNING
+
+    async def make() -> None:
+        made.append(await images.create(stack, vm))
+
+    async def remember() -> None:
+        with stack.database.transaction() as transaction:
+            transaction.update("VM", vm, suspend_VDI=made[0])
+        await stack.database.durable()
+
+    await steps.do("make the image", make, lambda: images.discard(stack, vm, made[0]))
+    await steps.do("remember the image", remember)
+    file = await images.path(stack, made[0])
+    if running:
+        steps.on_failure("let the guest go on", lambda: go_on(stack, domain))
+    with failures.acting_on(vm):
+        await steps.do("save the memory", lambda: stack.hypervisor.save(domain.domid, file))
+    await steps.do("record the image", lambda: images.complete(stack, made[0]))
+    return made[0]
+
+
+async def go_on(stack: Stack, domain: Domain) -> None:
+    """Let a domain run on that was paused for a moment. One that has ended is left to its owner."""
+    try:
+        await stack.hypervisor.unpause(domain.domid)
+    except DomainNotFoundError:
+        return
+    except HypervisorError as error:
+        log.warning("domain %d stays paused: %s", domain.domid, error)
+        raise
+
+
+@implements("VM.resume")
+async def resume(stack: Stack, context: Context, vm: Ref, start_paused: bool, force: bool) -> None:
+    """Go on from the saved memory where it fits best, then delete the image."""
+    async with stack.gates["VM"].operation(context, vm, "resume"):
+        host = choose_host(stack, vm, stack.database.record("VM", vm), force=force)
+        await _resume(stack, context, vm, host, start_paused=start_paused)
+
+
+@implements("VM.resume_on")
+async def resume_on(stack: Stack, context: Context, vm: Ref, host: Ref, start_paused: bool, force: bool) -> None:
+    """Go on from the saved memory on a given host, then delete the image."""
+    stack.database.row("host", host)
+    async with stack.gates["VM"].operation(context, vm, "resume_on"):
+        error = obstacle(stack, vm, stack.database.record("VM", vm), host, force=force)
+        if error is not None:
+            raise error
+        await _resume(stack, context, vm, host, start_paused=start_paused)
+
+
+async def _resume(stack: Stack, context: Context, vm: Ref, host: Ref, *, start_paused: bool) -> None:
+    async with stack.machines.turn(vm) as machine:
+        record = stack.database.record("VM", vm)
+        if record["power_state"] != SUSPENDED:
+            raise bad_power_state(vm, (SUSPENDED,), record["power_state"])
+        image = record["suspend_VDI"]
+        if image == NULL_REF:
+            raise ApiError("VM_HAS_NO_SUSPEND_VDI", vm)
+        if stack.database.find("VDI", image) is None:
+            raise ApiError("SUSPEND_IMAGE_NOT_ACCESSIBLE", image)
+        file = await images.path(stack, image)
+        with context.task.cancellable():
+            await boot(stack, machine, Boot(host, start_paused, file))
+        # The machine no longer refers to the image, on disk too, before the image goes.
+        await stack.database.durable()
+        await images.release(stack, image)
