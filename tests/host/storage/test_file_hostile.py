@@ -31,8 +31,13 @@ def hostile(path: Path, *options: str) -> None:
     ids=["elsewhere", "above", "raw", "json", "a disk", "data file"],
 )
 async def test_an_image_that_names_other_files_is_refused(
-    shelf: Shelf, tmp_path: Path, caplog: pytest.LogCaptureFixture, options: tuple[str, ...]
+    shelf: Shelf,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # qemu-img makes the data file where it stands
     hostile(shelf.directory / f"{uuid(1)}.qcow2", *options)
     assert await shelf.driver.scan(shelf.repository) == []
     assert uuid(1) in caplog.text
