@@ -28,8 +28,12 @@ MODULES: tuple[str, ...] = (
     "domzero.toolstack.vm.configuration",
     "domzero.toolstack.vm.creation",
     "domzero.toolstack.vm.devices",
+    "domzero.toolstack.vm.lifecycle",
     "domzero.toolstack.vm.memory_settings",
+    "domzero.toolstack.vm.placement",
     "domzero.toolstack.vm.provisioning",
+    "domzero.toolstack.vm.snapshots",
+    "domzero.toolstack.vm.suspend",
     "domzero.toolstack.vm_appliance",
 )
 
