@@ -165,7 +165,9 @@ async def test_user_objects(toy: Toy) -> None:
     user = await toy.call("user.create", root, {"short_name": "bob", "fullname": "Bob"})
     code = ("DB_UNIQUENESS_CONSTRAINT_VIOLATION", "user", "short_name", "bob")
     assert await toy.fails("user.create", root, {"short_name": "bob", "fullname": "B"}) == code
+    await toy.passwords.set("bob", PASSWORD)
     await toy.call("user.destroy", root, user)
+    assert "bob" not in toy.passwords
     assert await toy.fails("user.destroy", root, user) == ("HANDLE_INVALID", "user", user)
     own = await toy.call("session.get_this_user", root, root)
     assert (await toy.fails("user.destroy", root, own))[0] == "OPERATION_NOT_ALLOWED"

@@ -69,12 +69,14 @@ def create_user(accounts: Accounts, context: Context, args: Mapping[str, Any]) -
 
 
 @implements("user.destroy")
-def destroy_user(accounts: Accounts, context: Context, self: Ref) -> None:
-    """Remove a user object. Raises `HANDLE_INVALID`, and `OPERATION_NOT_ALLOWED` for root's."""
-    if context.database.get("user", self, "short_name") == ROOT:
+async def destroy_user(accounts: Accounts, context: Context, self: Ref) -> None:
+    """Remove a user object and its password. Raises `HANDLE_INVALID`, and `OPERATION_NOT_ALLOWED` for root's."""
+    name = context.database.get("user", self, "short_name")
+    if name == ROOT:
         raise ApiError("OPERATION_NOT_ALLOWED", "Root's user object cannot be removed.")
     with context.database.transaction() as transaction:
         transaction.destroy("user", self)
+    await accounts.users.forget_password(name)
 
 
 def _set_roles(context: Context, subject: Ref, roles: tuple[Ref, ...]) -> None:

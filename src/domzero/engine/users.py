@@ -131,6 +131,10 @@ class Users:
             people.append({"name": name, "fullname": row.record["fullname"], "role": role})
         return sorted(people, key=lambda person: person["name"])
 
+    async def forget_password(self, name: str) -> None:
+        """Let nobody log in any more with the password of an account that is gone."""
+        await self._passwords.remove(name)
+
     async def _verify(self, name: str, password: str) -> bool:
         # No any(): it would not await, and every authenticator is asked in its turn until one knows the account.
         for authenticator in self._authenticators:
