@@ -7,10 +7,12 @@ too: whatever is interrupted, a scan of the repository shows what is there.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from domzero.engine.clock import moment
+from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.host.hypervisor.spec import DiskSource
@@ -316,6 +318,25 @@ def _record_sizes(stack: Stack, vdi: Ref, info: DiskInfo) -> None:
             physical_utilisation=info.physical_utilisation,
             missing=False,
         )
+
+
+@asynccontextmanager
+async def operation(stack: Stack, context: Context, vdi: Ref, name: str) -> AsyncIterator[None]:
+    """The disk's gate; the drives that the disk is in learn of beginning and end, since they wait for the disk too."""
+    try:
+        async with stack.gates["VDI"].operation(context, vdi, name):
+            refresh_drives(stack, vdi)
+            yield
+    finally:
+        refresh_drives(stack, vdi)
+
+
+def refresh_drives(stack: Stack, vdi: Ref) -> None:
+    """Compute anew what the drives allow that the disk is in; a disk that is gone is in none."""
+    disk = stack.database.find("VDI", vdi)
+    if disk is not None:
+        for vbd in disk.record["VBDs"]:
+            stack.gates["VBD"].refresh(vbd)
 
 
 def refresh_operations(stack: Stack, vdis: Iterable[Ref]) -> None:

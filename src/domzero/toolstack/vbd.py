@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from domzero.engine.binding import implements
@@ -97,7 +98,7 @@ def destroy(stack: Stack, context: Context, self: Ref) -> None:
 @implements("VBD.plug")
 async def plug(stack: Stack, context: Context, self: Ref) -> None:
     """Put the drive into its running machine."""
-    async with stack.gates["VBD"].operation(context, self, "plug"):
+    async with _operation(stack, context, self, "plug"):
         vm = stack.database.get("VBD", self, "VM")
         async with stack.machines.running(vm) as domain, Steps() as steps:
             spec = await _spec(stack, self)
@@ -107,7 +108,6 @@ async def plug(stack: Stack, context: Context, self: Ref) -> None:
                 lambda: stack.hypervisor.unplug_disk(domain.domid, spec.slot, force=True),
             )
             await steps.do("record that it is in", lambda: _observe(stack, self, attached=True))
-    refresh(stack, self)
 
 
 async def _spec(stack: Stack, vbd: Ref) -> DiskSpec:
@@ -130,37 +130,35 @@ async def unplug_force(stack: Stack, context: Context, self: Ref) -> None:
 
 
 async def _unplug(stack: Stack, context: Context, vbd: Ref, *, force: bool) -> None:
-    async with stack.gates["VBD"].operation(context, vbd, "unplug_force" if force else "unplug"):
+    async with _operation(stack, context, vbd, "unplug_force" if force else "unplug"):
         record = stack.database.record("VBD", vbd)
         async with stack.machines.running(record["VM"]) as domain:
             slot = int(record["userdevice"])
             out = stack.hypervisor.unplug_disk(domain.domid, slot, force=force)
             await detaching(record["VM"], "VBD", vbd, out)
             _observe(stack, vbd, attached=False)
-    refresh(stack, vbd)
 
 
 @implements("VBD.insert")
 async def insert(stack: Stack, context: Context, vbd: Ref, vdi: Ref) -> None:
     """Put a CD image into an empty drive, at once where the machine runs."""
     stack.database.row("VDI", vdi)
-    async with stack.gates["VBD"].operation(context, vbd, "insert"):
+    async with _operation(stack, context, vbd, "insert"):
         _check_medium(stack, vdi, stack.database.get("VBD", vbd, "type"))
         refusal = disk_refusal(stack.database, vbd, vdi, "insert")
         if refusal is not None:
             raise refusal
         await _change_medium(stack, vbd, vdi, await disks.disk_source(stack, vdi))
-    refresh(stack, vbd)
 
 
 @implements("VBD.eject")
 async def eject(stack: Stack, context: Context, vbd: Ref) -> None:
     """Take the medium out and leave the drive empty."""
-    async with stack.gates["VBD"].operation(context, vbd, "eject"):
+    async with _operation(stack, context, vbd, "eject"):
         vdi = stack.database.get("VBD", vbd, "VDI")
         await _change_medium(stack, vbd, NULL_REF, None)
-    refresh(stack, vbd)
     disks.refresh_operations(stack, (vdi,))
+    disks.refresh_drives(stack, vdi)
 
 
 async def _change_medium(stack: Stack, vbd: Ref, vdi: Ref, source: DiskSource | None) -> None:
@@ -206,6 +204,12 @@ def set_userdevice(stack: Stack, context: Context, self: Ref, value: str) -> Non
     _set(stack, self, userdevice=choose_vbd_position(value, taken))
 
 
+@implements("VBD.set_unpluggable")
+def set_unpluggable(stack: Stack, context: Context, self: Ref, value: bool) -> None:
+    """Allow or forbid taking the drive out of a running machine."""
+    _set(stack, self, unpluggable=value)
+
+
 @implements("VBD.set_type")
 def set_type(stack: Stack, context: Context, self: Ref, value: str) -> None:
     """Change what the drive is to the guest; not while it is attached, and not into what its medium does not allow."""
@@ -235,14 +239,21 @@ def _set(stack: Stack, vbd: Ref, **fields: Any) -> None:
     refresh(stack, vbd)
 
 
+@asynccontextmanager
+async def _operation(stack: Stack, context: Context, vbd: Ref, name: str) -> AsyncIterator[None]:
+    """The drive's gate; the disk in it learns of beginning and end, since it waits for its drives."""
+    try:
+        async with stack.gates["VBD"].operation(context, vbd, name):
+            disks.refresh_operations(stack, (stack.database.get("VBD", vbd, "VDI"),))
+            yield
+    finally:
+        if stack.database.find("VBD", vbd) is not None:
+            refresh(stack, vbd)
+
+
 def refresh(stack: Stack, vbd: Ref) -> None:
     """Compute anew what the drive, the disk in it and that disk's other drives allow."""
     vdi = stack.database.get("VBD", vbd, "VDI")
     stack.gates["VBD"].refresh(vbd)
-    disk = stack.database.find("VDI", vdi)
-    if disk is None:
-        return
-    for other in disk.record["VBDs"]:
-        if other != vbd:
-            stack.gates["VBD"].refresh(other)
+    disks.refresh_drives(stack, vdi)
     disks.refresh_operations(stack, (vdi,))
