@@ -5,10 +5,25 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 _tokens = itertools.count()
+
+
+async def until(check: Callable[[], Awaitable[bool]], timeout: float = 10.0) -> None:
+    """Wait for something that nobody announces."""
+    async with asyncio.timeout(timeout):
+        while True:
+            if await check():
+                return
+            await asyncio.sleep(0.05)
+
+
+def exists(path: Path) -> bool:
+    return path.exists()
 
 
 class Console:
@@ -19,7 +34,7 @@ class Console:
         self.text = ""
         self._more = asyncio.Event()
 
-    async def __aenter__(self) -> Console:
+    async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_unix_connection(str(self._path))
         self._task = asyncio.create_task(self._read())
         return self

@@ -13,10 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 CACHE = Path(os.environ.get("DOMZERO_TEST_KERNEL", Path(tempfile.gettempdir()) / "domzero-test-kernel"))
-MODULES = (
-    "virtio_pci virtio_blk virtio_scsi sr_mod virtio_net virtio_balloon virtio_console virtio-rng "
-    "pvpanic-mmio button evdev"
-).split()
+MODULES = ("virtio_pci", "virtio_blk", "virtio_scsi", "sr_mod", "virtio_net", "virtio_balloon", "virtio_console")
+MORE_MODULES = ("virtio-rng", "pvpanic-mmio", "button", "evdev")
 
 INIT = """#!/bin/sh
 /bin/busybox --install -s /bin
@@ -39,7 +37,7 @@ while read -r token line; do eval "$line"; echo "DONE $token $?"; done
 
 
 def kernel_tree() -> Path:
-    """A directory with `boot/vmlinuz-*` and `lib/modules/*` of a cloud kernel; downloaded once where none is installed."""
+    """Where `boot/vmlinuz-*` and `lib/modules/*` of a cloud kernel are; downloaded once where none is installed."""
     for tree in (Path("/"), CACHE):
         if list(tree.glob("boot/vmlinuz-*-cloud-amd64")) and list(tree.glob("lib/modules/*-cloud-amd64")):
             return tree
@@ -67,7 +65,7 @@ def kernel() -> Path:
 def build(path: Path) -> Path:
     """Write the initial ram disk (a newc archive) to `path`."""
     release = next(kernel_tree().glob("lib/modules/*-cloud-amd64"))
-    modules = _with_dependencies(release, MODULES)
+    modules = _with_dependencies(release, (*MODULES, *MORE_MODULES))
     archive = bytearray()
     for name in ("bin", "proc", "sys", "dev", "etc", "modules.d"):
         archive += _entry(name, 0o040755)
