@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+from argon2 import PasswordHasher
+
 from domzero.datamodel.graph import GRAPH
 from domzero.engine.assembly import assemble
 from domzero.engine.binding import collect, is_removed, merge
@@ -176,7 +178,7 @@ async def world(
         rows,
         events,
         clock,
-        Passwords(directory / "passwords"),
+        Passwords(directory / "passwords", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
         this_host=lambda: stack.host,
         encode_value=XmlEncoder(GRAPH).encode_text,
     )
