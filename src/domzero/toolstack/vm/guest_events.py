@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
-from domzero.engine.context import Contexts
 from domzero.engine.errors import ApiError
 from domzero.host.hypervisor.protocol import DomainStopped, RunState, StopReason
 from domzero.idl.types import Ref
@@ -117,7 +116,7 @@ async def _restart_later(stack: Stack, vm: Ref, reason: StopReason, delay: float
     found = stack.database.find("VM", vm)
     if found is None or _last_start(stack, vm) != before or reaction_to(found.record, reason) is not Reaction.RESTART:
         return
-    context = Contexts(stack.database, stack.events, stack.clock, stack.tasks).background("VM.start")
+    context = stack.contexts.background("VM.start")
     try:
         async with stack.gates["VM"].operation(context, vm, "start"), stack.machines.turn(vm) as machine:
             record = stack.database.record("VM", vm)
