@@ -7,7 +7,6 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ from argon2 import PasswordHasher
 
 from domzero.datamodel.graph import GRAPH
 from domzero.engine.assembly import assemble
-from domzero.engine.binding import collect, is_removed, merge
+from domzero.engine.binding import is_removed
 from domzero.engine.calls import LOCAL
 from domzero.engine.database import Database
 from domzero.engine.dispatch import Dispatcher
@@ -30,7 +29,7 @@ from domzero.host.storage.iso import IsoStorage
 from domzero.host.storage.sim import SimStorage
 from domzero.idl.types import Ref
 from domzero.toolstack.gates import build_gates
-from domzero.toolstack.registry import MODULES
+from domzero.toolstack.registry import implementations
 from domzero.toolstack.stack import Stack, StackSettings
 from domzero.toolstack.startup import start_up
 from domzero.toolstack.vm.machines import Machines
@@ -153,11 +152,6 @@ CARD: dict[str, Any] = {
     "MAC": "", "MTU": 1500, "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {},
 }  # fmt: skip
 
-OWN_MODULES = tuple(
-    f"domzero.toolstack.{name}"
-    for name in ("crashdump", "vbd", "vdi", "vif", "vm.creation", "vm.lifecycle", "vm.placement")
-)
-
 
 @asynccontextmanager
 async def world(
@@ -185,8 +179,7 @@ async def world(
     stack.tasks, stack.contexts = engine.tasks, engine.contexts
     stack.gates = build_gates(rows, clock)
     stack.machines = Machines(stack)
-    modules = dict.fromkeys((*MODULES, *OWN_MODULES))
-    found = merge(*(collect(import_module(name), stack) for name in modules))
+    found = implementations(stack)
     own = engine.implementations()
     missing = [
         name
