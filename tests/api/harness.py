@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
+import xmlrpc.client
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,9 +25,34 @@ PASSWORD = "correct horse"
 READY = "domzero: ready "
 
 
+_connected: list[Any] = []
+
+
+def plain_proxy(url: str) -> Any:
+    """The standard library's client, for what the official binding treats in its own way."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    proxy = xmlrpc.client.ServerProxy(url, context=context)
+    _connected.append(proxy)
+    return proxy
+
+
+def connect(url: str) -> Any:
+    """A session object of the official Python binding, not logged in; its connection is closed with the host."""
+    session = XenAPI.Session(url, ignore_ssl=True)
+    _connected.append(session)
+    return session
+
+
+def disconnect() -> None:
+    """Close the connections of all session objects."""
+    while _connected:
+        _connected.pop()("close")()
+
+
 def login(url: str, user: str = "root", password: str = PASSWORD) -> Any:
     """A logged-in session of the official Python binding."""
-    session = XenAPI.Session(url, ignore_ssl=True)
+    session = connect(url)
     session.xenapi.login_with_password(user, password, "1.0", "tests")
     return session
 
@@ -88,6 +115,7 @@ def in_process(directory: Path, **settings: Any) -> Iterator[InProcessHost]:
     try:
         yield host
     finally:
+        disconnect()
         host.loop.call_soon_threadsafe(host.daemon.stopping.set)
         thread.join(60)
     assert not thread.is_alive()
@@ -149,4 +177,5 @@ def as_process(directory: Path, *arguments: str) -> Iterator[ProcessHost]:
     try:
         yield host
     finally:
+        disconnect()
         host.stop()

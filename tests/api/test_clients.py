@@ -8,7 +8,6 @@ import ssl
 import threading
 import time
 import urllib.request
-import xmlrpc.client
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -17,7 +16,7 @@ import XenAPI
 
 from domzero.datamodel.graph import GRAPH
 from tests.api.errors import refused
-from tests.api.harness import PASSWORD, InProcessHost
+from tests.api.harness import PASSWORD, InProcessHost, connect, plain_proxy
 
 
 class JsonRpc:
@@ -85,11 +84,9 @@ def test_json_errors(host: InProcessHost, rpc: JsonRpc, token: str) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/RPC2", "/xmlrpc", ""])
 def test_paths_of_xml_rpc(host: InProcessHost, path: str) -> None:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with xmlrpc.client.ServerProxy(host.url + path, context=context) as proxy:
-        for arguments in (("root", PASSWORD), ("root", PASSWORD, "1.0"), ("root", PASSWORD, "1.0", "me")):
-            assert proxy.session.login_with_password(*arguments)["Status"] == "Success"  # type: ignore[index, call-overload]  # xmlrpc has loose types
+    proxy = plain_proxy(host.url + path)
+    for arguments in (("root", PASSWORD), ("root", PASSWORD, "1.0"), ("root", PASSWORD, "1.0", "me")):
+        assert proxy.session.login_with_password(*arguments)["Status"] == "Success"
 
 
 def test_underscore_names(api: Any, session: Any) -> None:
@@ -194,7 +191,7 @@ def test_xen_orchestra_waits_for_tasks_by_events_alone(api: Any, machine: str) -
 
 def test_register_nothing_then_log_out(host: InProcessHost) -> None:
     """`event.next` without any class waits, until the session goes."""
-    waiting, other = XenAPI.Session(host.url, ignore_ssl=True), XenAPI.Session(host.url, ignore_ssl=True)
+    waiting, other = connect(host.url), connect(host.url)
     waiting.xenapi.login_with_password("root", PASSWORD)
     other.xenapi.login_with_password("root", PASSWORD)
     waiting.xenapi.event.register([])

@@ -17,10 +17,11 @@ def test_every_message_under_a_role(host: InProcessHost, role: str) -> None:
     host.run(host.daemon.engine.users.add(name, PASSWORD, role))
     session: Any = login(host.url, name)
     rank = GRAPH.roles[role].rank
+    assert ("vm.start" in session.xenapi.session.get_rbac_permissions(session.handle)) == (rank >= 1)
     for method in GRAPH.methods.values():
         if not method.message.session:
             continue
         with pytest.raises(XenAPI.Failure) as failure:
-            session.xenapi_request(method.name, ["surplus"] * 25)
+            session.xenapi_request(method.name, ("surplus",) * 25)
         refused = failure.value.details[0] == "RBAC_PERMISSION_DENIED"
         assert refused == (rank < GRAPH.roles[method.message.least_role].rank), method.name

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
 import xmlrpc.client
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import XenAPI
 
 from domzero.datamodel.graph import GRAPH
 from domzero.idl.types import BOOL, DATETIME, FLOAT, MapOf, RecordOf, SetOf, Type
 from domzero.toolstack.unimplemented import UNIMPLEMENTED
+from tests.api.harness import InProcessHost, plain_proxy
 from tests.api.values import harmless
 
 SURPLUS = ["surplus"] * 25
@@ -26,28 +26,37 @@ def wire_type(type_: Type) -> type:
     return known.get(type_, str)
 
 
-def error_of(session: Any, method: str, *params: Any) -> list[str]:
-    with pytest.raises(XenAPI.Failure) as failure:
-        session.xenapi_request(method, params)
-    details: list[str] = failure.value.details
-    return details
+Call = Callable[..., list[str]]
 
 
-def test_every_method_is_known(session: Any) -> None:
+@pytest.fixture
+def error_of(host: InProcessHost, session: Any) -> Call:
+    """Calls a method that must fail and gives its error. (The official binding has its own idea of some names.)"""
+    proxy = plain_proxy(host.url)
+
+    def call(method: str, *params: Any) -> list[str]:
+        answer = getattr(proxy, method)(session.handle, *params)
+        assert answer["Status"] == "Failure", method
+        return list(answer["ErrorDescription"])
+
+    return call
+
+
+def test_every_method_is_known(error_of: Call) -> None:
     for name in GRAPH.methods:
         if name == "session.login_with_password":
             continue
-        code = error_of(session, name, *SURPLUS)[0]
+        code = error_of(name, *SURPLUS)[0]
         assert code in ("MESSAGE_PARAMETER_COUNT_MISMATCH", "MESSAGE_REMOVED", "NOT_IMPLEMENTED"), (name, code)
 
 
-def test_all_of_4_1_is_served(session: Any) -> None:
+def test_all_of_4_1_is_served(error_of: Call) -> None:
     for name, method in GRAPH.methods.items():
         if method.message.since in ("rio", "miami") and method.message.session:
-            assert error_of(session, name, *SURPLUS)[0] == "MESSAGE_PARAMETER_COUNT_MISMATCH", name
+            assert error_of(name, *SURPLUS)[0] == "MESSAGE_PARAMETER_COUNT_MISMATCH", name
 
 
-@pytest.mark.parametrize("cls", [name for name, cls in sorted(GRAPH.classes.items()) if cls.has_get_all])
+@pytest.mark.parametrize("cls", [name for name, cls in sorted(GRAPH.classes.items()) if cls.has_get_all and not cls.removed])
 def test_records_have_every_field_with_its_type(session: Any, cls: str) -> None:
     for record in session.xenapi_request(f"{cls}.get_all_records", ()).values():
         assert list(record) == list(GRAPH.fields[cls])
@@ -55,20 +64,17 @@ def test_records_have_every_field_with_its_type(session: Any, cls: str) -> None:
             assert isinstance(record[field.name], wire_type(field.type)), f"{cls}.{field.name}"
 
 
-def test_what_nobody_implements_says_so_by_name(session: Any) -> None:
+def test_what_nobody_implements_says_so_by_name(error_of: Call) -> None:
     for name in UNIMPLEMENTED:
         params = [harmless(param.type) for param in GRAPH.methods[name].message.params]
-        assert error_of(session, name, *params) == ["NOT_IMPLEMENTED", name]
+        assert error_of(name, *params) == ["NOT_IMPLEMENTED", name]
 
 
-def test_unknown_methods(session: Any) -> None:
-    assert error_of(session, "VM.levitate") == ["MESSAGE_METHOD_UNKNOWN", "VM.levitate"]
+def test_unknown_methods(error_of: Call) -> None:
+    assert error_of("VM.levitate") == ["MESSAGE_METHOD_UNKNOWN", "VM.levitate"]
 
 
-def test_methods_are_listed_without_a_session(host: Any) -> None:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with xmlrpc.client.ServerProxy(host.url, context=context) as proxy:
-        names = proxy.system.listMethods()
+def test_methods_are_listed_without_a_session(host: InProcessHost) -> None:
+    names = plain_proxy(host.url).system.listMethods()
     assert isinstance(names, list)
     assert {"VM.start", "Async.VM.start", "VM.get_all_records"} <= set(names)
