@@ -18,7 +18,7 @@ from domzero.front import raw, rpc
 from domzero.front.hub import Door, Hub
 from domzero.front.outbox import Outbox
 from domzero.front.pages import HTML, serve_page
-from domzero.front.planning import CORS_HEADERS, PREFLIGHT_HEADERS, Plan, plan
+from domzero.front.planning import PREFLIGHT_HEADERS, RPC_HEADS, Plan, plan
 from domzero.front.routes import Headers, Request
 from domzero.front.states import Phase, State
 from domzero.wire.http import HEAD_END, HttpError, could_be_request, error_page, parse_head, response_head
@@ -32,16 +32,6 @@ TURN = 32
 LARGE = 64 << 10
 """An answer above this size is sent at once and not gathered with others, so that back-pressure can work."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-def _rpc_heads(content_type: str) -> tuple[bytes, bytes]:
-    """An RPC response's head with a place for the length: to close the connection, and to keep it alive."""
-    headers = (*CORS_HEADERS, ("content-type", content_type), ("content-length", "%d"))
-    close, keep = (response_head(200, headers, length=None, keep_alive=keep) for keep in (False, True))
-    return close, keep
-
-
-_RPC_HEADS = {content_type: _rpc_heads(content_type) for content_type in ("text/xml", "application/json")}
 
 
 class Connection(asyncio.Protocol):
@@ -355,14 +345,16 @@ class Connection(asyncio.Protocol):
         last = self._ended and self._at == len(self._buffer)
         return plan.head.keep_alive and not self.hub.draining and not last
 
-    def _answer_call(self, plan: Plan, endpoint: rpc.Endpoint[Any], body: bytes) -> None:
+    def _answer_call(self, plan: Plan, endpoint: rpc.Endpoint[Any], body: list[bytes]) -> None:
         keep = self._keeps_alive(plan)
-        self._out.append(_RPC_HEADS[endpoint.content_type][keep] % len(body))
-        self._out.append(body)
+        length = sum(map(len, body))
+        self._out.append(RPC_HEADS[endpoint.content_type][keep] % length)
+        self._out += body
         if not keep:
             self._enter(State.CLOSING)
-        if len(body) > LARGE:
-            self._flush()
+        if length > LARGE:
+            self._outbox.write_all(self._out)
+            self._out.clear()
 
     def _answer(self, plan: Plan, status: int, headers: Headers, body: bytes) -> None:
         keep = self._keeps_alive(plan)
@@ -387,9 +379,8 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         if self._out:
-            total = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._outbox.write(b"".join(self._out))
             self._out.clear()
-            self._outbox.write(total)
         if self._state is State.CLOSING:
             self._outbox.close()
             self._deadline = self.hub.clock() + self.hub.limits.write_stall

@@ -1,13 +1,15 @@
-"""The writing half of a connection: answers leave in order, large ones in slices, and slow readers are noticed."""
+"""The writing half of a connection: answers leave in order, large ones bit by bit, and slow readers are noticed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from math import inf
 
 SLICE = 256 << 10
-"""How much of a large answer is handed to the transport at a time; the rest waits without being copied."""
+"""How much of a large answer is handed to the transport at a time; the rest waits without being copied. The pieces of
+`get_all_records` are the records' own bytes, so even for many slow readers it costs little memory."""
 
 
 class Outbox:
@@ -19,7 +21,7 @@ class Outbox:
         self.transport = transport
         self.writable = True
         self.stalled_since = inf
-        self._backlog: deque[memoryview] = deque()
+        self._backlog: deque[bytes | memoryview] = deque()
         self._drained: asyncio.Future[None] | None = None
         self._closing = False
 
@@ -33,8 +35,12 @@ class Outbox:
         if self.writable and not self._backlog and len(data) <= SLICE:
             self.transport.write(data)
         elif data:
-            self._backlog.append(memoryview(data))
-            self._pump()
+            self.write_all((data,))
+
+    def write_all(self, pieces: Iterable[bytes]) -> None:
+        """The same for many pieces."""
+        self._backlog.extend(pieces)
+        self._pump()
 
     def close(self) -> None:
         """Close the connection once everything is sent."""
@@ -75,9 +81,17 @@ class Outbox:
 
     def _pump(self) -> None:
         while self._backlog and self.writable:
-            view = self._backlog.popleft()
-            if len(view) > SLICE:
-                self._backlog.appendleft(view[SLICE:])
-            self.transport.write(view[:SLICE])
+            self.transport.write(self._next_slice())
         if self._closing and not self._backlog:
             self.transport.close()
+
+    def _next_slice(self) -> bytes | memoryview:
+        first = self._backlog.popleft()
+        if len(first) > SLICE:
+            view = memoryview(first)
+            self._backlog.appendleft(view[SLICE:])
+            return view[:SLICE]
+        group, size = [first], len(first)
+        while self._backlog and (size := size + len(self._backlog[0])) <= SLICE:
+            group.append(self._backlog.popleft())
+        return b"".join(group)

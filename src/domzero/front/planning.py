@@ -9,7 +9,7 @@ from typing import Any
 from domzero.front.limits import Limits
 from domzero.front.routes import Route, Routes
 from domzero.front.rpc import Endpoint
-from domzero.wire.http import HttpError, RequestHead
+from domzero.wire.http import HttpError, RequestHead, response_head
 
 CORS_HEADERS = (
     ("access-control-allow-origin", "*"),
@@ -17,6 +17,15 @@ CORS_HEADERS = (
 )
 PREFLIGHT_HEADERS = (*CORS_HEADERS, ("access-control-allow-methods", "POST, OPTIONS"))
 
+
+def _rpc_heads(content_type: str) -> tuple[bytes, bytes]:
+    """An RPC response's head with a place for the length: to close the connection, and to keep it alive."""
+    headers = (*CORS_HEADERS, ("content-type", content_type), ("content-length", "%d"))
+    close, keep = (response_head(200, headers, length=None, keep_alive=keep) for keep in (False, True))
+    return close, keep
+
+
+RPC_HEADS = {content_type: _rpc_heads(content_type) for content_type in ("text/xml", "application/json")}
 _BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "CONNECT"})
 
 

@@ -41,14 +41,14 @@ class Endpoint(ABC, Generic[CallType]):
         """Raises `HttpError` 500 for a malformed body."""
 
     @abstractmethod
-    def encode_answer(self, call: CallType, answer: Answer) -> bytes:
-        """The body for a call that succeeded. Raises if the value is not of its type."""
+    def encode_answer(self, call: CallType, answer: Answer) -> list[bytes]:
+        """The body, in pieces, for a call that succeeded. Raises if the value is not of its type."""
 
     @abstractmethod
-    def encode_failure(self, call: CallType, error: tuple[str, ...]) -> bytes:
+    def encode_failure(self, call: CallType, error: tuple[str, ...]) -> list[bytes]:
         """The body for a call that failed."""
 
-    def encode(self, call: CallType, outcome: Outcome) -> bytes:
+    def encode(self, call: CallType, outcome: Outcome) -> list[bytes]:
         """The body for any outcome. Defects, of the call or of its value, are logged and become INTERNAL_ERROR."""
         if type(outcome) is Answer:
             try:
@@ -76,11 +76,11 @@ class XmlEndpoint(Endpoint[xmlrpc.Call]):
         except xmlrpc.XmlRpcError as error:
             raise HttpError(500, f"The body is no XML-RPC call: {error}") from None
 
-    def encode_answer(self, _call: xmlrpc.Call, answer: Answer) -> bytes:
-        return self._encoder.encode_answer(answer.type, answer.value, answer.bare)
+    def encode_answer(self, _call: xmlrpc.Call, answer: Answer) -> list[bytes]:
+        return self._encoder.answer_parts(answer.type, answer.value, answer.bare)
 
-    def encode_failure(self, _call: xmlrpc.Call, error: tuple[str, ...]) -> bytes:
-        return xmlrpc.encode_failure(error)
+    def encode_failure(self, _call: xmlrpc.Call, error: tuple[str, ...]) -> list[bytes]:
+        return [xmlrpc.encode_failure(error)]
 
 
 class JsonEndpoint(Endpoint[jsonrpc.JsonCall]):
@@ -94,11 +94,11 @@ class JsonEndpoint(Endpoint[jsonrpc.JsonCall]):
         except jsonrpc.JsonRpcError as error:
             raise HttpError(500, f"The body is no JSON-RPC call: {error}") from None
 
-    def encode_answer(self, call: jsonrpc.JsonCall, answer: Answer) -> bytes:
-        return jsonrpc.encode_answer(call, answer.type, answer.value)
+    def encode_answer(self, call: jsonrpc.JsonCall, answer: Answer) -> list[bytes]:
+        return [jsonrpc.encode_answer(call, answer.type, answer.value)]
 
-    def encode_failure(self, call: jsonrpc.JsonCall, error: tuple[str, ...]) -> bytes:
-        return jsonrpc.encode_failure(call, error)
+    def encode_failure(self, call: jsonrpc.JsonCall, error: tuple[str, ...]) -> list[bytes]:
+        return [jsonrpc.encode_failure(call, error)]
 
 
 def description(outcome: BaseException) -> tuple[str, ...]:
