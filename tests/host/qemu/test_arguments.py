@@ -204,7 +204,7 @@ def test_memory_size(asked: int) -> None:
 def test_blockdev_names_every_layer() -> None:
     chain = [DiskSource(Path(name), DiskFormat.QCOW2) for name in ("top", "middle")]
     chain.append(DiskSource(Path("base"), DiskFormat.RAW))
-    node = images.blockdev(chain, "image-0-5", 5, writable=True)
+    node = images.blockdev(chain, ["file"] * 3, "image-0-5", 5, writable=True)
 
     def file(number: int, **more: object) -> dict[str, object]:
         return {"driver": "file", "filename": f"/dev/fdset/{number}", **more}
@@ -219,7 +219,8 @@ def test_blockdev_names_every_layer() -> None:
         "file": file(5, **{"read-only": False, "discard": "unmap"}),
         "backing": middle,
     }
-    alone = images.blockdev(chain[:1], "n", 1, writable=False)
+    alone = images.blockdev(chain[:1], ["host_device"], "n", 1, writable=False)
+    assert alone["file"] == {"driver": "host_device", "filename": "/dev/fdset/1", "read-only": True}
     assert alone["backing"] is None  # said, so that no header is asked
 
 

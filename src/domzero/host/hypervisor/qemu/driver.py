@@ -150,7 +150,7 @@ class QemuHypervisor:
     async def save(self, domid: int, image: Path) -> None:
         domain = self._find(domid)
         async with domain.lock:
-            await saving.save(domain, image, self._opened().accelerator)
+            await saving.save(domain, image)
 
     async def pause(self, domid: int) -> None:
         domain = self._find(domid)
@@ -226,13 +226,13 @@ class QemuHypervisor:
         host = self._opened()
         if spec.domid in self._domains or spec.domid in self._reserved:
             raise HypervisorError(f"domain {spec.domid} exists")
-        self._reserved.add(spec.domid)
         handle = Handle(spec.domid, spec.uuid, host.boot_id, uid=self._free_user(spec.domid))
         domain = self._domain(handle)
+        _create(domain)
+        self._domains[spec.domid] = domain
+        self._reserved.add(spec.domid)
         try:
-            domain.files.create()
             domain.files.write_handle(handle)
-            self._domains[spec.domid] = domain
             await launch(spec, domain, host, now=self._clock(), timeout=self._limits.answer, saved=saved)
             await run_guest(domain)
             domain.handle = replace(domain.handle, live=True)
@@ -275,8 +275,11 @@ class QemuHypervisor:
         if domain is None or not await adoption.adopt(domain, self._opened().boot_id, self._limits.answer):
             await adoption.clear(files)
             return None
+        try:
+            domain.announce()
+        except HypervisorError:  # it ended a moment ago and has removed its files
+            return None
         self._domains[domain.domid] = domain
-        domain.announce()
         return domain
 
     def _find(self, domid: int) -> Domain:
@@ -334,3 +337,10 @@ class QemuHypervisor:
             bound(domain.files.serial_log, self._limits.log)
             bound(domain.files.process_log, self._limits.log)
         self._log_timer = asyncio.get_running_loop().call_later(LOG_CHECK_SECONDS, self._bound_logs)
+
+
+def _create(domain: Domain) -> None:
+    try:
+        domain.files.create()
+    except OSError as error:
+        raise HypervisorError(f"domain {domain.domid}: {error}") from error

@@ -79,14 +79,16 @@ class DomainFiles:
     def create(self) -> None:
         """Make the directory and its empty files. Raises `FileExistsError` where the domid is taken."""
         self.directory.mkdir(mode=0o700)
-        self.root.mkdir(mode=0o711)
+        self.root.mkdir()
+        self.root.chmod(0o711)
         for log in (self.serial_log, self.process_log):
             os.close(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
     def give_resolver(self, configuration: Path) -> None:
         """Let the domain's own root have the host's resolver configuration: user-mode networking reads it there."""
         if configuration.is_file():
-            (self.root / "etc").mkdir(mode=0o755, exist_ok=True)
+            (self.root / "etc").mkdir(exist_ok=True)
+            (self.root / "etc").chmod(0o755)
             copy = self.root / "etc" / "resolv.conf"
             copy.write_bytes(configuration.read_bytes())
             copy.chmod(0o644)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -96,14 +97,16 @@ def open_image(chain: Sequence[DiskSource], node: str, first_set: int, *, writab
     """
     with ExitStack() as undo:
         descriptors = []
+        protocols = []
         for position, layer in enumerate(chain):
             modes = (os.O_RDWR, os.O_RDONLY) if writable and position == 0 else (os.O_RDONLY,)
             for mode in modes:
                 fd = _open(layer.path, mode)
                 undo.callback(os.close, fd)
                 descriptors.append(Descriptor(fd, first_set + position, node))
+            protocols.append(_protocol(layer.path, fd))
         undo.pop_all()
-    return OpenedImage(node, blockdev(chain, node, first_set, writable=writable), descriptors)
+    return OpenedImage(node, blockdev(chain, protocols, node, first_set, writable=writable), descriptors)
 
 
 def _open(path: Path, mode: int) -> int:
@@ -113,13 +116,26 @@ def _open(path: Path, mode: int) -> int:
         raise HypervisorError(f"{path}: {error.strerror}") from error
 
 
-def blockdev(chain: Sequence[DiskSource], node: str, first_set: int, *, writable: bool) -> dict[str, object]:
+def _protocol(path: Path, fd: int) -> str:
+    """QEMU's driver for an opened file. Raises `HypervisorError` for what is neither a file nor a block device."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISBLK(mode):
+        return "host_device"
+    raise HypervisorError(f"{path} is neither a file nor a block device")
+
+
+def blockdev(
+    chain: Sequence[DiskSource], protocols: Sequence[str], node: str, first_set: int, *, writable: bool
+) -> dict[str, object]:
     """The block node of a chain whose files are in the sets from `first_set` on, with nothing left to a header."""
     below: dict[str, object] | None = None
     for position in reversed(range(len(chain))):
         layer = chain[position]
         read_only = not (writable and position == 0)
-        file = {"driver": "file", "filename": f"/dev/fdset/{first_set + position}", "read-only": read_only}
+        filename = f"/dev/fdset/{first_set + position}"
+        file: dict[str, object] = {"driver": protocols[position], "filename": filename, "read-only": read_only}
         if not read_only:
             file["discard"] = "unmap"
         current: dict[str, object] = {"driver": layer.format.value, "read-only": read_only, "file": file}

@@ -67,12 +67,11 @@ def open_saved(image: Path) -> Iterator[SavedImage]:
         os.close(fd)
 
 
-async def save(domain: Domain, image: Path, accelerator: str) -> None:
+async def save(domain: Domain, image: Path) -> None:
     """Stop the domain and write it into an existing file, which is on the disk when this returns.
 
     On failure the domain runs if it ran before. Raises `HypervisorError`.
     """
-    del accelerator
     was_running = domain.state is RunState.RUNNING
     try:
         fd = os.open(image, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
