@@ -136,11 +136,9 @@ async def _duplicate(stack: Stack, context: Context, vm: Ref, new_name: str, cop
 
 
 def _disks_of(stack: Stack, record: Mapping[str, Any]) -> list[Ref]:
-    """The disks that a copy of the machine needs of its own: hard disks and saved memory, each once."""
+    """The disks that a copy of the machine needs of its own, each once. Saved memory never changes, so it is shared."""
     drives = [stack.database.record("VBD", ref) for ref in record["VBDs"]]
     found = [drive["VDI"] for drive in drives if drive["type"] == "Disk" and drive["VDI"] != NULL_REF]
-    if record["power_state"] == "Suspended" and record["suspend_VDI"] != NULL_REF:
-        found.append(record["suspend_VDI"])
     return list(dict.fromkeys(found))
 
 
@@ -156,7 +154,7 @@ def _record_copy(stack: Stack, vm: Ref, new_name: str, copies: Mapping[Ref, Ref]
     with database.transaction() as transaction:
         fields = copied_machine(record, new_name, database.new_uuid(), generation_id(database.new_uuid()))
         fields["metrics"] = create_metrics(transaction, moment(stack.clock.now()))
-        fields["suspend_VDI"] = copies.get(record["suspend_VDI"], NULL_REF)
+        fields["suspend_VDI"] = record["suspend_VDI"] if suspended else NULL_REF
         new = transaction.create("VM", fields)
         for ref in record["VBDs"]:
             drive = database.record("VBD", ref)

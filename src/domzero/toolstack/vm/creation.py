@@ -14,6 +14,7 @@ from domzero.engine.transactions import Transaction
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack import disks, vif
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.vm import images
 from domzero.toolstack.vm.memory_constraints import check_limits, check_vcpus, limits_of, target_within
 
 BIOS_ORDER = "BIOS order"
@@ -81,10 +82,10 @@ async def destroy(stack: Stack, context: Context, self: Ref) -> None:
     Snapshots of it stay too; what was derived from it now descends from its parent.
     """
     async with stack.gates["VM"].operation(context, self, "destroy"):
-        record = stack.database.record("VM", self)
-        if stack.database.find("VDI", record["suspend_VDI"]) is not None:
-            await disks.destroy_vdi(stack, record["suspend_VDI"])
+        image = stack.database.get("VM", self, "suspend_VDI")
         remove_machine(stack, self)
+        await stack.database.durable()
+        await images.release(stack, image)
 
 
 def remove_machine(stack: Stack, vm: Ref) -> None:
