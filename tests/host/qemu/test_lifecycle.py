@@ -285,14 +285,19 @@ async def test_firmware_boots_a_disc_without_rights_of_its_own(machine: Machine)
     drive = DiskSpec(3, DiskKind.CD, disc)
     spec = guest_spec(KernelBoot(Path("/"), None, ""), disc)
     bios = replace(spec, boot=FirmwareBoot("dc"), disks=(drive,), memory_target=96 * MIB)
-    status = await hypervisor.start(bios, paused=True)
-    assert status.state is RunState.PAUSED
-    await hypervisor.unpause(bios.domid)
-    variables = machine.directory / "variables"
-    if hypervisor.capabilities().has_uefi:
-        uefi = replace(bios, domid=bios.domid + 1_000_000, boot=FirmwareBoot("d", uefi=True, variables=variables))
-        await hypervisor.start(uefi)
-        await hypervisor.destroy(uefi.domid)
-        assert os.stat(variables).st_mode & 0o777 == 0o600
-    await hypervisor.destroy(bios.domid)
-    await hypervisor.close()
+    try:
+        status = await hypervisor.start(bios, paused=True)
+        assert status.state is RunState.PAUSED
+        await hypervisor.unpause(bios.domid)
+        variables = machine.directory / "variables"
+        if hypervisor.capabilities().has_uefi:
+            uefi = replace(bios, domid=bios.domid + 1_000_000, boot=FirmwareBoot("d", uefi=True, variables=variables))
+            await hypervisor.start(uefi)
+            await hypervisor.destroy(uefi.domid)
+            assert os.stat(variables).st_mode & 0o777 == 0o600
+        await hypervisor.destroy(bios.domid)
+    finally:
+        await hypervisor.close()
+        for left in await hypervisor.open(events):
+            await hypervisor.destroy(left.domid)
+        await hypervisor.close()
