@@ -10,9 +10,10 @@ import pytest
 
 from domzero.host.hypervisor.sim.faults import FAULTS, VERBS
 from domzero.settings import SETTINGS, documentation
-from tests.house.sources import ROOT, documents
+from tests.house.sources import ROOT, documents, everything
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+DOCUMENT = re.compile(r"\bdocs/[\w/.-]+\.md\b")
 SCRIPT = re.compile(r"\bscript/[a-z_-]+\b")
 FLAG = re.compile(r"(?:script/server|domzero serve)((?:[^`\n]|\\\n)*)")
 
@@ -36,6 +37,12 @@ def test_links_lead_somewhere(document: Path) -> None:
         if not file.exists() or (anchor and anchor not in headings(file)):
             dead.append(target)
     assert not dead
+
+
+def test_documents_that_the_code_names_exist() -> None:
+    named = {(module.where, path) for module in everything() for path in DOCUMENT.findall(module.text)}
+    assert [f"{where}: {path}" for where, path in sorted(named) if not (ROOT / path).exists()] == []
+    assert named
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -33,14 +33,16 @@ def run(code: str, host: InProcessHost, **names: Any) -> dict[str, Any]:
 def test_the_first_session(host: InProcessHost, capsys: pytest.CaptureFixture[str]) -> None:
     code = BLOCK.findall(README)[0]
     assert "https://127.0.0.1:8443" in code
-    run(code, host)
+    run(code, host)["session"]("close")()
     printed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("progress ")]
     assert printed[:2] == ["Running", "success"]
     assert re.fullmatch(r"\d+ machines, templates and snapshots", printed[2])
 
 
 def test_the_simulators_faults(host: InProcessHost) -> None:
-    api = login(host.url).xenapi
+    session = login(host.url)
+    api = session.xenapi
     vm = api.VM.clone(api.VM.get_by_name_label("Tiny Linux")[0], "slow")
     run(BLOCK.findall(README)[1], host, api=api, vm=vm)
     assert api.VM.get_other_config(vm)["sim:delay-start"] == "3"
+    session("close")()

@@ -1,7 +1,7 @@
 """JSON-RPC 1.0 and 2.0 as XenAPI speaks them: positional parameters, one call a body, no notifications.
 
 Integers are JSON numbers, dates are strings, and there is no Status envelope in either version; see
-`docs/decisions/json-rpc-envelope.md` for why version 1.0 has none.
+`docs/decisions/0012-json-rpc-envelope.md` for why version 1.0 has none.
 """
 
 from __future__ import annotations
