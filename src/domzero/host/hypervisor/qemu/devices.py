@@ -21,7 +21,7 @@ STANDARD_MTU = 1500
 
 
 def sockets() -> Iterator[Device]:
-    """Where disks and network cards are plugged: eight root ports in one address, and the bridge."""
+    """Where disks and network cards are plugged: six root ports in one address, and the bridge."""
     ports = [
         *(names.disk_port(slot) for slot in range(names.PORTED_DISKS)),
         *(names.nic_port(slot) for slot in range(names.PORTED_NICS)),

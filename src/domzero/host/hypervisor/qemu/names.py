@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DISK_SLOTS = range(16)
 NIC_SLOTS = range(7)
-PORTED_DISKS = 6
+PORTED_DISKS = 4
 PORTED_NICS = 2
 """How many slots, from 0 on, have a root port of their own; the others share the bridge."""
 
