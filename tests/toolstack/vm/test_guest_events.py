@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from domzero.host.hypervisor.protocol import StopReason
@@ -42,7 +44,8 @@ def test_bouncing_guests_wait() -> None:
 
 @pytest.mark.parametrize("field", FAULTS)
 async def test_a_guest_that_ends_is_halted_where_that_is_asked_for(host: World, field: str) -> None:
-    vm = await host.machine(**{field: "destroy", "other_config": {FAULTS[field]: "10"}})
+    fields: dict[str, Any] = {field: "destroy", "other_config": {FAULTS[field]: "10"}}
+    vm = await host.machine(**fields)
     await host.call("VM.start", vm, False, False)
     await host.clock.advance(11)
     await host.until_state(vm, "Halted")
@@ -55,7 +58,8 @@ async def test_a_guest_that_ends_is_halted_where_that_is_asked_for(host: World, 
 
 @pytest.mark.parametrize("field", FAULTS)
 async def test_a_guest_that_ends_is_restarted_where_that_is_asked_for(host: World, field: str) -> None:
-    vm = await host.machine(**{field: "restart", "other_config": {FAULTS[field]: "100"}})
+    fields: dict[str, Any] = {field: "restart", "other_config": {FAULTS[field]: "100"}}
+    vm = await host.machine(**fields)
     await host.call("VM.start", vm, False, False)
     before = host.row("VM", vm)
     await host.clock.advance(101)

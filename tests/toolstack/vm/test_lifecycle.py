@@ -147,7 +147,7 @@ async def test_power_state_reset_is_for_dead_machines(host: World) -> None:
     assert await host.fails("VM.power_state_reset", vm) == ("DOMAIN_EXISTS", vm, str(domid))
     control = host.get("host", host.stack.host, "control_domain")
     assert await host.fails("VM.power_state_reset", control) == ("CANNOT_RESET_CONTROL_DOMAIN", control)
-    host.set("VM", vm, power_state="Halted", domid=-1)
+    host.change("VM", vm, power_state="Halted", domid=-1)
 
 
 async def test_the_control_domain_is_left_alone(host: World) -> None:
@@ -184,7 +184,7 @@ async def test_a_host_with_too_little_memory(host: World) -> None:
 
 async def test_a_disabled_host_starts_nothing(host: World) -> None:
     vm = await host.machine()
-    host.set("host", host.stack.host, enabled=False)
+    host.change("host", host.stack.host, enabled=False)
     assert await host.fails("VM.start", vm, False, False) == ("HOST_DISABLED", host.stack.host)
     assert await host.fails("VM.assert_can_boot_here", vm, host.stack.host) == ("HOST_DISABLED", host.stack.host)
 

@@ -70,7 +70,7 @@ async def test_an_unusable_repository_is_passed_over_and_none_is_an_error(host: 
     vm = await host.machine(disks=0)
     await host.call("VM.start", vm, False, False)
     for pbd in host.stack.database.refs("PBD"):
-        host.set("PBD", pbd, currently_attached=False)
+        host.change("PBD", pbd, currently_attached=False)
     assert await host.fails("VM.suspend", vm) == ("VM_NO_SUSPEND_SR", vm)
     assert host.power_state(vm) == "Running"
 
@@ -113,7 +113,7 @@ async def test_changes_while_suspended_do_not_change_the_saved_domain(host: Worl
     await host.call("VM.start", vm, False, False)
     await host.call("VM.suspend", vm)
     await host.call("VM.set_platform", vm, {"acpi": "0"})
-    host.set("VM", vm, memory_static_max=1 << 30)
+    host.change("VM", vm, memory_static_max=1 << 30)
     await host.call("VM.resume", vm, False, False)
     assert host.power_state(vm) == "Running"
 

@@ -26,6 +26,7 @@ from domzero.host.control import SimulatedControl
 from domzero.host.hypervisor.sim.driver import SimHypervisor
 from domzero.host.network.sim import SimNetwork
 from domzero.host.storage.iso import IsoStorage
+from domzero.host.storage.protocol import StorageDriver
 from domzero.host.storage.sim import SimStorage
 from domzero.idl.types import Ref
 from domzero.toolstack.gates import build_gates
@@ -72,7 +73,7 @@ class World:
     def get(self, cls: str, ref: Ref, field: str) -> Any:
         return self.stack.database.get(cls, ref, field)
 
-    def set(self, cls: str, ref: Ref, **fields: Any) -> None:
+    def change(self, cls: str, ref: Ref, **fields: Any) -> None:
         """Change rows behind the toolstack's back."""
         with self.stack.database.transaction() as transaction:
             transaction.update(cls, ref, **fields)
@@ -163,7 +164,7 @@ async def world(
     events = Events(rows, clock)
     hypervisor = SimHypervisor(clock, state=directory / "domains")
     network = SimNetwork(clock)
-    storage = {"file": SimStorage(clock, directory / "storage"), "iso": IsoStorage()}
+    storage: dict[str, StorageDriver] = {"file": SimStorage(clock, directory / "storage"), "iso": IsoStorage()}
     stack = Stack(
         rows, events, clock, hypervisor, storage, network, SimulatedControl(),
         StackSettings(directory, "1.0", guest_kernel=KERNEL, guest_ramdisk=RAMDISK), lambda: None, lambda: None,

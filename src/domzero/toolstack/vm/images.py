@@ -16,6 +16,7 @@ from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import StorageError
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack import disks
+from domzero.toolstack.repositories import refresh_size
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.memory_needs import memory_held
 
@@ -58,17 +59,29 @@ def _can_hold_images(stack: Stack, sr: Ref) -> bool:
         return False
 
 
-async def create(stack: Stack, vm: Ref) -> Ref:
-    """An empty image for the machine's memory. Raises VM_NO_SUSPEND_SR and what the repository raises."""
+async def remember(stack: Stack, vm: Ref, image_uuid: str) -> Ref:
+    """The row of an image that is about to be made, referred to by the machine; on disk when this returns.
+
+    The row comes before the file, so that no file is left which nobody knows of. Raises as `choose_repository`.
+    """
     sr = choose_repository(stack, vm)
     record = stack.database.record("VM", vm)
-    driver, repository = disks.driver_of(stack, sr)
-    try:
-        info = await driver.create_image(repository, stack.database.new_uuid())
-    except StorageError as error:
-        raise disks.storage_error(sr, error) from error
     with stack.database.transaction() as transaction:
-        return transaction.create("VDI", {**_fields(record), "uuid": info.uuid, "SR": sr, "location": info.location})
+        fields = {**_fields(record), "uuid": image_uuid, "SR": sr, "location": image_uuid}
+        image = transaction.create("VDI", fields)
+        transaction.update("VM", vm, suspend_VDI=image)
+    await stack.database.durable()
+    return image
+
+
+async def make(stack: Stack, image: Ref) -> None:
+    """The empty file of an image whose row is there."""
+    record = stack.database.record("VDI", image)
+    driver, repository = disks.driver_of(stack, record["SR"])
+    try:
+        await driver.create_image(repository, record["uuid"])
+    except StorageError as error:
+        raise disks.storage_error(record["SR"], error) from error
 
 
 def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +108,10 @@ async def complete(stack: Stack, image: Ref) -> None:
     await disks.update_vdi(stack, image)
     with stack.database.transaction() as transaction:
         transaction.update("VDI", image, managed=True)
+    try:
+        await refresh_size(stack, stack.database.get("VDI", image, "SR"))
+    except ApiError as error:
+        log.info("the sizes of the repository stay as they were: %s", error)
     await stack.database.durable()
 
 

@@ -40,26 +40,18 @@ async def save(stack: Stack, steps: Steps, vm: Ref, domain: Domain) -> Ref:
 
     The domain stays, paused. Undoing it deletes the image and lets the domain go on if it ran before.
     """
-    made: list[Ref] = []
     running = domain.state is RunState.RUNNING
-
-    async def make() -> None:
-        made.append(await images.create(stack, vm))
-
-    async def remember() -> None:
-        with stack.database.transaction() as transaction:
-            transaction.update("VM", vm, suspend_VDI=made[0])
-        await stack.database.durable()
-
-    await steps.do("make the image", make, lambda: images.discard(stack, vm, made[0]))
-    await steps.do("remember the image", remember)
-    file = await images.path(stack, made[0])
+    uuid = stack.database.new_uuid()
+    image = await steps.do("remember the image", lambda: images.remember(stack, vm, uuid))
+    steps.on_failure("discard the image", lambda: images.discard(stack, vm, image))
+    await steps.do("make the image", lambda: images.make(stack, image))
+    file = await images.path(stack, image)
     if running:
         steps.on_failure("let the guest go on", lambda: go_on(stack, domain))
     with failures.acting_on(vm):
         await steps.do("save the memory", lambda: stack.hypervisor.save(domain.domid, file))
-    await steps.do("record the image", lambda: images.complete(stack, made[0]))
-    return made[0]
+    await steps.do("record the image", lambda: images.complete(stack, image))
+    return image
 
 
 async def go_on(stack: Stack, domain: Domain) -> None:
