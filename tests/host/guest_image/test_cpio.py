@@ -1,11 +1,8 @@
-"""The archive writer, checked by reading back what it writes, with the cpio program where the machine has it."""
+"""The archive writer, checked against the description of the layout and by a program that reads it."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-
-import pytest
 
 from domzero.host import process
 from domzero.host.guest_image import cpio
@@ -37,16 +34,15 @@ def test_equal_entries_give_equal_bytes() -> None:
     assert cpio.archive(ENTRIES) == cpio.archive(list(ENTRIES))
 
 
-@pytest.mark.skipif(shutil.which("cpio") is None, reason="the cpio program is not installed")
-async def test_cpio_lists_what_was_written(tmp_path: Path) -> None:
+async def test_busybox_lists_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "archive"
     path.write_bytes(cpio.archive(ENTRIES))
-    listed = await process.run(["cpio", "--list", "--verbose", "--numeric-uid-gid", "--quiet", "--file", path])
-    rows = [(line.split()[0], line.split("1970 ", 1)[1]) for line in listed.stdout.decode().splitlines()]
-    assert rows == [
-        ("drwxr-xr-x", "etc"),
-        ("-rw-r-----", "etc/motd"),
-        ("-rw-r--r--", "etc/empty"),
-        ("lrwxrwxrwx", "etc/link -> motd"),
-        ("crw-------", "console"),
+    listed = await process.run(["busybox", "cpio", "-t", "-v", "-F", path])
+    lines = [line.split() for line in listed.stdout.decode().splitlines()]
+    assert [(words[0], words[1], " ".join(words[5:])) for words in lines] == [
+        ("drwxr-xr-x", "0/0", "etc"),
+        ("-rw-r-----", "0/0", "etc/motd"),
+        ("-rw-r--r--", "0/0", "etc/empty"),
+        ("lrwxrwxrwx", "0/0", "etc/link -> motd"),
+        ("crw-------", "0/0", "console"),
     ]
