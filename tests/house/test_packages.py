@@ -1,0 +1,71 @@
+"""`pyproject.toml` names what is imported, no more and no less; the lock files name all of it and no server."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import packages_distributions
+
+from tests.house.sources import ROOT, Module, everything, package
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+OWN = {"domzero", "tests", "bench"}
+TOOLS = {"mypy", "pytest-timeout", "pytest-xdist", "pytest-asyncio", "ruff"}
+"""Programs and plugins: needed, never imported."""
+
+OPTIONAL = {"libvirt"}
+"""Peers that benchmarks compare with where a machine has them."""
+
+
+def normal(name: str) -> str:
+    """A distribution's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def named(requirements: Iterable[str]) -> set[str]:
+    return {normal(re.split(r"[^\w.-]", requirement, maxsplit=1)[0]) for requirement in requirements}
+
+
+def imported(modules: Iterable[Module]) -> set[str]:
+    """The distributions from which modules import, by normal name; the import's own name where nobody provides it."""
+    tops = {
+        name.partition(".")[0]
+        for module in modules
+        for node in ast.walk(module.tree)
+        for name in names(node)
+        if not (module.path.parent / f"{name}.py").exists()
+    }
+    providers = packages_distributions()
+    foreign = tops - sys.stdlib_module_names - OWN - OPTIONAL
+    return {normal(provider) for top in foreign for provider in providers.get(top, [top])}
+
+
+def names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+
+
+def test_the_package_needs_what_it_imports() -> None:
+    assert imported(package()) == named(PROJECT["project"]["dependencies"])
+
+
+def test_tests_and_benchmarks_need_what_they_import() -> None:
+    known = named(PROJECT["project"]["dependencies"]) | named(PROJECT["dependency-groups"]["dev"])
+    assert imported(everything()) <= known
+    assert named(PROJECT["dependency-groups"]["dev"]) - TOOLS <= imported(everything())
+
+
+def test_the_lock_files_are_complete_and_name_no_server() -> None:
+    locks = {name: (ROOT / name).read_text() for name in ("requirements.lock", "requirements-dev.lock")}
+    pinned = {name: set(re.findall(r"^([\w.-]+)==", text, re.MULTILINE)) for name, text in locks.items()}
+    groups = PROJECT["dependency-groups"]
+    assert named(PROJECT["project"]["dependencies"]) | named(groups["build"]) <= pinned["requirements.lock"]
+    assert named(groups["dev"]) <= pinned["requirements-dev.lock"]
+    assert not [name for name, text in locks.items() if "://" in text]
+    for text in locks.values():
+        blocks = re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:]
+        assert all("--hash=sha256:" in block for block in blocks)
