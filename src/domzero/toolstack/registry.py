@@ -12,6 +12,7 @@ from domzero.engine.binding import Implementation, collect, merge
 from domzero.toolstack.stack import Stack
 
 MODULES: tuple[str, ...] = (
+    "domzero.toolstack.console",
     "domzero.toolstack.crashdump",
     "domzero.toolstack.host.logs",
     "domzero.toolstack.host.power",

@@ -166,7 +166,8 @@ async def _change_medium(stack: Stack, vbd: Ref, vdi: Ref, source: DiskSource | 
     record = stack.database.record("VBD", vbd)
     async with stack.machines.turn(record["VM"]) as machine:
         alive = stack.database.get("VM", record["VM"], "power_state") in ("Running", "Paused")
-        if alive and stack.database.get("VBD", vbd, "currently_attached"):
+        seen = record["type"] == "CD" and stack.database.get("VBD", vbd, "currently_attached")
+        if alive and seen:
             domid = stack.machines.living(machine).domid
             changed = stack.hypervisor.change_medium(domid, int(record["userdevice"]), source)
             await attaching(record["VM"], changed)

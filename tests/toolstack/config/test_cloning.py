@@ -114,17 +114,18 @@ async def test_the_clone_of_a_suspended_machine_is_suspended(host: World) -> Non
     image = await host.call("VDI.create", {
         **fields, "name_label": "memory", "name_description": "", "SR": default_sr(host), "other_config": {},
     })  # fmt: skip
-    host.set("VM", vm, power_state="Suspended", suspend_VDI=image, last_booted_record="{}")
+    host.change("VM", vm, power_state="Suspended", suspend_VDI=image, last_booted_record="{}")
     vbd, vif = host.get("VM", vm, "VBDs")[0], host.get("VM", vm, "VIFs")[0]
-    host.set("VBD", vbd, currently_attached=True, device="xvda")
-    host.set("VIF", vif, currently_attached=True)
+    host.change("VBD", vbd, currently_attached=True, device="xvda")
+    host.change("VIF", vif, currently_attached=True)
     made = await host.call("VM.clone", vm, "copy")
     row = host.row("VM", made)
     assert row["power_state"] == "Suspended"
-    assert row["suspend_VDI"] not in (NULL_REF, image)
+    assert row["suspend_VDI"] == image
     assert row["last_booted_record"] == "{}"
     assert addresses(host, made) == addresses(host, vm)
     assert host.get("VBD", row["VBDs"][0], "currently_attached") is True
     await host.call("VM.destroy", made)
-    assert host.stack.database.find("VDI", row["suspend_VDI"]) is None
     assert host.stack.database.find("VDI", image) is not None
+    await host.call("VM.destroy", vm)
+    assert host.stack.database.find("VDI", image) is None

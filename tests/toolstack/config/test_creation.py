@@ -71,8 +71,8 @@ async def test_what_runs_is_not_destroyed(host: World) -> None:
 
 async def test_the_family_of_a_destroyed_machine_gets_on(host: World) -> None:
     parent, vm, child = [await host.machine(disks=0, cards=0) for _ in range(3)]
-    host.set("VM", vm, parent=parent)
-    host.set("VM", child, parent=vm, snapshot_of=vm, is_a_snapshot=True, is_a_template=True)
+    host.change("VM", vm, parent=parent)
+    host.change("VM", child, parent=vm, snapshot_of=vm, is_a_snapshot=True, is_a_template=True)
     await host.call("VM.destroy", vm)
     assert (host.get("VM", child, "parent"), host.get("VM", child, "snapshot_of")) == (parent, NULL_REF)
     assert host.get("VM", parent, "children") == (child,)

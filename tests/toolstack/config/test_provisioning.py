@@ -70,7 +70,7 @@ async def test_refusals(host: World) -> None:
     assert (await host.fails("VM.provision", scripted))[0] == "OPERATION_NOT_ALLOWED"
     taken = await host.machine(disks=1, template=True, other_config={"disks": PLAN.format(sr=""), "mac_seed": "s"})
     assert await host.fails("VM.provision", taken) == ("DEVICE_ALREADY_EXISTS", "0")
-    host.set("pool", host.stack.pool, default_SR=NULL_REF)
+    host.change("pool", host.stack.pool, default_SR=NULL_REF)
     vm = await planned(host, PLAN.format(sr=""))
     assert await host.fails("VM.provision", vm) == ("DEFAULT_SR_NOT_FOUND", NULL_REF)
     assert all(host.get("VM", ref, "is_a_template") for ref in (vm, taken, scripted, broken))

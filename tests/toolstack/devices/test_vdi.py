@@ -30,7 +30,7 @@ def disturb(host: World, **settings: str) -> None:
     pbd = host.get("SR", default_sr(host), "PBDs")[0]
     config = host.get("PBD", pbd, "device_config")
     faults = {f"sim:{key.replace('_', '-')}": value for key, value in settings.items()}
-    host.set("PBD", pbd, device_config={**config, **faults})
+    host.change("PBD", pbd, device_config={**config, **faults})
 
 
 async def running_with_disk(host: World) -> tuple[Ref, Ref, Ref]:
@@ -232,14 +232,14 @@ async def test_special_disks_are_not_destroyed(host: World) -> None:
         ({"is_tools_iso": True}, "OPERATION_NOT_ALLOWED"),
     ):
         before = {name: host.get("VDI", vdi, name) for name in fields}
-        host.set("VDI", vdi, **fields)
+        host.change("VDI", vdi, **fields)
         assert (await host.fails("VDI.destroy", vdi))[0] == code
-        host.set("VDI", vdi, **before)
+        host.change("VDI", vdi, **before)
 
 
 async def test_a_missing_disk_can_be_forgotten_but_not_copied(host: World) -> None:
     vdi = await disk(host)
-    host.set("VDI", vdi, missing=True)
+    host.change("VDI", vdi, missing=True)
     assert await host.fails("VDI.clone", vdi, {}) == ("VDI_MISSING", default_sr(host), vdi)
     await host.call("VDI.forget", vdi)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from domzero.engine.binding import implements
@@ -130,7 +130,7 @@ async def _duplicate(stack: Stack, context: Context, vm: Ref, new_name: str, cop
             done += size
             context.task.set_progress(done / total if total else 1.0)
         made: list[Ref] = []
-        await steps.do("record the machine", lambda: made.append(_record_copy(stack, vm, new_name, copies)))
+        await steps.do("record the machine", lambda: made.append(_record_copy(stack, record, new_name, copies)))
     _refresh(stack, made[0])
     return made[0]
 
@@ -147,29 +147,34 @@ def _part(report: Progress, done: int, size: int, total: int) -> Progress:
     return lambda fraction: report((done + fraction * size) / total if total else fraction)
 
 
-def _record_copy(stack: Stack, vm: Ref, new_name: str, copies: Mapping[Ref, Ref]) -> Ref:
+def _record_copy(stack: Stack, record: Mapping[str, Any], new_name: str, copies: Mapping[Ref, Ref]) -> Ref:
+    """The rows of a copy of the machine as it was when the copying began: a drive added since has no copied disk."""
     database = stack.database
-    record = database.record("VM", vm)
     suspended = record["power_state"] == "Suspended"
     with database.transaction() as transaction:
         fields = copied_machine(record, new_name, database.new_uuid(), generation_id(database.new_uuid()))
         fields["metrics"] = create_metrics(transaction, moment(stack.clock.now()))
         fields["suspend_VDI"] = record["suspend_VDI"] if suspended else NULL_REF
         new = transaction.create("VM", fields)
-        for ref in record["VBDs"]:
-            drive = database.record("VBD", ref)
+        for drive in _still_there(stack, "VBD", record["VBDs"]):
             vdi = copies.get(drive["VDI"], drive["VDI"])
             made = vbd.add_drive(stack, {**drive, **DEVICE_STATE, "VM": new, "VDI": vdi})
             if suspended:
                 attached = {"currently_attached": drive["currently_attached"], "device": drive["device"]}
                 transaction.update("VBD", made, **attached)
-        for ref in record["VIFs"]:
-            card = database.record("VIF", ref)
+        for card in _still_there(stack, "VIF", record["VIFs"]):
             mac = card["MAC"] if suspended else ""
             made = vif.add_card(stack, {**card, **DEVICE_STATE, "VM": new, "MAC": mac})
             if suspended:
                 transaction.update("VIF", made, currently_attached=card["currently_attached"])
     return new
+
+
+def _still_there(stack: Stack, cls: str, refs: Iterable[Ref]) -> Iterator[Mapping[str, Any]]:
+    for ref in refs:
+        row = stack.database.find(cls, ref)
+        if row is not None:
+            yield row.record
 
 
 def copied_machine(record: Mapping[str, Any], new_name: str, mac_seed: str, generation: str) -> dict[str, Any]:
