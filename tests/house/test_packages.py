@@ -36,11 +36,17 @@ def imported(modules: Iterable[Module]) -> set[str]:
         for module in modules
         for node in ast.walk(module.tree)
         for name in names(node)
-        if not (module.path.parent / f"{name}.py").exists()
+        if not is_beside(module, name)
     }
     providers = packages_distributions()
     foreign = tops - sys.stdlib_module_names - OWN - OPTIONAL
     return {normal(provider) for top in foreign for provider in providers.get(top, [top])}
+
+
+def is_beside(module: Module, name: str) -> bool:
+    """Whether an import means a script's neighbour, as in a directory that is no package."""
+    directory = module.path.parent
+    return (directory / f"{name}.py").exists() and not (directory / "__init__.py").exists()
 
 
 def names(node: ast.AST) -> list[str]:
