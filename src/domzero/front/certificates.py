@@ -8,6 +8,7 @@ import ipaddress
 import os
 import socket
 import ssl
+from asyncio import sslproto
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,9 @@ CLOCK_SKEW = timedelta(days=1)
 """The certificate is valid from this long ago, for clients whose clock is behind."""
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2; `xe` insists on ECDHE-RSA-AES256-GCM-SHA384 or ECDHE-RSA-AES128-GCM-SHA256."""
+TLS_BUFFER = 64 << 10
+"""What asyncio sets aside to read from each TLS connection. Its own 256 KiB would be most of what a subscriber that waits
+for events costs; bulk transfers were as fast with this."""
 MAX_COMMON_NAME = 64
 """RFC 5280's upper bound; the full names are in the alternative names anyway."""
 
@@ -107,6 +111,7 @@ def tls_context(certificate: Certificate) -> ssl.SSLContext:
 
     Raises `CertificateError` when key and certificate do not belong together.
     """
+    sslproto.SSLProtocol.max_size = TLS_BUFFER
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
