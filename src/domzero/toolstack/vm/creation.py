@@ -14,7 +14,7 @@ from domzero.engine.transactions import Transaction
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack import disks, vif
 from domzero.toolstack.stack import Stack
-from domzero.toolstack.vm import images
+from domzero.toolstack.vm import images, installer
 from domzero.toolstack.vm.memory_constraints import check_limits, check_vcpus, limits_of, target_within
 
 BIOS_ORDER = "BIOS order"
@@ -83,9 +83,11 @@ async def destroy(stack: Stack, context: Context, self: Ref) -> None:
     """
     async with stack.gates["VM"].operation(context, self, "destroy"):
         image = stack.database.get("VM", self, "suspend_VDI")
+        uuid = stack.database.get("VM", self, "uuid")
         remove_machine(stack, self)
         await stack.database.durable()
         await images.release(stack, image)
+        await installer.discard(stack, uuid)
 
 
 def remove_machine(stack: Stack, vm: Ref) -> None:

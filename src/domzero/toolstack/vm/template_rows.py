@@ -42,6 +42,8 @@ class TemplateRow:
     memory_max: int = 1536 * GIB
     distro: str = ""
     """The family of installer, `other_config:install-distro`; empty for what is not Linux."""
+    release: str = ""
+    """The release's code name where the installer is found by it, `other_config:debian-release`."""
     install_methods: tuple[str, ...] = ()
     windows: bool = False
     kernel_arguments: str = ""
@@ -77,7 +79,7 @@ OTHER = TemplateRow(
 
 
 def _linux(
-    key: str, name: str, distro: str, memory_min: int, memory: int, disk: int, boot: BootMethod = BootMethod.BIOS
+    key: str, name: str, distro: str, memory_min: int, memory: int, disk: int, *, release: str = ""
 ) -> TemplateRow:
     return TemplateRow(
         key,
@@ -86,8 +88,8 @@ def _linux(
         memory_min,
         memory,
         (disk,),
-        boot=boot,
         distro=distro,
+        release=release,
         install_methods=_CD,
     )
 
@@ -110,21 +112,21 @@ def _windows(
 
 
 LINUX = (
-    _linux("debian-11", "Debian Bullseye 11", "debianlike", 256 * MIB, 1 * GIB, 10 * GIB),
-    _linux("debian-12", "Debian 12", "debianlike", 256 * MIB, 1 * GIB, 10 * GIB),
-    _linux("debian-13", "Debian 13", "debianlike", 512 * MIB, 1 * GIB, 10 * GIB),
+    _linux("debian-11", "Debian Bullseye 11", "debianlike", 256 * MIB, 1 * GIB, 10 * GIB, release="bullseye"),
+    _linux("debian-12", "Debian 12", "debianlike", 256 * MIB, 1 * GIB, 10 * GIB, release="bookworm"),
+    _linux("debian-13", "Debian 13", "debianlike", 512 * MIB, 1 * GIB, 10 * GIB, release="trixie"),
     _linux("ubuntu-22.04", "Ubuntu Jammy Jellyfish 22.04", "debianlike", 512 * MIB, 2 * GIB, 15 * GIB),
     _linux("ubuntu-24.04", "Ubuntu Noble Numbat 24.04", "debianlike", 1 * GIB, 2 * GIB, 15 * GIB),
-    _linux("rhel-8", "Red Hat Enterprise Linux 8", "rhlike", 2 * GIB, 2 * GIB, 20 * GIB),
-    _linux("rhel-9", "Red Hat Enterprise Linux 9", "rhlike", 2 * GIB, 2 * GIB, 20 * GIB),
-    _linux("centos-stream-9", "CentOS Stream 9", "rhlike", 2 * GIB, 2 * GIB, 20 * GIB),
-    _linux("almalinux-8", "AlmaLinux 8", "rhlike", 2 * GIB, 2 * GIB, 20 * GIB),
-    _linux("almalinux-9", "AlmaLinux 9", "rhlike", 2 * GIB, 2 * GIB, 20 * GIB),
-    _linux("rocky-8", "Rocky Linux 8", "rhlike", 2 * GIB, 2 * GIB, 20 * GIB),
-    _linux("rocky-9", "Rocky Linux 9", "rhlike", 2 * GIB, 2 * GIB, 20 * GIB),
-    _linux("oracle-8", "Oracle Linux 8", "rhlike", 2 * GIB, 2 * GIB, 20 * GIB),
-    _linux("oracle-9", "Oracle Linux 9", "rhlike", 2 * GIB, 2 * GIB, 20 * GIB),
-    _linux("fedora", "Fedora Server", "rhlike", 2 * GIB, 2 * GIB, 20 * GIB),
+    _linux("rhel-8", "Red Hat Enterprise Linux 8", "rhlike", 2 * GIB, 3 * GIB, 20 * GIB),
+    _linux("rhel-9", "Red Hat Enterprise Linux 9", "rhlike", 2 * GIB, 3 * GIB, 20 * GIB),
+    _linux("centos-stream-9", "CentOS Stream 9", "rhlike", 2 * GIB, 3 * GIB, 20 * GIB),
+    _linux("almalinux-8", "AlmaLinux 8", "rhlike", 2 * GIB, 3 * GIB, 20 * GIB),
+    _linux("almalinux-9", "AlmaLinux 9", "rhlike", 2 * GIB, 3 * GIB, 20 * GIB),
+    _linux("rocky-8", "Rocky Linux 8", "rhlike", 2 * GIB, 3 * GIB, 20 * GIB),
+    _linux("rocky-9", "Rocky Linux 9", "rhlike", 2 * GIB, 3 * GIB, 20 * GIB),
+    _linux("oracle-8", "Oracle Linux 8", "rhlike", 2 * GIB, 3 * GIB, 20 * GIB),
+    _linux("oracle-9", "Oracle Linux 9", "rhlike", 2 * GIB, 3 * GIB, 20 * GIB),
+    _linux("fedora", "Fedora Server", "rhlike", 2 * GIB, 3 * GIB, 20 * GIB),
     _linux("sles-15", "SUSE Linux Enterprise Server 15", "sleslike", 1 * GIB, 2 * GIB, 20 * GIB),
     _linux("opensuse-leap-15", "openSUSE Leap 15", "sleslike", 1 * GIB, 2 * GIB, 20 * GIB),
     _linux("alpine", "Alpine Linux 3", "alpinelike", 128 * MIB, 512 * MIB, 4 * GIB),

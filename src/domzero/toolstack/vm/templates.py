@@ -129,6 +129,8 @@ def _other_config(row: TemplateRow) -> dict[str, str]:
     if row.distro:
         config["linux_template"] = "true"
         config["install-distro"] = row.distro
+    if row.release:
+        config["debian-release"] = row.release
     if row.install_methods:
         config["install-methods"] = ",".join(row.install_methods)
         config["install-arch"] = "x86_64"

@@ -1,0 +1,116 @@
+"""Fetching files, from servers on loopback that behave and that do not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from domzero.host.download import DownloadError, download, is_fetchable
+
+Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def server(answer: Answer) -> AsyncIterator[str]:
+    """A web server that answers each request for a path; gives its address."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        await answer(request.split(b" ")[1].decode(), writer)
+        writer.close()
+
+    running = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with running:
+        port = running.sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+
+
+async def content(path: str, writer: asyncio.StreamWriter) -> None:
+    body = b"x" * 1000
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body))
+
+
+def names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
+
+
+def says(text: bytes) -> Answer:
+    async def answer(path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(text)
+
+    return answer
+
+
+async def test_a_file_comes_whole_and_can_be_read_by_everyone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    async with server(content) as url:
+        assert await download(f"{url}/a", path, largest=1000) == 1000
+    assert path.read_bytes() == b"x" * 1000
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: file:///etc/hostname\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nrubbish",
+        b"rubbish",
+        b"",
+    ],
+)
+async def test_bad_servers_leave_no_file(tmp_path: Path, answer: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+    async with server(says(answer)) as url:
+        with pytest.raises(DownloadError):
+            await download(f"{url}/a", path, largest=1000)
+    assert path.read_text() == "before"
+    assert names(tmp_path) == ["file"]
+
+
+async def test_large_files_are_not_kept(tmp_path: Path) -> None:
+    async with server(content) as url:
+        with pytest.raises(DownloadError, match="larger"):
+            await download(f"{url}/a", tmp_path / "file", largest=999)
+    assert names(tmp_path) == []
+
+
+async def test_slow_files_are_not_waited_for(tmp_path: Path) -> None:
+    async with server(content) as url:
+        with pytest.raises(DownloadError, match="within"):
+            await download(f"{url}/a", tmp_path / "file", largest=1000, patience=-1)
+
+
+async def test_cancelling_leaves_nothing(tmp_path: Path) -> None:
+    asked, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 600000\r\n\r\n" + b"x" * 300000)
+        asked.set()
+        await release.wait()
+        writer.write(b"x" * 300000)
+
+    async with server(slow) as url:
+        task = asyncio.ensure_future(download(f"{url}/a", tmp_path / "file", largest=1 << 20))
+        await asked.wait()
+        task.cancel()
+        release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["", "cdrom", "file:///etc/passwd", "http://", "/etc/passwd", "nfs:server:/a", "http://["]
+)
+async def test_addresses_that_are_not_fetched(tmp_path: Path, url: str) -> None:
+    assert not is_fetchable(url)
+    with pytest.raises(DownloadError):
+        await download(url, tmp_path / "file", largest=10)
