@@ -112,6 +112,7 @@ KILLED: dict[str, tuple[Prepare, tuple[Any, ...], set[str]]] = {
     "start": (halted, ("VM.start", "it", False, False), {"Halted", "Running"}),
     "hard_shutdown": (running, ("VM.hard_shutdown", "it"), {"Running", "Halted"}),
     "hard_reboot": (running, ("VM.hard_reboot", "it"), {"Running"}),
+    "clean_reboot": (running, ("VM.clean_reboot", "it"), {"Running"}),
     "suspend": (running, ("VM.suspend", "it"), {"Running", "Suspended"}),
     "resume": (suspended, ("VM.resume", "it", False, False), {"Suspended", "Running"}),
     "snapshot": (running, ("VM.snapshot", "it", "name", []), {"Running"}),

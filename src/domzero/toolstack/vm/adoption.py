@@ -1,8 +1,8 @@
 """After a start of the daemon: rows and domains agree again, and what was half done is finished or undone.
 
 What the rows say is what was acknowledged or intended; what the hypervisor found is what is.
-`scheduled_to_be_resident_on` marks a start, resume or reboot under way, `suspend_VDI` of a machine that is not
-suspended a save under way.
+`scheduled_to_be_resident_on` marks a start, resume or reboot under way, as does Running without a domain number;
+`suspend_VDI` of a machine that is not suspended marks a save under way.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ async def settle(stack: Stack, machine: Machine) -> None:
     vm = machine.vm
     record = stack.database.record("VM", vm)
     alive = machine.domain is not None and not machine.domain.ended.done()
-    begun = record["scheduled_to_be_resident_on"] != NULL_REF
     state = record["power_state"]
+    between_domains = state == RUNNING and record["domid"] < 0
+    begun = between_domains or record["scheduled_to_be_resident_on"] != NULL_REF
     if alive:
         await _settle_alive(stack, machine, record, begun=begun)
     elif state == SUSPENDED:

@@ -11,12 +11,16 @@ from domzero.toolstack.vm.rows import disconnect_cards, record_gone
 async def reboot(stack: Stack, machine: Machine, *, bounces: int = 0) -> None:
     """Boot the machine, whose turn the caller holds and whose domain has ended, on the host where it was.
 
-    When that fails the machine is halted and the error passes on.
+    In between it is Running without a domain; a daemon that finds it so boots it. When booting fails it is halted
+    and the error passes on.
     """
     vm = machine.vm
     domid = machine.domain.domid if machine.domain is not None else stack.database.get("VM", vm, "domid")
     stack.machines.forget(machine)
+    with stack.database.transaction(observed=True) as transaction:
+        transaction.update("VM", vm, domid=-1)
     try:
+        await stack.database.durable()
         if domid > 0:
             await disconnect_cards(stack, vm, domid)
         await boot(stack, machine, Boot(stack.host, bounces=bounces))
