@@ -48,7 +48,8 @@ async def start_on(stack: Stack, context: Context, vm: Ref, host: Ref, start_pau
 
 
 async def _start(stack: Stack, context: Context, vm: Ref, how: Boot) -> None:
-    async with stack.machines.turn(vm) as machine:
+    claim = stack.gates["host"].operation(context, how.host, "vm_start")
+    async with claim, stack.machines.turn(vm) as machine:
         state = stack.database.get("VM", vm, "power_state")
         if state != HALTED:
             raise bad_power_state(vm, (HALTED,), state)

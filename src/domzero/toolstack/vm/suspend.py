@@ -85,7 +85,8 @@ async def resume_on(stack: Stack, context: Context, vm: Ref, host: Ref, start_pa
 
 
 async def _resume(stack: Stack, context: Context, vm: Ref, host: Ref, *, start_paused: bool) -> None:
-    async with stack.machines.turn(vm) as machine:
+    claim = stack.gates["host"].operation(context, host, "vm_resume")
+    async with claim, stack.machines.turn(vm) as machine:
         record = stack.database.record("VM", vm)
         if record["power_state"] != SUSPENDED:
             raise bad_power_state(vm, (SUSPENDED,), record["power_state"])
