@@ -1,6 +1,6 @@
 """Calls per second of the front, with a dispatcher that does nothing, against the bare echo of `base_echo`.
 
-Run as `python bench/calls_compare.py`; prints a table, ratios first.
+Run as `python -m bench.calls_compare`; prints a table, ratios first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from base_echo import serve_echo
+from bench.base_echo import serve_echo
+
 from domzero.datamodel.graph import GRAPH
 from domzero.engine.calls import Answer, Origin
 from domzero.front.certificates import ensure_certificate, tls_context

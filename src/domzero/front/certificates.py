@@ -28,7 +28,7 @@ CLOCK_SKEW = timedelta(days=1)
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2; `xe` insists on ECDHE-RSA-AES256-GCM-SHA384 or ECDHE-RSA-AES128-GCM-SHA256."""
 TLS_BUFFER = 64 << 10
-"""What asyncio sets aside to read from each TLS connection. Its own 256 KiB would be most of what a subscriber that waits
+"""What asyncio sets aside to read from each TLS connection. Its own 256 KiB would be most of what a client waiting
 for events costs; bulk transfers were as fast with this."""
 MAX_COMMON_NAME = 64
 """RFC 5280's upper bound; the full names are in the alternative names anyway."""

@@ -8,7 +8,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from domzero.engine.calls import Answer
 from domzero.engine.errors import ApiError
-from domzero.idl.graph import Graph
 from domzero.wire import jsonrpc, xmlrpc
 from domzero.wire.http import HttpError
 
@@ -67,8 +66,8 @@ class XmlEndpoint(Endpoint[xmlrpc.Call]):
 
     content_type = "text/xml"
 
-    def __init__(self, graph: Graph) -> None:
-        self._encoder = xmlrpc.XmlEncoder(graph)
+    def __init__(self, model: xmlrpc.Model) -> None:
+        self._encoder = xmlrpc.XmlEncoder(model)
 
     def decode(self, body: bytes) -> xmlrpc.Call:
         try:

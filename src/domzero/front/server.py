@@ -13,14 +13,14 @@ from domzero.front.limits import Limits
 from domzero.front.listeners import Listener, open_tcp, open_unix
 from domzero.front.routes import Routes
 from domzero.front.rpc import Endpoint, JsonEndpoint, XmlEndpoint
-from domzero.idl.graph import Graph
+from domzero.wire.xmlrpc import Model
 
 SOCKET_MODE = 0o600
 
 
-def endpoints(graph: Graph) -> Mapping[str, Endpoint[Any]]:
+def endpoints(model: Model) -> Mapping[str, Endpoint[Any]]:
     """Where calls are taken: the classic path, the two others that clients use for XML-RPC, and JSON-RPC."""
-    xml = XmlEndpoint(graph)
+    xml = XmlEndpoint(model)
     return {"/": xml, "/RPC2": xml, "/xmlrpc": xml, "/jsonrpc": JsonEndpoint()}
 
 
@@ -31,11 +31,11 @@ class Server:
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, graph: Graph, routes: Routes | None = None, limits: Limits | None = None
+        self, dispatcher: Dispatcher, model: Model, routes: Routes | None = None, limits: Limits | None = None
     ) -> None:
         self.limits = limits or Limits()
         self.routes = routes or Routes()
-        self._hub = Hub(dispatcher, endpoints(graph), self.routes, self.limits)
+        self._hub = Hub(dispatcher, endpoints(model), self.routes, self.limits)
         self._listeners: list[Listener] = []
 
     @property

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from domzero.idl.graph import Graph
-from domzero.idl.model import Field
+from domzero.idl.model import Class, Field
 from domzero.idl.records import Layout, Record
 from domzero.idl.types import (
     ANY_RECORD,
@@ -75,6 +74,13 @@ def encode_failure(description: Iterable[str]) -> bytes:
     return _FAILURE + values.encode() + _FAILURE_END
 
 
+class Model(Protocol):
+    """What encoding needs to know of the graph: the fields of structs that come as plain dicts."""
+
+    @property
+    def classes(self) -> Mapping[str, Class]: ...
+
+
 class XmlEncoder:
     """Encodes answers of a graph's types. Encoders are compiled when a type is first met, then kept.
 
@@ -82,8 +88,8 @@ class XmlEncoder:
     `KeyError`, which is a defect of whoever made the value.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
+    def __init__(self, model: Model) -> None:
+        self._model = model
         self._encoders: dict[Type, PartsEncoder] = {}
         self._layouts: dict[Layout, Members] = {}
         self._structs: dict[str, Members] = {}
@@ -158,7 +164,7 @@ class XmlEncoder:
             return value.xml or self._encode_record(value)
         members = self._structs.get(cls)
         if members is None:
-            members = self._structs[cls] = self._members(self._graph.classes[cls].fields)
+            members = self._structs[cls] = self._members(self._model.classes[cls].fields)
         found = "".join([
             f"{start}{encoder(value[name])}</member>"
             for name, start, encoder in members

@@ -10,10 +10,10 @@ from base64 import b64encode
 from typing import Any
 
 from domzero.wire.xml_decode import Call, DateTime, XmlRpcError, XmlRpcFaultError, decode_call, decode_response
-from domzero.wire.xml_encode import XmlEncoder, encode_failure, escape
+from domzero.wire.xml_encode import Model, XmlEncoder, encode_failure, escape
 
 __all__ = [
-    "Call", "DateTime", "XmlEncoder", "XmlRpcError", "XmlRpcFaultError", "decode_call", "decode_response",
+    "Call", "DateTime", "Model", "XmlEncoder", "XmlRpcError", "XmlRpcFaultError", "decode_call", "decode_response",
     "encode_call", "encode_failure", "escape",
 ]  # fmt: skip
 
