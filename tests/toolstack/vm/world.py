@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from argon2 import PasswordHasher
 
 from domzero.datamodel.graph import GRAPH
-from domzero.engine.assembly import assemble
+from domzero.engine.assembly import Engine, assemble
 from domzero.engine.binding import is_removed
 from domzero.engine.calls import LOCAL
 from domzero.engine.database import Database
@@ -154,6 +154,21 @@ CARD: dict[str, Any] = {
 }  # fmt: skip
 
 
+def joined(engine: Engine, stack: Stack) -> Dispatcher:
+    """The dispatcher of what there is. Without `engine.start`: half of what that costs goes into role objects."""
+    found = implementations(stack)
+    own = engine.implementations()
+    missing = [
+        name
+        for name, method in GRAPH.methods.items()
+        if method.message.implicit is None and not is_removed(method.message) and name not in {**found, **own}
+    ]
+    engine.users.reconcile()
+    engine.tasks.recover()
+    engine.sessions.restore()
+    return engine.dispatcher(found, missing)
+
+
 @asynccontextmanager
 async def world(
     directory: Path, *, database: Path | None = None, clock: ManualClock | None = None
@@ -165,10 +180,10 @@ async def world(
     hypervisor = SimHypervisor(clock, state=directory / "domains")
     network = SimNetwork(clock)
     storage: dict[str, StorageDriver] = {"file": SimStorage(clock, directory / "storage"), "iso": IsoStorage()}
+    settings = StackSettings(directory, "1.0", guest_kernel=KERNEL, guest_ramdisk=RAMDISK)
     stack = Stack(
-        rows, events, clock, hypervisor, storage, network, SimulatedControl(),
-        StackSettings(directory, "1.0", guest_kernel=KERNEL, guest_ramdisk=RAMDISK), lambda: None, lambda: None,
-    )  # fmt: skip
+        rows, events, clock, hypervisor, storage, network, SimulatedControl(), settings, lambda: None, lambda: None
+    )
     engine = assemble(
         rows,
         events,
@@ -180,19 +195,8 @@ async def world(
     stack.tasks, stack.contexts = engine.tasks, engine.contexts
     stack.gates = build_gates(rows, clock)
     stack.machines = Machines(stack)
-    found = implementations(stack)
-    own = engine.implementations()
-    missing = [
-        name
-        for name, method in GRAPH.methods.items()
-        if method.message.implicit is None and not is_removed(method.message) and name not in {**found, **own}
-    ]
-    dispatcher = engine.dispatcher(found, missing)
+    dispatcher = joined(engine, stack)
     stack.methods = lambda: tuple(dispatcher.method_names)
-    # Without `engine.roles.reconcile`: half of what starting costs goes into role objects that no test here looks at.
-    engine.users.reconcile()
-    engine.tasks.recover()
-    engine.sessions.restore()
     try:
         await start_up(stack, await hypervisor.open(stack.machines.listener))
         answer = dispatcher.call("session.login_with_password", ["root", ""], LOCAL)

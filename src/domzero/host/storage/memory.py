@@ -15,6 +15,7 @@ IMAGE_NAME = re.compile(rf"({UUID})\.memory", re.ASCII)
 
 
 def image_name(uuid: str) -> str:
+    """The file that holds an image."""
     return f"{uuid}.memory"
 
 

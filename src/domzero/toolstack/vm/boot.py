@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from domzero.host.hypervisor.spec import MachineSpec, NicSpec, TapBackend, UserB
 from domzero.host.network.protocol import CardSpec, NetworkError
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.stack import Stack
-from domzero.toolstack.vm import attachment, failures
+from domzero.toolstack.vm import attachment, failures, installer
 from domzero.toolstack.vm.consoles import open_consoles
 from domzero.toolstack.vm.memory_needs import memory_overhead
 from domzero.toolstack.vm.operations import PAUSED, RUNNING
@@ -40,10 +40,12 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What the guest has at first: bytes left by the balloon, and virtual processors."""
+    """What the guest was booted with: bytes left by the balloon, virtual processors, and what differs from the row."""
 
     memory_target: int
     vcpus: int
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the machine that did not hold for this boot, and what did."""
 
 
 async def boot(stack: Stack, machine: Machine, how: Boot) -> None:
@@ -56,6 +58,7 @@ async def boot(stack: Stack, machine: Machine, how: Boot) -> None:
     vbds, vifs = _devices(stack, record, saved=how.image is not None)
     before = attachment.state(stack, vm, vbds, vifs)
     async with Steps() as steps:
+        overrides = await _overrides(stack, steps, vm, how)
         await steps.do(
             "reserve devices",
             lambda: attachment.reserve(stack, vm, how.host, vbds, vifs),
@@ -65,20 +68,27 @@ async def boot(stack: Stack, machine: Machine, how: Boot) -> None:
         disks = await attachment.disk_specs(stack, vbds)
         await steps.do("remember the intent", stack.database.durable)
         nics = [await _connect(stack, steps, vm, vif, domid) for vif in vifs]
-        built_as = record if how.image is None else as_booted(record)
-        spec = machine_spec(vm, built_as, domid, disks, tuple(nics), stack.settings)
+        booted = {**record, **overrides} if how.image is None else as_booted(record)
+        spec = machine_spec(vm, booted, domid, disks, tuple(nics), stack.settings)
         stack.machines.expect(machine, Domain(domid, stack.clock.monotonic(), how.bounces))
         steps.on_failure("forget the domain", lambda: stack.machines.forget(machine))
         status = await steps.do(
             "build the domain", lambda: _build(stack, vm, spec, how), lambda: end_domain(stack, domid)
         )
-        sizes = Sizes(spec.memory_target, spec.vcpus)
+        sizes = Sizes(spec.memory_target, spec.vcpus, overrides)
         await steps.do(
             "record the domain",
             lambda: record_running(stack, vm, sizes, status, how.host, started=how.image is None),
         )
         stack.machines.built(machine, status)
     refresh_all(stack, vm)
+
+
+async def _overrides(stack: Stack, steps: Steps, vm: Ref, how: Boot) -> dict[str, Any]:
+    """What takes the place of the machine's own settings for a boot of its installer."""
+    if how.image is not None:
+        return {}
+    return await steps.do("fetch the installer", lambda: installer.boot_overrides(stack, vm))
 
 
 def _devices(stack: Stack, record: Mapping[str, Any], *, saved: bool) -> tuple[tuple[Ref, ...], tuple[Ref, ...]]:
@@ -132,7 +142,9 @@ def record_running(stack: Stack, vm: Ref, spec: Sizes, status: DomainStatus, hos
         changes: dict[str, Any] = {}
         if started:
             remove_guest_metrics(stack, transaction, vm)
-            changes = {"last_booted_record": boot_record(record), "requires_reboot": False}
+            changes = {"last_booted_record": boot_record({**record, **spec.overrides}), "requires_reboot": False}
+            if spec.overrides:
+                installer.record_installing(stack, vm)
         transaction.update(
             "VM",
             vm,
