@@ -117,27 +117,11 @@ async def forget(stack: Stack, context: Context, vdi: Ref) -> None:
 
 @implements("VDI.introduce")
 async def introduce(
-    stack: Stack,
-    context: Context,
-    uuid: str,
-    name_label: str,
-    name_description: str,
-    SR: Ref,
-    type: str,
-    sharable: bool,
-    read_only: bool,
-    other_config: dict[str, str],
-    location: str,
-    xenstore_data: dict[str, str],
-    sm_config: dict[str, str],
-    managed: bool,
-    virtual_size: int,
-    physical_utilisation: int,
-    metadata_of_pool: Ref,
-    is_a_snapshot: bool,
-    snapshot_time: str,
-    snapshot_of: Ref,
-) -> Ref:
+    stack: Stack, context: Context, uuid: str, name_label: str, name_description: str, SR: Ref, type: str,
+    sharable: bool, read_only: bool, other_config: dict[str, str], location: str, xenstore_data: dict[str, str],
+    sm_config: dict[str, str], managed: bool, virtual_size: int, physical_utilisation: int, metadata_of_pool: Ref,
+    is_a_snapshot: bool, snapshot_time: str, snapshot_of: Ref,
+) -> Ref:  # fmt: skip
     """A row for a disk that is on the medium already. Its sizes are the medium's, whatever the caller says.
 
     Raises LOCATION_NOT_UNIQUE, DB_UNIQUENESS_CONSTRAINT_VIOLATION for a uuid that is taken, VDI_LOCATION_MISSING when
@@ -151,30 +135,16 @@ async def introduce(
     for known in stack.database.get("SR", SR, "VDIs"):
         if stack.database.get("VDI", known, "location") == location:
             raise ApiError("LOCATION_NOT_UNIQUE", SR, location)
+    fields = {
+        "uuid": uuid, "name_label": name_label, "name_description": name_description, "SR": SR, "type": type,
+        "sharable": sharable, "read_only": read_only or found.read_only, "other_config": other_config,
+        "location": location, "xenstore_data": xenstore_data, "sm_config": sm_config, "managed": managed,
+        "virtual_size": found.virtual_size, "physical_utilisation": found.physical_utilisation,
+        "metadata_of_pool": metadata_of_pool, "is_a_snapshot": is_a_snapshot, "snapshot_time": snapshot_time,
+        "snapshot_of": snapshot_of,
+    }  # fmt: skip
     with stack.database.transaction() as transaction:
-        vdi = transaction.create(
-            "VDI",
-            {
-                "uuid": uuid,
-                "name_label": name_label,
-                "name_description": name_description,
-                "SR": SR,
-                "type": type,
-                "sharable": sharable,
-                "read_only": read_only or found.read_only,
-                "other_config": other_config,
-                "location": location,
-                "xenstore_data": xenstore_data,
-                "sm_config": sm_config,
-                "managed": managed,
-                "virtual_size": found.virtual_size,
-                "physical_utilisation": found.physical_utilisation,
-                "metadata_of_pool": metadata_of_pool,
-                "is_a_snapshot": is_a_snapshot,
-                "snapshot_time": snapshot_time,
-                "snapshot_of": snapshot_of,
-            },
-        )
+        vdi = transaction.create("VDI", fields)
     disks.refresh_operations(stack, (vdi,))
     return vdi
 
