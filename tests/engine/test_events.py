@@ -257,6 +257,41 @@ async def test_waits_leave_nothing_behind(database: Database, events: Events) ->
     assert vars(events._watching) == {"_by_subject": {}}
     assert events._filters == {}
     assert events._waking._by_session == {}
+    assert events._deadlines._sleeper is None
+
+
+async def test_waits_with_many_deadlines_end_in_their_order(
+    database: Database, events: Events, clock: ManualClock
+) -> None:
+    token = (await ask(events, "*"))["token"]
+    ended: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        batch = await events.from_(ME, ("crate",), token, seconds)
+        assert batch["events"] == []
+        ended.append(clock.monotonic())
+
+    waits = [asyncio.create_task(wait(seconds)) for seconds in (50.0, 3.0, 40.0, 3.0, 1.0, 45.0)]
+    await clock.advance(2)
+    waits.append(asyncio.create_task(wait(0.5)))
+    waits[0].cancel()
+    await clock.advance(60)
+    await asyncio.gather(*waits, return_exceptions=True)
+    assert ended == [1.0, 2.5, 3.0, 3.0, 40.0, 45.0]
+    assert events._deadlines._sleeper is None
+
+
+async def test_calls_that_are_over_do_not_pile_up(database: Database, events: Events) -> None:
+    token = (await ask(events, "*"))["token"]
+    longest = asyncio.create_task(ask(events, "depot", token=token, timeout=86_400))
+    for _ in range(300):
+        wait = asyncio.create_task(events.from_(ME, ("crate",), token, 3600))
+        await asyncio.sleep(0)
+        wait.cancel()
+        await asyncio.gather(wait, return_exceptions=True)
+    assert len(events._deadlines._heap) < 80
+    create(database, "depot")
+    await longest
 
 
 async def test_an_injected_token_separates_before_from_after(database: Database, events: Events) -> None:

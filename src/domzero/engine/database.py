@@ -159,7 +159,7 @@ class Database:
 
     def by_name_label(self, cls: str, label: str) -> tuple[Ref, ...]:
         """The references of all objects with exactly that name."""
-        return self.tables.by_class[cls].labels.get(label, ())
+        return tuple(self.tables.by_class[cls].labels.get(label, ()))
 
     def refs(self, cls: str) -> tuple[Ref, ...]:
         """The references of all objects of a class."""

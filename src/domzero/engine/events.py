@@ -22,7 +22,7 @@ from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
 from domzero.engine.row import Row
 from domzero.engine.subscriptions import Filter, Interest, Subject
-from domzero.engine.waiting import Call, Waking
+from domzero.engine.waiting import Call, Deadlines, Waking
 from domzero.idl.types import Ref
 
 LONGEST_WAIT = 86_400.0
@@ -41,6 +41,7 @@ class Events:
         self._tables = {table.lower: table for table in database.tables.by_class.values() if table.emits_events}
         self._queue = EventQueue(events_kept)
         self._waking = Waking()
+        self._deadlines = Deadlines(clock)
         self._watching: Interest[Call] = Interest()
         self._filters: dict[Call, Filter] = {}
         database.subscribe(self._published)
@@ -73,7 +74,7 @@ class Events:
                 found = self._take(subscriber)
                 if found:
                     return [event.struct() for event in found]
-                await call.wait(self._clock, None)
+                await call.wait()
         finally:
             subscriber.calls.pop(call, None)
             self._waking.leave(call)
@@ -89,29 +90,31 @@ class Events:
         the next `token`. Raises `ApiError` EVENT_FROM_TOKEN_PARSE_FAILURE, EVENT_SUBSCRIPTION_PARSE_FAILURE,
         EVENTS_LOST (read everything again), SESSION_INVALID when the session ends meanwhile.
         """
-        wanted = Filter.parse(classes)
+        wanted = Filter.parse(tuple(classes))
         since = self._parse_token(token)
-        end = self._clock.monotonic() + (timeout if 0 <= timeout <= LONGEST_WAIT else LONGEST_WAIT)
         events = self._since(wanted, since)
-        if events and since == 0:
+        if timeout == 0 or (events and since == 0):
             return self._batch(wanted, events)
         call = self._waking.enter(session)
         self._filters[call] = wanted
+        patience = timeout if 0 <= timeout <= LONGEST_WAIT else LONGEST_WAIT
+        self._deadlines.add(call, self._clock.monotonic() + patience)
         try:
             if events:
                 self._waking.soon((call,))
             else:
-                self._watching.add(call, wanted.subjects())
+                self._watching.add(call, wanted.subjects)
             while True:
-                woken = await call.wait(self._clock, end - self._clock.monotonic())
+                woken = await call.wait()
                 events = self._since(wanted, since)
                 if events or not woken:
                     return self._batch(wanted, events)
                 since = self._database.generation
-                self._watching.add(call, wanted.subjects())
+                self._watching.add(call, wanted.subjects)
         finally:
             del self._filters[call]
-            self._watching.remove(call, wanted.subjects())
+            self._deadlines.drop(call)
+            self._watching.remove(call, wanted.subjects)
             self._waking.leave(call)
 
     def inject(self, cls: str, ref: Ref) -> str:
@@ -147,7 +150,7 @@ class Events:
                 continue
             for call in self._watching.concerned(table.lower, row.ref):
                 # A call that is going to be woken need not hear of what happens until then.
-                self._watching.remove(call, self._filters[call].subjects())
+                self._watching.remove(call, self._filters[call].subjects)
                 calls[call] = None
             self._keep(row, change.operation, change.generation)
         self._waking.soon(calls)

@@ -6,8 +6,9 @@ case; unknown ones are accepted and never match.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
 from domzero.engine.errors import ApiError
@@ -45,15 +46,22 @@ class Filter:
     everything: bool
     classes: frozenset[str]
     objects: frozenset[Subject]
+    subjects: tuple[Subject, ...]
+    """The fewest subscriptions that ask for the same."""
 
-    @classmethod
-    def parse(cls, texts: Iterable[str]) -> Filter:
-        """Raises like `Subject.parse`."""
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def parse(texts: tuple[str, ...]) -> Filter:
+        """Raises like `Subject.parse`. Clients send the same list again and again, so answers are kept."""
         subjects = [Subject.parse(text) for text in texts]
-        return cls(
-            everything=any(subject.lower == EVERYTHING for subject in subjects),
-            classes=frozenset(subject.lower for subject in subjects if subject.ref is None),
-            objects=frozenset(subject for subject in subjects if subject.ref is not None),
+        everything = Subject(EVERYTHING) in subjects
+        classes = {subject.lower for subject in subjects if subject.ref is None}
+        objects = {subject for subject in subjects if subject.ref is not None}
+        fewest = [Subject(lower) for lower in classes] + [
+            subject for subject in objects if subject.lower not in classes
+        ]
+        return Filter(
+            everything, frozenset(classes), frozenset(objects), (Subject(EVERYTHING),) if everything else tuple(fewest)
         )
 
     def matches(self, lower: str, ref: Ref) -> bool:
@@ -63,14 +71,6 @@ class Filter:
     def names(self, lower: str) -> bool:
         """Whether the class, or an object of it, was asked for."""
         return self.everything or lower in self.classes or any(subject.lower == lower for subject in self.objects)
-
-    def subjects(self) -> Iterator[Subject]:
-        """The fewest subscriptions that ask for the same."""
-        if self.everything:
-            yield Subject(EVERYTHING)
-            return
-        yield from (Subject(lower) for lower in self.classes)
-        yield from (subject for subject in self.objects if subject.lower not in self.classes)
 
 
 class Interest(Generic[Who]):

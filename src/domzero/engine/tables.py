@@ -59,7 +59,8 @@ class Table:
     """Position of the name, in classes that have one."""
     rows: dict[Ref, Row] = field(default_factory=dict)
     uuids: dict[str, Row] = field(default_factory=dict)
-    labels: dict[str, tuple[Ref, ...]] = field(default_factory=dict)
+    labels: dict[str, dict[Ref, None]] = field(default_factory=dict)
+    """Ten thousand objects may have the same name, the empty one above all: adding and removing one costs the same."""
 
     def insert(self, row: Row) -> None:
         """Add a row whose ref and uuid are free."""
@@ -88,13 +89,12 @@ class Table:
             if before is not None:
                 self._forget_label(before, row.ref)
             if after is not None:
-                self.labels[after] = (*self.labels.get(after, ()), row.ref)
+                self.labels.setdefault(after, {})[row.ref] = None
 
     def _forget_label(self, label: str, ref: Ref) -> None:
-        left = tuple(other for other in self.labels[label] if other != ref)
-        if left:
-            self.labels[label] = left
-        else:
+        named = self.labels[label]
+        del named[ref]
+        if not named:
             del self.labels[label]
 
 

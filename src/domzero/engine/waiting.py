@@ -7,49 +7,106 @@ to be answered, so that answering takes at most about half of the time.
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 from collections.abc import Iterable
 
-from domzero.engine.clock import Clock, settled
+from domzero.engine.clock import Clock
 from domzero.engine.errors import ApiError
 from domzero.idl.types import Ref
 
 MOMENT = 0.003
 """Seconds between a change and the answer that tells of it, with few waiting calls."""
-MOMENT_PER_CALL = 0.00005
+MOMENT_PER_CALL = 0.00003
 """Added for each call to be answered: roughly what an answer costs."""
 
 
 class Call:
     """A call of some session that waits. Used by one task."""
 
-    __slots__ = ("_error", "_wake", "session")
+    __slots__ = ("_error", "_wake", "over", "session")
 
     def __init__(self, session: Ref) -> None:
         self.session = session
-        self._wake: asyncio.Future[None] | None = None
+        self.over = False
+        self._wake: asyncio.Future[bool] | None = None
         self._error: ApiError | None = None
 
-    async def wait(self, clock: Clock, seconds: float | None) -> bool:
-        """Wait for `wake`, at most that long; whether it came. Raises what `fail` was given, also before."""
-        wake = self._wake = asyncio.get_running_loop().create_future()
+    async def wait(self) -> bool:
+        """Wait for `wake` (True) or `expire` (False). Raises what `fail` was given, also before."""
+        wake: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._wake = wake
         if self._error is not None:
             raise self._error
-        if seconds is None:
-            await wake
-        woken = seconds is None or await settled(clock, wake, seconds)
+        woken = await wake
         if self._error is not None:
             raise self._error
         return woken
 
     def wake(self) -> None:
-        """End the wait."""
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        """End the wait: something happened."""
+        self._end(True)
+
+    def expire(self) -> None:
+        """End the wait: its time is over."""
+        self._end(False)
 
     def fail(self, error: ApiError) -> None:
         """End this wait, or the next, with an error."""
         self._error = error
-        self.wake()
+        self._end(True)
+
+    def _end(self, woken: bool) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(woken)
+
+
+class Deadlines:
+    """Ends waits whose time is over. One task sleeps for all of them, since a timer per call would cost more than the
+    rest of an answer; it lives only while there is a deadline."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._heap: list[tuple[float, int, Call]] = []
+        self._order = itertools.count()
+        self._living = 0
+        self._next = 0.0
+        self._sleeper: asyncio.Task[None] | None = None
+
+    def add(self, call: Call, when: float) -> None:
+        """Expire the call at that time of the monotonic clock, unless it is over by then."""
+        heapq.heappush(self._heap, (when, next(self._order), call))
+        self._living += 1
+        if self._sleeper is None or when < self._next:
+            if self._sleeper is not None:
+                self._sleeper.cancel()
+            self._next = when
+            self._sleeper = asyncio.get_running_loop().create_task(self._sleep())
+
+    def drop(self, call: Call) -> None:
+        """The call is over before its time."""
+        call.over = True
+        self._living -= 1
+        if not self._living:
+            self._heap.clear()
+            if self._sleeper is not None:
+                self._sleeper.cancel()
+                self._sleeper = None
+        elif len(self._heap) > 2 * self._living + 64:
+            self._heap = [entry for entry in self._heap if not entry[2].over]
+            heapq.heapify(self._heap)
+
+    async def _sleep(self) -> None:
+        while self._heap:
+            when, _, call = self._heap[0]
+            now = self._clock.monotonic()
+            if when <= now or call.over:
+                heapq.heappop(self._heap)
+                call.expire()
+            else:
+                self._next = when
+                await self._clock.sleep(when - now)
+        self._sleeper = None
 
 
 class Waking:
