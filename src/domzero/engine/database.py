@@ -200,11 +200,12 @@ class Database:
         self._listeners.append(listener)
 
     def _commit(self, changes: Sequence[Change], *, observed: bool) -> None:
-        self._publish(changes)
+        self._number(changes)
         if self._journal is not None:
             self._journal.add(changes, observed=observed)
+        self._tell(changes)
 
-    def _publish(self, changes: Sequence[Change]) -> None:
+    def _number(self, changes: Sequence[Change]) -> None:
         for change in changes:
             row = change.row
             row.generation = change.generation
@@ -213,12 +214,18 @@ class Database:
                     self.changes.deleted(row, change.generation)
                 else:
                     self.changes.changed(row)
+
+    def _tell(self, changes: Sequence[Change]) -> None:
         for listener in self._listeners:
             listener(changes)
+
+    def _commit_reversal(self, changes: Sequence[Change]) -> None:
+        self._number(changes)
+        self._tell(changes)
 
     def _is_live(self, row: Row) -> bool:
         return self.tables.by_class[row.class_name].rows.get(row.ref) is row
 
     def _revert(self, commits: Sequence[Commit]) -> Iterable[Row]:
-        with Transaction(self, self._publish) as transaction:
+        with Transaction(self, self._commit_reversal) as transaction:
             return Reversal(self.tables, transaction).apply(commits)
