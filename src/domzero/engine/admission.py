@@ -12,6 +12,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from domzero.engine.clock import Clock, settled
@@ -22,6 +23,8 @@ from domzero.idl.types import Ref
 
 Check: TypeAlias = Callable[[Database, Ref, str], ApiError | None]
 """Whether an operation may start on an object now: None, or the error that says why not."""
+Judge: TypeAlias = Callable[[Database, Ref], Callable[[str], ApiError | None]]
+"""The same for many operations on one object, at one moment: what they all look at is gathered once."""
 
 PATIENCE = 30.0
 """Seconds that an operation waits for conflicting ones."""
@@ -44,16 +47,18 @@ class Gate:
     """Admits operations on the objects of a class.
 
     `listed` are the operations that `allowed_operations` may show. `overtaking` ones do not queue behind waiting ones.
+    `judge` has to say the same as `check`, only quicker; it is for classes with many operations or objects.
     """
 
     def __init__(
         self, database: Database, cls: str, check: Check, listed: Iterable[str], clock: Clock, *,
-        overtaking: Collection[str] = frozenset(),
+        overtaking: Collection[str] = frozenset(), judge: Judge | None = None,
     ) -> None:  # fmt: skip
         self._database = database
         self._clock = clock
         self._cls = cls
         self._check = check
+        self._judge = judge or (lambda database, ref: partial(check, database, ref))
         self._listed = tuple(listed)
         self._overtaking = frozenset(overtaking)
         self._queues: dict[Ref, deque[_Waiter]] = {}
@@ -96,7 +101,8 @@ class Gate:
 
     def allowed(self, ref: Ref) -> tuple[str, ...]:
         """The listed operations that may start now."""
-        return tuple(name for name in self._listed if self._check(self._database, ref, name) is None)
+        refusal = self._judge(self._database, ref)
+        return tuple(name for name in self._listed if refusal(name) is None)
 
     async def cancel_others(self, context: Context, ref: Ref, patience: float = LITTLE_PATIENCE) -> None:
         """Stop the object's other operations that can be stopped, and wait a little until all of them have left."""

@@ -24,7 +24,9 @@ def build_gates(database: Database, clock: Clock) -> dict[str, Gate]:
             database, "VM_appliance", vm_appliance_admission.check, vm_appliance_admission.LISTED, clock
         ),
     }
-    gates["VM"] = Gate(database, "VM", vm_admission.check, VM_LISTED, clock, overtaking=RUNS_OVER_OTHERS)
+    gates["VM"] = Gate(
+        database, "VM", vm_admission.check, VM_LISTED, clock, overtaking=RUNS_OVER_OTHERS, judge=vm_admission.judge
+    )
     return gates
 
 

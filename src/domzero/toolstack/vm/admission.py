@@ -64,7 +64,13 @@ def subject_of(database: Database, vm: Ref) -> Subject:
 
 def check(database: Database, vm: Ref, operation: str) -> ApiError | None:
     """The first reason why the operation cannot start now, or None."""
-    return refusal(subject_of(database, vm), OPERATIONS[operation])
+    return judge(database, vm)(operation)
+
+
+def judge(database: Database, vm: Ref) -> Callable[[str], ApiError | None]:
+    """`check` of one machine as it is now, for many operations."""
+    subject = subject_of(database, vm)
+    return lambda operation: refusal(subject, OPERATIONS[operation])
 
 
 def refusal(subject: Subject, operation: Operation) -> ApiError | None:
