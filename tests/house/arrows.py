@@ -26,6 +26,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "paths": (),
     "service": (EVERYTHING,),
     "daemon": (EVERYTHING,),
+    "hands": (EVERYTHING,),
 }
 """By room, the rooms whose modules it may import besides its own and the standard library's."""
 
