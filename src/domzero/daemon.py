@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,33 +20,25 @@ from typing import Any
 from domzero import paths
 from domzero.datamodel.graph import GRAPH
 from domzero.engine.assembly import Engine, assemble
+from domzero.engine.calls import Origin
 from domzero.engine.database import Database
+from domzero.engine.dispatch import Dispatcher
+from domzero.engine.errors import ApiError
 from domzero.engine.events import Events
 from domzero.engine.pam import PamAuthenticator
 from domzero.engine.passwords import Authenticator, Passwords
 from domzero.engine.users import ROOT
 from domzero.front.administration import Administration
-from domzero.front.certificates import Certificate, ensure_certificate, local_identities, tls_context
+from domzero.front.certificates import FILE_NAME, Certificate, ensure_certificate, local_identities, tls_context
 from domzero.front.listeners import ListenError
 from domzero.front.server import Server
+from domzero.hands import Hands, make_hands
 from domzero.host.clock import SystemClock
-from domzero.host.control import HostControl, LinuxControl, SimulatedControl
-from domzero.host.guest_image import GuestImage, GuestImageError, build
-from domzero.host.hypervisor.protocol import Hypervisor
-from domzero.host.hypervisor.qemu.driver import QemuHypervisor, UserRange
-from domzero.host.hypervisor.sim.driver import SimHypervisor
-from domzero.host.network.bridge import BridgeNetwork
-from domzero.host.network.protocol import NetworkBackend
-from domzero.host.network.sim import SimNetwork
-from domzero.host.network.user import UserNetwork
-from domzero.host.storage.file import FileStorage
-from domzero.host.storage.iso import IsoStorage
-from domzero.host.storage.protocol import StorageDriver
-from domzero.host.storage.sim import SimStorage
 from domzero.settings import Endpoint, Settings
 from domzero.toolstack.gates import build_gates
 from domzero.toolstack.housekeeping import keep_house
 from domzero.toolstack.metrics import Metrics
+from domzero.toolstack.pbd import detach_all
 from domzero.toolstack.registry import implementations
 from domzero.toolstack.stack import Stack, StackSettings
 from domzero.toolstack.startup import start_up
@@ -59,11 +51,16 @@ log = logging.getLogger(__name__)
 OWNERS = ("VBD.VM", "VIF.VM", "PBD.SR", "PBD.host", "VDI.SR", "host_cpu.host", "console.VM")
 """Fields without whose object a row makes no sense; see `Database.open`."""
 
-FIRST_USER = 0x7D000000
-"""Machines run as users from this number on: far from people's, services' and containers' (systemd's UIDS-GIDS.md)."""
+HTTPS_PORT = 443
+FALLBACK_PORT = 8443
+"""Where the daemon listens when the proper port is taken or not allowed."""
 
 STOP_GRACE = 10.0
 """Seconds that calls under way may take after the daemon was told to stop."""
+
+
+class BackgroundError(Exception):
+    """Something that must go on for ever ended; the daemon had to stop."""
 
 
 class StartError(Exception):
@@ -82,17 +79,6 @@ class Places:
     def log_file(self) -> Path:
         """domzero's own log."""
         return self.state / "log" / "domzero.log"
-
-
-@dataclass(frozen=True, slots=True)
-class Hands:
-    """What touches the machine, real or simulated."""
-
-    hypervisor: Hypervisor
-    storage: Mapping[str, StorageDriver]
-    network: NetworkBackend
-    control: HostControl
-    guest: GuestImage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +114,8 @@ def places(settings: Settings) -> Places:
 async def serving(settings: Settings) -> AsyncIterator[Serving]:
     """Start everything; within the block calls are answered; afterwards everything is put away, machines keep running.
 
-    Raises `StartError`, and the errors of the parts, which all say what is wrong.
+    The door is open before the host is ready; until then it answers HOST_STILL_BOOTING. Raises `StartError`,
+    `BackgroundError`, and the errors of the parts, which all say what is wrong.
     """
     where = places(settings)
     clock = SystemClock()
@@ -137,44 +124,66 @@ async def serving(settings: Settings) -> AsyncIterator[Serving]:
         cleanup.push_async_callback(database.close)
         for finding in database.findings:
             log.warning("database: %s", finding)
-        events = Events(database, clock)
         passwords = Passwords(where.state / "passwords.json")
         cleanup.callback(passwords.close)
-        password = await _ensure_root_password(passwords, settings.root_password_file)
-        stopping, restart = asyncio.Event(), asyncio.Event()
-        hands = await _hands(settings, where, clock)
-        stack = _stack(settings, where, database, events, clock, hands, stopping, restart)
-        engine = assemble(
-            database,
-            events,
-            clock,
-            passwords,
-            this_host=lambda: stack.host,
-            encode_value=XmlEncoder(GRAPH).encode_text,
-            authenticators=_authenticators(passwords, settings.pam_service),
-            session_limit=settings.max_sessions,
+        # What takes processor time at the first start is done side by side.
+        certificate, password, hands = await asyncio.gather(
+            asyncio.to_thread(_certificate, where.state / "tls", settings),
+            _ensure_root_password(passwords, settings.root_password_file),
+            make_hands(settings, where.state, where.runtime, clock),
         )
-        stack.tasks, stack.contexts = engine.tasks, engine.contexts
-        stack.gates = build_gates(database, clock)
-        stack.machines = Machines(stack)
-        dispatcher = engine.dispatcher(implementations(stack), UNIMPLEMENTED)
-        stack.methods = lambda: tuple(dispatcher.method_names)
-        engine.start()
-        domains = await hands.hypervisor.open(stack.machines.listener)
-        cleanup.push_async_callback(hands.hypervisor.close)
-        await hands.network.open()
-        cleanup.push_async_callback(hands.network.close)
-        await start_up(stack, domains)
-        cleanup.push_async_callback(stack.machines.close)
-        cleanup.push_async_callback(engine.stop)
-        async with _background(engine.keep_house(), Metrics(stack).run(), keep_house(stack)):
-            server = Server(dispatcher, GRAPH)
-            Administration(engine.users, engine.sessions).add_to(server.routes)
-            cleanup.push_async_callback(server.stop, STOP_GRACE)
-            certificate = await asyncio.to_thread(_certificate, where.state / "tls", stack.settings.address)
-            url = _listen(server, settings, where, certificate, stack.settings.address)
+        stopping, restart = asyncio.Event(), asyncio.Event()
+        stack = _stack(settings, where, database, clock, hands, stopping, restart)
+        engine, dispatcher = _join(settings, stack, passwords)
+        server = Server(dispatcher, GRAPH)
+        Administration(engine.users, engine.sessions).add_to(server.routes)
+        cleanup.push_async_callback(server.stop, STOP_GRACE)
+        stack.authority = _listen(server, settings, where, certificate, stack.settings.address)
+        await _open_hands(stack, engine, hands, cleanup)
+        dispatcher.guard = None
+        async with _background(stopping, engine.keep_house(), Metrics(stack).run(), keep_house(stack)):
+            url = f"https://{stack.authority}"
             yield Serving(url, certificate.fingerprint, password, stack, engine, server, stopping, restart)
             await server.stop(STOP_GRACE)
+
+
+def _join(settings: Settings, stack: Stack, passwords: Passwords) -> tuple[Engine, Dispatcher]:
+    """Engine and toolstack put together, with a dispatcher that refuses everything as long as its guard is there."""
+    engine = assemble(
+        stack.database,
+        stack.events,
+        stack.clock,
+        passwords,
+        this_host=lambda: stack.host,
+        encode_value=XmlEncoder(GRAPH).encode_text,
+        authenticators=_authenticators(passwords, settings.pam_service),
+        session_limit=settings.max_sessions,
+    )
+    stack.tasks, stack.contexts = engine.tasks, engine.contexts
+    stack.gates = build_gates(stack.database, stack.clock)
+    stack.machines = Machines(stack)
+    dispatcher = engine.dispatcher(implementations(stack), UNIMPLEMENTED)
+    dispatcher.guard = _still_booting
+    stack.methods = lambda: tuple(dispatcher.method_names)
+    return engine, dispatcher
+
+
+def _still_booting(method: str, _origin: Origin) -> None:
+    if not method.startswith("system."):
+        raise ApiError("HOST_STILL_BOOTING")
+
+
+async def _open_hands(stack: Stack, engine: Engine, hands: Hands, cleanup: AsyncExitStack) -> None:
+    """Find what runs already and make the rows true to it."""
+    engine.start()
+    domains = await hands.hypervisor.open(stack.machines.listener)
+    cleanup.push_async_callback(hands.hypervisor.close)
+    await hands.network.open()
+    cleanup.push_async_callback(hands.network.close)
+    cleanup.push_async_callback(detach_all, stack)
+    await start_up(stack, domains)
+    cleanup.push_async_callback(stack.machines.close)
+    cleanup.push_async_callback(engine.stop)
 
 
 async def run(settings: Settings) -> bool:
@@ -229,39 +238,10 @@ def _authenticators(passwords: Passwords, pam_service: str) -> tuple[Authenticat
     return (passwords, PamAuthenticator(pam_service)) if pam_service else (passwords,)
 
 
-async def _hands(settings: Settings, where: Places, clock: SystemClock) -> Hands:
-    if settings.hypervisor == "sim":
-        storage: dict[str, StorageDriver] = {
-            "file": SimStorage(clock, where.state / "sim" / "storage"),
-            "iso": IsoStorage(),
-        }
-        hypervisor = SimHypervisor(clock, state=where.state / "sim" / "domains", version=version("domzero"))
-        pretended = GuestImage(Path("/sim/vmlinuz"), Path("/sim/initrd"))
-        return Hands(hypervisor, storage, SimNetwork(clock), SimulatedControl(), pretended)
-    root = os.geteuid() == 0
-    guest: GuestImage | None
-    try:
-        roots = [settings.guest_image_dir] if settings.guest_image_dir else None
-        guest = await build(where.state / "guest", roots=roots)
-    except GuestImageError as error:
-        log.warning("the template Tiny Linux is left out: %s", error)
-        guest = None
-    return Hands(
-        QemuHypervisor(
-            where.runtime, where.state, accelerator=settings.accel, users=UserRange(FIRST_USER) if root else None
-        ),
-        {"file": FileStorage(), "iso": IsoStorage()},
-        BridgeNetwork() if root else UserNetwork(),
-        LinuxControl(),
-        guest,
-    )
-
-
 def _stack(
     settings: Settings,
     where: Places,
     database: Database,
-    events: Events,
     clock: SystemClock,
     hands: Hands,
     stopping: asyncio.Event,
@@ -273,7 +253,7 @@ def _stack(
 
     return Stack(
         database=database,
-        events=events,
+        events=Events(database, clock),
         clock=clock,
         hypervisor=hands.hypervisor,
         storage=hands.storage,
@@ -282,7 +262,7 @@ def _stack(
         settings=StackSettings(
             state_dir=where.state,
             version=version("domzero"),
-            address=settings.address or management_address(settings.https),
+            address=_address(settings),
             allow_power_off=settings.allow_power_off,
             guest_kernel=hands.guest.kernel if hands.guest else None,
             guest_ramdisk=hands.guest.ramdisk if hands.guest else None,
@@ -291,6 +271,10 @@ def _stack(
         restart=ask_for_restart,
         stop=stopping.set,
     )
+
+
+def _address(settings: Settings) -> str:
+    return str(settings.address or management_address(settings.https))
 
 
 def management_address(https: Endpoint | None) -> str:
@@ -306,14 +290,17 @@ def management_address(https: Endpoint | None) -> str:
             return "127.0.0.1"
 
 
-def _certificate(directory: Path, address: str) -> Certificate:
-    names, addresses = local_identities()
-    return ensure_certificate(directory, names, dict.fromkeys([address, *addresses]))
+def _certificate(directory: Path, settings: Settings) -> Certificate:
+    """The certificate, made at the first start for all names and addresses; a simulated host has but two addresses."""
+    names, addresses = [socket.gethostname(), "localhost"], ["127.0.0.1"]
+    if settings.hypervisor != "sim" and not (directory / FILE_NAME).exists():
+        names, addresses = local_identities()
+    return ensure_certificate(directory, names, dict.fromkeys([_address(settings), *addresses]))
 
 
 def _listen(server: Server, settings: Settings, where: Places, certificate: Certificate, address: str) -> str:
     context = tls_context(certificate)
-    wanted = [settings.https] if settings.https else [Endpoint("", 443), Endpoint("", 8443)]
+    wanted = [settings.https] if settings.https else [Endpoint("", HTTPS_PORT), Endpoint("", FALLBACK_PORT)]
     for position, endpoint in enumerate(wanted):
         try:
             port = server.listen_https(endpoint.host, endpoint.port, context)
@@ -326,18 +313,31 @@ def _listen(server: Server, settings: Settings, where: Places, certificate: Cert
         server.listen_http(settings.http.host, settings.http.port)
     server.listen_unix(where.socket)
     host = endpoint.host if endpoint.host not in ("", "0.0.0.0", "::") else address
-    return f"https://{f'[{host}]' if ':' in host else host}:{port}"
+    return authority(host, port)
+
+
+def authority(host: str, port: int) -> str:
+    """Host and port as they stand in an https address."""
+    bracketed = f"[{host}]" if ":" in host else host
+    return bracketed if port == HTTPS_PORT else f"{bracketed}:{port}"
 
 
 @asynccontextmanager
-async def _background(*work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
-    """Work that goes on while the daemon serves. Should a part of it fail, the daemon stops rather than limps."""
+async def _background(stopping: asyncio.Event, *work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
+    """Work that goes on while the daemon serves. Should a part of it fail, the daemon stops rather than limps.
+
+    Raises `BackgroundError` at the end when one failed.
+    """
     tasks = [asyncio.ensure_future(part) for part in work]
+    for task in tasks:
+        task.add_done_callback(lambda _: stopping.set())
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, Exception):
-                log.error("a background job had failed", exc_info=result)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            log.critical("a background job failed", exc_info=result)
+            raise BackgroundError(f"a background job failed: {result!r}; see the log") from result

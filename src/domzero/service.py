@@ -8,7 +8,7 @@ import logging.handlers
 import os
 import sys
 
-from domzero.daemon import StartError, places, run
+from domzero.daemon import BackgroundError, StartError, places, run
 from domzero.engine.passwords import PasswordFileError
 from domzero.engine.store import StoreError
 from domzero.front.certificates import CertificateError
@@ -21,7 +21,8 @@ LOG_SIZE = 8 << 20
 LOGS_KEPT = 4
 
 START_PROBLEMS = (
-    StartError, StoreError, PasswordFileError, CertificateError, ListenError, HypervisorError, NetworkError,
+    StartError, BackgroundError, StoreError, PasswordFileError, CertificateError, ListenError, HypervisorError,
+    NetworkError,
 )  # fmt: skip
 """What keeps a daemon from starting and has a sentence for the operator."""
 

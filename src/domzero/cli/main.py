@@ -36,14 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    # The daemon brings the whole toolstack along; no other command should wait for that.
-    from domzero.service import serve
-
     try:
-        return serve(resolve(arguments))
+        settings = resolve(arguments)
     except SettingsError as error:
         print(f"domzero: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    # The daemon brings the whole toolstack along; no other command, and no mistake, should wait for that.
+    from domzero.service import serve
+
+    return serve(settings)
 
 
 def _user(arguments: argparse.Namespace) -> int:

@@ -152,6 +152,9 @@ class Dispatcher:
         if not params:
             raise ApiError("SESSION_INVALID", "")
         token = params[0]
+        if token is None:
+            # What the official Python binding sends once it has logged out.
+            raise ApiError("SESSION_INVALID", "")
         if not isinstance(token, str):
             raise mismatch(RefTo("session"), token)
         return self._sessions.use(printable(token))

@@ -52,7 +52,7 @@ class Passwords:
         self._writing = asyncio.Lock()
         self._hashes = _load(path)
         # Verified against when the account is unknown, so that its absence cannot be told by the time it takes.
-        self._decoy = self._hasher.hash(secrets.token_urlsafe())
+        self._decoy: asyncio.Future[str] | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self._hashes
@@ -62,7 +62,11 @@ class Passwords:
         known = self._hashes.get(name)
         if len(password) > LONGEST:
             return False
-        right = await self._threaded(self._matches, self._decoy if known is None else known, password)
+        if self._decoy is None:
+            # Not at start, which it would slow down; from the first login on, whoever that is, it is being made.
+            self._decoy = asyncio.ensure_future(self._threaded(self._hasher.hash, secrets.token_urlsafe()))
+        hashed = await asyncio.shield(self._decoy) if known is None else known
+        right = await self._threaded(self._matches, hashed, password)
         return right and known is not None
 
     async def set(self, name: str, password: str) -> None:

@@ -18,7 +18,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from pyroute2 import IPRoute  # type: ignore[import-untyped]  # pyroute2 ships no type information
 
 FILE_NAME = "server.pem"
 KEY_SIZE = 2048
@@ -126,6 +125,9 @@ def tls_context(certificate: Certificate) -> ssl.SSLContext:
 
 def local_identities() -> tuple[list[str], list[str]]:
     """The names and addresses of this machine, the most telling first. Blocks: for use before the event loop runs."""
+    # A large library that most starts do without: the certificate is there already.
+    from pyroute2 import IPRoute  # type: ignore[import-untyped]  # pyroute2 ships no type information
+
     names = [socket.gethostname(), socket.getfqdn(), "localhost"]
     with IPRoute() as netlink:
         addresses = [message.get("address") for message in netlink.get_addr()]

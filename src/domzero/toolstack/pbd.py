@@ -102,3 +102,15 @@ async def replug_all(stack: Stack) -> None:
             await plug_pbd(stack, pbd)
         except ApiError as error:
             log.warning("storage repository %s is not available: %s", stack.database.get("PBD", pbd, "SR"), error)
+
+
+async def detach_all(stack: Stack) -> None:
+    """Let go of this host's media at the end of the daemon. The rows stay as they are: the next start plugs again."""
+    for pbd, row in list(stack.database.rows("PBD").items()):
+        if row.record["host"] != stack.host or not row.record["currently_attached"]:
+            continue
+        sr = row.record["SR"]
+        try:
+            await driver_for(stack, stack.database.get("SR", sr, "type")).detach(repository_of(stack, sr, pbd))
+        except StorageError as error:
+            log.warning("storage repository %s could not be let go: %s", sr, error.text)

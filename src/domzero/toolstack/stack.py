@@ -72,6 +72,8 @@ class Stack:
     host: Ref = ""
     """This machine's host object."""
     pool: Ref = ""
+    authority: str = ""
+    """Host and port under which this host's pages are reached, as they stand in an https address."""
     tasks: Tasks = field(init=False)
     contexts: Contexts = field(init=False)
     """Makes contexts for what the host does of its own accord."""

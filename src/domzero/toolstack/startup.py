@@ -17,6 +17,7 @@ from domzero.toolstack.interfaces import refresh_interfaces
 from domzero.toolstack.pbd import replug_all
 from domzero.toolstack.repositories import repository_of, scan
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.vm.consoles import refresh_locations
 from domzero.toolstack.vm.templates import ensure_templates
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     await _ensure_repositories(stack)
     await replug_all(stack)
     await stack.machines.adopt(domains)
+    refresh_locations(stack)
     await stack.network.retain({status.domid for status in domains})
     await _scan_all(stack)
     ensure_templates(stack)

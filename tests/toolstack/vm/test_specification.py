@@ -177,8 +177,8 @@ def test_the_most_memory_that_fits() -> None:
 
 
 def test_console_addresses() -> None:
-    assert location("192.0.2.1", "OpaqueRef:c") == "https://192.0.2.1/console?ref=OpaqueRef:c"
-    assert location("2001:db8::1", "OpaqueRef:c") == "https://[2001:db8::1]/console?ref=OpaqueRef:c"
+    assert location("192.0.2.1:8443", "OpaqueRef:c") == "https://192.0.2.1:8443/console?ref=OpaqueRef:c"
+    assert location("[2001:db8::1]", "OpaqueRef:c") == "https://[2001:db8::1]/console?ref=OpaqueRef:c"
     no_screen = pv(other_config={"disable_pv_vnc": "1"})
     assert protocols(no_screen, hvm=False) == ("vt100",)
     assert protocols(no_screen, hvm=True) == ("rfb", "vt100")

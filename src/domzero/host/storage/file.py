@@ -60,6 +60,7 @@ INFO = DriverInfo(
         "VDI_RESIZE",
         "VDI_SNAPSHOT",
         "VDI_UPDATE",
+        "VDI_INTRODUCE",
     ),
     configuration={"location": "absolute path of the directory"},
 )

@@ -111,8 +111,9 @@ class StorageDriver(Protocol):
     async def create_image(self, repository: Repository, uuid: str) -> DiskInfo:
         """Make an empty file for a stream that a hypervisor writes (a machine's memory), listed among the disks.
 
-        Its location is its uuid. `source` gives it as a raw file; its virtual size is what has been written so far. It can be copied from,
-        updated and destroyed as a disk can, but not cloned, snapshotted or resized (`StorageError` 144).
+        Its location is its uuid. `source` gives it as a raw file; its virtual size is what has been written so far. It
+        can be copied from, updated and destroyed as a disk can, but not cloned, snapshotted or resized
+        (`StorageError` 144).
         """
         ...
 

@@ -15,10 +15,16 @@ NO_SCREEN: Final = "disable_pv_vnc"
 """The other_config key with which a paravirtual machine does without a screen."""
 
 
-def location(address: str, console: Ref) -> str:
-    """The address that clients connect to."""
-    authority = f"[{address}]" if ":" in address else address
+def location(authority: str, console: Ref) -> str:
+    """The address that clients connect to. `authority` is host and port as in an https address."""
     return f"https://{authority}/console?ref={console}"
+
+
+def refresh_locations(stack: Stack) -> None:
+    """After a start, perhaps on another port or address: say where the consoles are reached now."""
+    with stack.database.transaction() as transaction:
+        for ref in stack.database.refs("console"):
+            transaction.update("console", ref, location=location(stack.authority, ref))
 
 
 def protocols(record: Mapping[str, Any], *, hvm: bool) -> tuple[str, ...]:
@@ -37,7 +43,7 @@ def open_consoles(stack: Stack, transaction: Transaction, vm: Ref, *, hvm: bool)
         if protocol in present:
             continue
         ref = f"OpaqueRef:{database.new_uuid()}"
-        fields = {"protocol": protocol, "location": location(stack.settings.address, ref), "VM": vm}
+        fields = {"protocol": protocol, "location": location(stack.authority, ref), "VM": vm}
         transaction.create("console", fields, ref=ref)
 
 

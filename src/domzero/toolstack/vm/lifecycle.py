@@ -25,6 +25,8 @@ from domzero.toolstack.vm.rows import leave, record_gone, refresh_all
 log = logging.getLogger(__name__)
 
 SHUTDOWN_TIMEOUT: Final = 1200
+PRESS_INTERVAL: Final = 5.0
+"""Seconds between two presses of the power button."""
 """Seconds that a guest may take to shut down."""
 
 
@@ -107,20 +109,32 @@ async def clean_reboot(stack: Stack, context: Context, vm: Ref) -> None:
 
 
 async def _ask_to_shut_down(stack: Stack, context: Context, vm: Ref, domain: Domain) -> DomainStopped:
-    """Press the power button and wait for the end of the domain, however it comes."""
+    """Press the power button, again and again, and wait for the end of the domain, however it comes.
+
+    A guest that is still booting misses the button, and some systems act on the second press only; those that are
+    shutting down already take no notice.
+    """
+    deadline = stack.clock.monotonic() + SHUTDOWN_TIMEOUT
     with context.task.cancellable():
-        try:
-            with failures.acting_on(vm):
-                await stack.hypervisor.request_shutdown(domain.domid)
-        except ApiError as error:
-            if domain.ended.done():
-                return domain.ended.result()
-            if isinstance(error.__cause__, GuestNotRespondingError):
-                raise ApiError("VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT", vm) from error
-            raise
-        if not await settled(stack.clock, domain.ended, SHUTDOWN_TIMEOUT):
-            raise ApiError("VM_SHUTDOWN_TIMEOUT", vm, str(SHUTDOWN_TIMEOUT))
+        while not domain.ended.done():
+            left = deadline - stack.clock.monotonic()
+            if left <= 0:
+                raise ApiError("VM_SHUTDOWN_TIMEOUT", vm, str(SHUTDOWN_TIMEOUT))
+            await _press_power_button(stack, vm, domain)
+            await settled(stack.clock, domain.ended, min(left, PRESS_INTERVAL))
     return domain.ended.result()
+
+
+async def _press_power_button(stack: Stack, vm: Ref, domain: Domain) -> None:
+    try:
+        with failures.acting_on(vm):
+            await stack.hypervisor.request_shutdown(domain.domid)
+    except ApiError as error:
+        if domain.ended.done():
+            return
+        if isinstance(error.__cause__, GuestNotRespondingError):
+            raise ApiError("VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT", vm) from error
+        raise
 
 
 @implements("VM.shutdown")

@@ -1,0 +1,86 @@
+"""Chooses and makes the drivers that touch this machine, or pretend to.
+
+Each choice imports only what it needs: a simulated host must be there in an instant, without QEMU or netlink.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from domzero.host.clock import Clock
+from domzero.host.control import HostControl, LinuxControl, SimulatedControl
+from domzero.host.guest_image import GuestImage, GuestImageError, build
+from domzero.host.hypervisor.protocol import Hypervisor
+from domzero.host.network.protocol import NetworkBackend
+from domzero.host.storage.protocol import StorageDriver
+from domzero.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FIRST_USER = 0x7D000000
+"""Machines run as users from this number on: far from people's, services' and containers' (systemd's UIDS-GIDS.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What touches the machine, real or simulated."""
+
+    hypervisor: Hypervisor
+    storage: Mapping[str, StorageDriver]
+    network: NetworkBackend
+    control: HostControl
+    guest: GuestImage | None
+
+
+async def make_hands(settings: Settings, state: Path, runtime: Path, clock: Clock) -> Hands:
+    """The drivers that the settings ask for, not opened yet."""
+    if settings.hypervisor == "sim":
+        return _simulated(state / "sim", clock)
+    return await _real(settings, state, runtime)
+
+
+def _simulated(state: Path, clock: Clock) -> Hands:
+    from domzero.host.hypervisor.sim.driver import SimHypervisor
+    from domzero.host.network.sim import SimNetwork
+    from domzero.host.storage.iso import IsoStorage
+    from domzero.host.storage.sim import SimStorage
+
+    return Hands(
+        SimHypervisor(clock, state=state / "domains", version=version("domzero")),
+        {"file": SimStorage(clock, state / "storage"), "iso": IsoStorage()},
+        SimNetwork(clock),
+        SimulatedControl(),
+        GuestImage(Path("/sim/vmlinuz"), Path("/sim/initrd")),
+    )
+
+
+async def _real(settings: Settings, state: Path, runtime: Path) -> Hands:
+    from domzero.host.hypervisor.qemu.driver import QemuHypervisor, UserRange
+    from domzero.host.network.bridge import BridgeNetwork
+    from domzero.host.network.user import UserNetwork
+    from domzero.host.storage.file import FileStorage
+    from domzero.host.storage.iso import IsoStorage
+
+    root = os.geteuid() == 0
+    users = UserRange(FIRST_USER) if root else None
+    return Hands(
+        QemuHypervisor(runtime, state, accelerator=settings.accel, users=users),
+        {"file": FileStorage(), "iso": IsoStorage()},
+        BridgeNetwork() if root else UserNetwork(),
+        LinuxControl(),
+        await _guest_image(settings, state),
+    )
+
+
+async def _guest_image(settings: Settings, state: Path) -> GuestImage | None:
+    roots = [settings.guest_image_dir] if settings.guest_image_dir else None
+    try:
+        return await build(state / "guest", roots=roots)
+    except GuestImageError as error:
+        log.warning("the template Tiny Linux is left out: %s", error)
+        return None
