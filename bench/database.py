@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from domzero.datamodel.graph import GRAPH
 from domzero.engine.database import Database
@@ -33,57 +34,43 @@ def rss() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
+SETTINGS: dict[str, Any] = {
+    "power_state": "Running",
+    "allowed_operations": ("clean_shutdown", "hard_shutdown", "pause", "suspend", "snapshot", "checkpoint"),
+    "memory_static_max": 4 << 30,
+    "memory_dynamic_max": 4 << 30,
+    "memory_dynamic_min": 4 << 30,
+    "memory_static_min": 1 << 30,
+    "VCPUs_max": 2,
+    "VCPUs_at_startup": 2,
+    "actions_after_crash": "restart",
+    "HVM_boot_policy": "BIOS order",
+    "HVM_boot_params": {"order": "cdn", "firmware": "uefi"},
+    "platform": {"acpi": "1", "apic": "true", "pae": "true", "nx": "true", "viridian": "false", "vga": "std"},
+    "tags": ("web",),
+    "recommendations": "<restrictions><restriction field='memory-static-max' max='137438953472'/></restrictions>",
+}
+
+
 def add_machine(database: Database, number: int, host: Ref, network: Ref, sr: Ref) -> Ref:
     """A VM with a disk, a network interface and metrics, with settings as installers leave them."""
+    own = {
+        "name_label": f"machine {number}",
+        "name_description": f"Made for measuring, number {number}",
+        "other_config": {"base_template_name": "Debian 12", "mac_seed": f"seed {number}", "install-methods": "cdrom"},
+        "xenstore_data": {"vm-data": "", "vm-data/number": str(number)},
+        "resident_on": host,
+        "affinity": host,
+    }
+    mac = f"02:00:00:00:{number // 256 % 256:02x}:{number % 256:02x}"
+    measured = {"memory_actual": 4 << 30, "VCPUs_number": 2, "VCPUs_utilisation": {0: 0.1, 1: 0.2}}
     with database.transaction() as transaction:
-        metrics = transaction.create(
-            "VM_metrics", {"memory_actual": 4 << 30, "VCPUs_number": 2, "VCPUs_utilisation": {0: 0.1, 1: 0.2}}
-        )
-        vm = transaction.create(
-            "VM",
-            {
-                "name_label": f"machine {number}",
-                "name_description": f"Made for measuring, number {number}",
-                "power_state": "Running",
-                "allowed_operations": ("clean_shutdown", "hard_shutdown", "pause", "suspend", "snapshot", "checkpoint"),
-                "memory_static_max": 4 << 30,
-                "memory_dynamic_max": 4 << 30,
-                "memory_dynamic_min": 4 << 30,
-                "memory_static_min": 1 << 30,
-                "VCPUs_max": 2,
-                "VCPUs_at_startup": 2,
-                "actions_after_crash": "restart",
-                "HVM_boot_policy": "BIOS order",
-                "HVM_boot_params": {"order": "cdn", "firmware": "uefi"},
-                "platform": {
-                    "acpi": "1",
-                    "apic": "true",
-                    "pae": "true",
-                    "nx": "true",
-                    "viridian": "false",
-                    "vga": "std",
-                },
-                "other_config": {
-                    "base_template_name": "Debian 12",
-                    "mac_seed": f"seed {number}",
-                    "install-methods": "cdrom",
-                },
-                "xenstore_data": {"vm-data": "", "vm-data/number": str(number)},
-                "resident_on": host,
-                "affinity": host,
-                "metrics": metrics,
-                "tags": ("web",),
-                "recommendations": "<restrictions><restriction field='memory-static-max' max='137438953472'/>",
-            },
-        )
+        vm = transaction.create("VM", SETTINGS | own | {"metrics": transaction.create("VM_metrics", measured)})
         vdi = transaction.create("VDI", {"name_label": f"disk of {number}", "SR": sr, "virtual_size": 20 << 30})
-        vbd_metrics = transaction.create("VBD_metrics", {})
-        transaction.create("VBD", {"VM": vm, "VDI": vdi, "userdevice": "0", "device": "xvda", "metrics": vbd_metrics})
-        vif_metrics = transaction.create("VIF_metrics", {})
-        mac = f"02:00:00:00:{number // 256 % 256:02x}:{number % 256:02x}"
-        transaction.create(
-            "VIF", {"VM": vm, "network": network, "device": "0", "MAC": mac, "MTU": 1500, "metrics": vif_metrics}
-        )
+        vbd = {"VM": vm, "VDI": vdi, "userdevice": "0", "metrics": transaction.create("VBD_metrics", {})}
+        transaction.create("VBD", vbd)
+        vif = {"VM": vm, "network": network, "device": "0", "MAC": mac, "MTU": 1500}
+        transaction.create("VIF", vif | {"metrics": transaction.create("VIF_metrics", {})})
     return vm
 
 

@@ -307,7 +307,7 @@ class DatabaseMachine(RuleBasedStateMachine):
 
 TestDatabaseMachine = DatabaseMachine.TestCase
 TestDatabaseMachine.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
