@@ -14,20 +14,27 @@ def state_dir(environment: Mapping[str, str] = os.environ, *, root: bool | None 
     """What lasts: database, certificates, default storage, logs."""
     if _is_root(root):
         return Path("/var/lib/domzero")
-    return Path(environment.get("XDG_DATA_HOME") or Path(environment.get("HOME", "/")) / ".local/share") / "domzero"
+    offered = _directory(environment, "XDG_DATA_HOME")
+    return (offered or (_directory(environment, "HOME") or Path("/")) / ".local/share") / "domzero"
 
 
 def runtime_dir(state: Path, environment: Mapping[str, str] = os.environ, *, root: bool | None = None) -> Path:
     """What is of this boot: sockets and process files. Next to the state where the system offers no place."""
     if _is_root(root):
         return Path("/run/domzero")
-    offered = environment.get("XDG_RUNTIME_DIR")
-    return Path(offered) / "domzero" if offered else state / "run"
+    offered = _directory(environment, "XDG_RUNTIME_DIR")
+    return offered / "domzero" if offered else state / "run"
 
 
 def socket_path(runtime: Path) -> Path:
     """The Unix socket for local clients."""
     return runtime / "xapi"
+
+
+def _directory(environment: Mapping[str, str], name: str) -> Path | None:
+    """A directory that the environment offers; what is empty or relative does not count (XDG base directories)."""
+    offered = Path(environment.get(name, ""))
+    return offered if offered.is_absolute() else None
 
 
 def _is_root(root: bool | None) -> bool:

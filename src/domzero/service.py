@@ -6,6 +6,7 @@ import asyncio
 import logging
 import logging.handlers
 import os
+import signal
 import sys
 
 from domzero.daemon import BackgroundError, StartError, places, run
@@ -17,6 +18,8 @@ from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.network.protocol import NetworkError
 from domzero.settings import Settings
 
+log = logging.getLogger(__name__)
+
 LOG_SIZE = 8 << 20
 LOGS_KEPT = 4
 
@@ -26,27 +29,48 @@ START_PROBLEMS = (
 )  # fmt: skip
 """What keeps a daemon from starting and has a sentence for the operator."""
 
+TOLD = {"told": True}
+"""Marks a log record that standard error has in words of its own."""
+
 
 def serve(settings: Settings) -> int:
-    """Run the daemon until it is told to stop. Returns the exit code; a restart replaces the process."""
+    """Run the daemon until it is told to stop. Returns the exit code; a restart replaces the process.
+
+    What ends it is in the log and told on standard error: in a sentence where that is known to be enough.
+    """
     try:
-        _log_to_file(settings)
+        _start_log(settings)
         again = asyncio.run(run(settings))
     except START_PROBLEMS as error:
+        log.critical("%s", error, extra=TOLD)
         print(f"domzero: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt:
+        # Before calls are answered there is nobody to be polite to.
+        return 128 + signal.SIGINT
+    except Exception:
+        log.critical("the daemon failed unexpectedly", exc_info=True)
+        return 1
+    finally:
+        logging.shutdown()
     if again:
         # The same process begins anew, so that the service manager and the children of this one notice nothing.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
     return 0
 
 
-def _log_to_file(settings: Settings) -> None:
+def _start_log(settings: Settings) -> None:
+    """Log to a file that is turned over when it is full, and to standard error. Raises `StartError`."""
+    path = places(settings).log_file
+    try:
+        file = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_SIZE, backupCount=LOGS_KEPT, encoding="utf-8")
+    except OSError as error:
+        raise StartError(f"{path} cannot be written: {error.strerror}. Choose --state-dir.") from error
+    terminal = logging.StreamHandler()
+    terminal.addFilter(lambda record: not hasattr(record, "told"))
     root = logging.getLogger()
     root.setLevel(settings.log_level.upper())
     form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    file = logging.handlers.RotatingFileHandler(places(settings).log_file, maxBytes=LOG_SIZE, backupCount=LOGS_KEPT)
-    terminal = logging.StreamHandler()
     for handler in (file, terminal):
         handler.setFormatter(form)
         root.addHandler(handler)

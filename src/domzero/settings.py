@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 _PORT = re.compile("[0-9]{1,5}")
 _COUNT = re.compile("[1-9][0-9]{0,8}")
 

@@ -45,7 +45,7 @@ def test_command_line_before_environment_before_file(tmp_path: Path) -> None:
     [
         ("127.0.0.1:443", Endpoint("127.0.0.1", 443)),
         ("[::1]:0", Endpoint("::1", 0)),
-        ("8443", Endpoint("0.0.0.0", 8443)),
+        ("8443", Endpoint("", 8443)),
         ("host.example:1", Endpoint("host.example", 1)),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import signal
 import sys
 from pathlib import Path
 
@@ -30,11 +31,13 @@ def run(arguments: argparse.Namespace, socket: Path) -> int:
     """Carry the sub-command out and show the users. Returns the exit code."""
     try:
         answer = _ask(arguments, socket)
-    except (LocalError, OSError) as error:
+    except LocalError as error:
         print(f"domzero: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     for user in answer["users"]:
-        print(f"{user['name']:20} {user['role']:16} {user['fullname']}".rstrip())  # noqa: T201
+        print(f"{_shown(user['name']):20} {user['role']:16} {_shown(user['fullname'])}".rstrip())  # noqa: T201
     return 0
 
 
@@ -51,9 +54,27 @@ def _ask(arguments: argparse.Namespace, socket: Path) -> dict[str, list[dict[str
 
 
 def _password(file: Path | None) -> str:
-    if file is not None:
-        return file.read_text().partition("\n")[0]
+    """The first line of the file, or what the person types twice. Raises `LocalError`."""
+    try:
+        password = _typed() if file is None else "".join(file.read_text("utf-8").splitlines()[:1])
+    except OSError as error:
+        raise LocalError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LocalError(f"{file} is no text: {error.reason}") from error
+    except EOFError as error:
+        raise LocalError("no password was given") from error
+    if not password:
+        raise LocalError("the password is empty")
+    return password
+
+
+def _typed() -> str:
     password = getpass.getpass("New password: ")
     if getpass.getpass("Once more: ") != password:
         raise LocalError("the two passwords differ")
     return password
+
+
+def _shown(text: str) -> str:
+    """Fit for a terminal and for one line, whatever somebody was called."""
+    return text if text.isprintable() else repr(text)[1:-1]

@@ -42,20 +42,20 @@ class Administration:
         fields = _fields(request)
         try:
             await self._users.add(
-                _text(fields, "name"), _text(fields, "password"), _text(fields, "role"), str(fields.get("fullname", ""))
+                _text(fields, "name"), _text(fields, "password"), _text(fields, "role"), _text(fields, "fullname", "")
             )
         except ApiError as error:
             return _answer(400, {"error": error.description})
-        self._sessions.refresh_ranks(self._users.find_subject(_text(fields, "name")))
         return _answer(200, {"users": self._users.overview()})
 
     async def _remove(self, request: Request) -> Response:
         name = _text(_fields(request), "name")
         try:
-            subject = await self._users.remove(name)
+            await self._users.remove(name)
         except UnknownUserError:
             return _answer(400, {"error": ("UNKNOWN_USER", name)})
-        self._sessions.close_where(lambda session: session.account.subject == subject)
+        # The user's sessions were over with the subject; this removes their objects, which others can see.
+        self._sessions.sweep()
         return _answer(200, {"users": self._users.overview()})
 
 
@@ -75,8 +75,8 @@ def _fields(request: Request) -> Mapping[str, Any]:
     return fields
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name)
+def _text(fields: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    value = fields.get(name, default)
     if not isinstance(value, str):
         raise HttpError(400, f"The body lacks the text {name}.")
     return value
