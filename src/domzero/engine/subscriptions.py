@@ -46,6 +46,8 @@ class Filter:
     everything: bool
     classes: frozenset[str]
     objects: frozenset[Subject]
+    named: frozenset[str]
+    """All classes of which something was asked for."""
     subjects: tuple[Subject, ...]
     """The fewest subscriptions that ask for the same."""
 
@@ -61,7 +63,11 @@ class Filter:
             subject for subject in objects if subject.lower not in classes
         ]
         return Filter(
-            everything, frozenset(classes), frozenset(objects), (Subject(EVERYTHING),) if everything else tuple(fewest)
+            everything,
+            frozenset(classes),
+            frozenset(objects),
+            frozenset(subject.lower for subject in subjects),
+            (Subject(EVERYTHING),) if everything else tuple(fewest),
         )
 
     def matches(self, lower: str, ref: Ref) -> bool:
@@ -70,7 +76,7 @@ class Filter:
 
     def names(self, lower: str) -> bool:
         """Whether the class, or an object of it, was asked for."""
-        return self.everything or lower in self.classes or any(subject.lower == lower for subject in self.objects)
+        return self.everything or lower in self.named
 
 
 class Interest(Generic[Who]):
