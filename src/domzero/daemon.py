@@ -130,7 +130,7 @@ async def serving(settings: Settings) -> AsyncIterator[Serving]:
         certificate, password, hands = await asyncio.gather(
             asyncio.to_thread(_certificate, where.state / "tls", settings),
             _ensure_root_password(passwords, settings.root_password_file),
-            make_hands(settings, where.state, where.runtime, clock),
+            make_hands(settings, where.state, where.runtime, where.log_file, clock),
         )
         stopping, restart = asyncio.Event(), asyncio.Event()
         stack = _stack(settings, where, database, clock, hands, stopping, restart)
@@ -141,7 +141,13 @@ async def serving(settings: Settings) -> AsyncIterator[Serving]:
         stack.authority = _listen(server, settings, where, certificate, stack.settings.address)
         await _open_hands(stack, engine, hands, cleanup)
         dispatcher.guard = None
-        async with _background(stopping, engine.keep_house(), Metrics(stack).run(), keep_house(stack)):
+        async with _background(
+            stopping,
+            engine.keep_house(),
+            stack.events.heartbeat("pool"),
+            Metrics(stack).run(),
+            keep_house(stack),
+        ):
             url = f"https://{stack.authority}"
             yield Serving(url, certificate.fingerprint, password, stack, engine, server, stopping, restart)
             await server.stop(STOP_GRACE)
@@ -259,6 +265,8 @@ def _stack(
         storage=hands.storage,
         network=hands.network,
         control=hands.control,
+        facts=hands.facts,
+        download=hands.download,
         settings=StackSettings(
             state_dir=where.state,
             version=version("domzero"),
@@ -266,7 +274,6 @@ def _stack(
             allow_power_off=settings.allow_power_off,
             guest_kernel=hands.guest.kernel if hands.guest else None,
             guest_ramdisk=hands.guest.ramdisk if hands.guest else None,
-            log_file=where.log_file,
         ),
         restart=ask_for_restart,
         stop=stopping.set,

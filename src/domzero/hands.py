@@ -13,9 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from domzero.host.clock import Clock
-from domzero.host.control import HostControl, LinuxControl, SimulatedControl
+from domzero.host.control.protocol import HostControl
+from domzero.host.download.http import download
+from domzero.host.download.protocol import Download
 from domzero.host.guest_image import GuestImage, GuestImageError, build
 from domzero.host.hypervisor.protocol import Hypervisor
+from domzero.host.metrics.linux import LinuxFacts
+from domzero.host.metrics.protocol import HostFacts
 from domzero.host.network.protocol import NetworkBackend
 from domzero.host.storage.protocol import StorageDriver
 from domzero.settings import Settings
@@ -34,17 +38,20 @@ class Hands:
     storage: Mapping[str, StorageDriver]
     network: NetworkBackend
     control: HostControl
+    facts: HostFacts
+    download: Download
     guest: GuestImage | None
 
 
-async def make_hands(settings: Settings, state: Path, runtime: Path, clock: Clock) -> Hands:
+async def make_hands(settings: Settings, state: Path, runtime: Path, log_file: Path, clock: Clock) -> Hands:
     """The drivers that the settings ask for, not opened yet."""
     if settings.hypervisor == "sim":
-        return _simulated(state / "sim", clock)
-    return await _real(settings, state, runtime)
+        return _simulated(state / "sim", log_file, clock)
+    return await _real(settings, state, runtime, log_file)
 
 
-def _simulated(state: Path, clock: Clock) -> Hands:
+def _simulated(state: Path, log_file: Path, clock: Clock) -> Hands:
+    from domzero.host.control.sim import SimulatedControl
     from domzero.host.hypervisor.sim.driver import SimHypervisor
     from domzero.host.network.sim import SimNetwork
     from domzero.host.storage.iso import IsoStorage
@@ -54,12 +61,15 @@ def _simulated(state: Path, clock: Clock) -> Hands:
         SimHypervisor(clock, state=state / "domains", version=version("domzero")),
         {"file": SimStorage(clock, state / "storage"), "iso": IsoStorage()},
         SimNetwork(clock),
-        SimulatedControl(),
+        SimulatedControl(log_file),
+        LinuxFacts(),
+        download,
         GuestImage(Path("/sim/vmlinuz"), Path("/sim/initrd")),
     )
 
 
-async def _real(settings: Settings, state: Path, runtime: Path) -> Hands:
+async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) -> Hands:
+    from domzero.host.control.linux import LinuxControl
     from domzero.host.hypervisor.qemu.driver import QemuHypervisor, UserRange
     from domzero.host.network.bridge import BridgeNetwork
     from domzero.host.network.user import UserNetwork
@@ -72,7 +82,9 @@ async def _real(settings: Settings, state: Path, runtime: Path) -> Hands:
         QemuHypervisor(runtime, state, accelerator=settings.accel, users=users),
         {"file": FileStorage(), "iso": IsoStorage()},
         BridgeNetwork() if root else UserNetwork(),
-        LinuxControl(),
+        LinuxControl(log_file),
+        LinuxFacts(),
+        download,
         await _guest_image(settings, state),
     )
 

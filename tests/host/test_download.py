@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.download import DownloadError, download, is_fetchable
+from domzero.host.download.http import download
+from domzero.host.download.protocol import DownloadError, is_fetchable
 
 Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 

@@ -15,7 +15,7 @@ from domzero.engine.clock import moment
 from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.host.hypervisor.protocol import DomainStatistics, HypervisorError
-from domzero.host.metrics.machine import ProcessorTimes, read_memory, read_processor_times, utilisation
+from domzero.host.metrics.protocol import ProcessorTimes, utilisation
 from domzero.host.network.protocol import NetworkError, TrafficCounters
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.stack import Stack
@@ -66,8 +66,8 @@ class Metrics:
             await self._measure_machine(vm, domid)
 
     async def _measure_host(self) -> None:
-        memory = await asyncio.to_thread(read_memory)
-        times = await asyncio.to_thread(read_processor_times)
+        memory = await asyncio.to_thread(self.stack.facts.memory)
+        times = dict(await asyncio.to_thread(self.stack.facts.processor_times))
         database = self.stack.database
         now = moment(self.stack.clock.now())
         with database.transaction(observed=True) as transaction:

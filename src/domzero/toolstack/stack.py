@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from domzero.engine.database import Database
     from domzero.engine.events import Events
     from domzero.engine.tasks import Tasks
-    from domzero.host.control import HostControl
+    from domzero.host.control.protocol import HostControl
+    from domzero.host.download.protocol import Download
     from domzero.host.hypervisor.protocol import Hypervisor
+    from domzero.host.metrics.protocol import HostFacts
     from domzero.host.network.protocol import NetworkBackend
     from domzero.host.storage.protocol import StorageDriver
     from domzero.toolstack.vm.machines import Machines
@@ -46,8 +48,6 @@ class StackSettings:
     guest_kernel: Path | None = None
     guest_ramdisk: Path | None = None
     """The Tiny Linux kernel and initial RAM disk; None leaves that template out."""
-    log_file: Path | None = None
-    """What `host.get_log` reads."""
 
 
 @dataclass(slots=True)
@@ -62,6 +62,8 @@ class Stack:
     """SR type → driver."""
     network: NetworkBackend
     control: HostControl
+    facts: HostFacts
+    download: Download
     settings: StackSettings
     restart: Callable[[], None]
     """Asks the composition root to stop and start the daemon once the calls under way are answered."""

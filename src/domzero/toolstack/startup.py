@@ -8,7 +8,6 @@ from typing import Any
 
 from domzero.engine.errors import ApiError
 from domzero.host.hypervisor.protocol import DomainStatus
-from domzero.host.metrics.machine import read_machine
 from domzero.host.storage.protocol import DriverInfo, StorageError
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.gates import refresh_all
@@ -48,7 +47,7 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     At the first start everything an installed XenServer has is made. What is missing (a medium, an interface) is
     logged; it does not keep the host from serving.
     """
-    machine = await asyncio.to_thread(read_machine)
+    machine = await asyncio.to_thread(stack.facts.machine)
     ensure_pool_and_host(stack, machine)
     _ensure_drivers(stack)
     await refresh_interfaces(stack)

@@ -7,13 +7,8 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domzero.host.metrics.machine import (
-    ProcessorTimes,
-    parse_processors,
-    read_machine,
-    read_processor_times,
-    utilisation,
-)
+from domzero.host.metrics.linux import LinuxFacts, parse_processors
+from domzero.host.metrics.protocol import ProcessorTimes, utilisation
 
 CPUINFO = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -31,11 +26,12 @@ vendor_id\t: AuthenticAMD
 
 
 def test_this_machine() -> None:
-    machine = read_machine()
+    facts = LinuxFacts()
+    machine = facts.machine()
     assert machine.hostname == os.uname().nodename
     assert len(machine.processors) == os.cpu_count()
     assert 0 < machine.memory.free <= machine.memory.total
-    assert set(read_processor_times()) == {processor.number for processor in machine.processors}
+    assert set(facts.processor_times()) == {processor.number for processor in machine.processors}
 
 
 def test_processors_from_text() -> None:

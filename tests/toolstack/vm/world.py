@@ -22,8 +22,10 @@ from domzero.engine.errors import ApiError
 from domzero.engine.events import Events
 from domzero.engine.passwords import Passwords
 from domzero.host.clock import ManualClock
-from domzero.host.control import SimulatedControl
+from domzero.host.control.sim import SimulatedControl
+from domzero.host.download.http import download
 from domzero.host.hypervisor.sim.driver import SimHypervisor
+from domzero.host.metrics.linux import LinuxFacts
 from domzero.host.network.sim import SimNetwork
 from domzero.host.storage.iso import IsoStorage
 from domzero.host.storage.protocol import StorageDriver
@@ -182,7 +184,18 @@ async def world(
     storage: dict[str, StorageDriver] = {"file": SimStorage(clock, directory / "storage"), "iso": IsoStorage()}
     settings = StackSettings(directory, "1.0", guest_kernel=KERNEL, guest_ramdisk=RAMDISK)
     stack = Stack(
-        rows, events, clock, hypervisor, storage, network, SimulatedControl(), settings, lambda: None, lambda: None
+        database=rows,
+        events=events,
+        clock=clock,
+        hypervisor=hypervisor,
+        storage=storage,
+        network=network,
+        control=SimulatedControl(directory / "log"),
+        facts=LinuxFacts(),
+        download=download,
+        settings=settings,
+        restart=lambda: None,
+        stop=lambda: None,
     )
     engine = assemble(
         rows,

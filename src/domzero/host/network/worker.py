@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pyroute2 import netns  # type: ignore[import-untyped]  # the library has no types
 
-from domzero.host.finish import finish
+from domzero.finish import finish
 from domzero.host.network.links import Links
 from domzero.host.network.protocol import NetworkError
 

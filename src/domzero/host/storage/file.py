@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from domzero.host.finish import finish, in_thread
+from domzero.finish import finish, in_thread
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage import layers, numbers
 from domzero.host.storage import place as places

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import UUID, uuid5
 
-from domzero.host.finish import in_thread
+from domzero.finish import in_thread
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage import numbers
 from domzero.host.storage.place import location_of

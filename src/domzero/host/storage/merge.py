@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from domzero.host.finish import in_thread
+from domzero.finish import in_thread
 from domzero.host.storage import layers
 from domzero.host.storage import place as places
 from domzero.host.storage.images import rebase_image

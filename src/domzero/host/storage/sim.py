@@ -24,8 +24,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from domzero.finish import in_thread
 from domzero.host.clock import Clock
-from domzero.host.finish import in_thread
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage import file, numbers
 from domzero.host.storage.layers import UUID, UUID_PATTERN

@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from domzero.host.finish import in_thread
+from domzero.finish import in_thread
 from domzero.host.storage import numbers
 from domzero.host.storage.protocol import Progress
 

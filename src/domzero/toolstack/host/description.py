@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from domzero.host.hypervisor.protocol import Capabilities
-from domzero.host.metrics.machine import MachineInfo, Processor
+from domzero.host.metrics.protocol import MachineInfo, Processor
 
 API_VERSION = (2, 21)
 PRODUCT_VERSION = "8.4.0"

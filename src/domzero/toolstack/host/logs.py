@@ -13,7 +13,7 @@ from domzero.engine.binding import implements
 from domzero.engine.clock import moment
 from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
-from domzero.host.control import ControlError, read_tail
+from domzero.host.control.protocol import ControlError
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
 
@@ -123,8 +123,7 @@ def _inventory(stack: Stack) -> str:
 
 
 async def _own_log(stack: Stack) -> str:
-    path = stack.settings.log_file
-    return "" if path is None else await asyncio.to_thread(read_tail, path, LOG_LIMIT)
+    return await asyncio.to_thread(stack.control.log_tail, LOG_LIMIT)
 
 
 async def _kernel_log(stack: Stack, *, clear: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from domzero.engine.binding import implements
 from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
-from domzero.host.control import ControlError
+from domzero.host.control.protocol import ControlError
 from domzero.idl.types import Ref
 from domzero.toolstack.host.admission import guests
 from domzero.toolstack.stack import Stack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from domzero.engine.clock import moment
 from domzero.engine.transactions import Transaction
-from domzero.host.metrics.machine import MachineInfo
+from domzero.host.metrics.protocol import MachineInfo
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.host.description import host_fields, processor_fields
 from domzero.toolstack.stack import Stack

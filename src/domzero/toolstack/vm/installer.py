@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from domzero.engine.errors import ApiError
-from domzero.host.download import DownloadError, download, is_fetchable
-from domzero.host.finish import in_thread
+from domzero.finish import in_thread
+from domzero.host.download.protocol import DownloadError, is_fetchable
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.specification import GUEST_FILES
@@ -108,8 +108,8 @@ async def boot_overrides(stack: Stack, vm: Ref) -> dict[str, Any]:
     kernel, ramdisk = directory / "linux", directory / "initrd"
     try:
         await in_thread(directory.mkdir, parents=True, exist_ok=True)
-        await download(installer.kernel, kernel, largest=LARGEST_KERNEL)
-        await download(installer.ramdisk, ramdisk, largest=LARGEST_RAMDISK)
+        await stack.download(installer.kernel, kernel, largest=LARGEST_KERNEL)
+        await stack.download(installer.ramdisk, ramdisk, largest=LARGEST_RAMDISK)
     except (DownloadError, OSError) as error:
         raise ApiError("BOOTLOADER_FAILED", vm, f"the installer could not be fetched: {error}") from error
     return {

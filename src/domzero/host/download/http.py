@@ -9,33 +9,16 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import urlsplit
 
-SCHEMES = frozenset({"http", "https", "ftp"})
+from domzero.host.download.protocol import DownloadError, is_fetchable
+
 CHUNK = 1 << 18
 SILENCE = 30.0
 """Seconds that a server may keep silent."""
 
 
-class DownloadError(Exception):
-    """The file could not be had; the text says why, without credentials from the address."""
-
-
-def is_fetchable(url: str) -> bool:
-    """Whether this is an address that `download` takes: http, https or ftp, with a host."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in SCHEMES and bool(parts.hostname)
-    except ValueError:
-        return False
-
-
 async def download(url: str, path: Path, *, largest: int, patience: float = 600.0) -> int:
-    """Write what the address holds to the file, which is replaced as a whole and readable by everyone; its size.
-
-    Raises `DownloadError` for addresses of other kinds, refusals, and files of more than `largest` bytes or that take
-    longer than `patience` seconds. Then, and when the call is cancelled, the file is as it was.
-    """
+    """See `Download`."""
     if not is_fetchable(url):
         raise DownloadError("only http, https and ftp addresses can be fetched")
     partial = path.with_name(f"{path.name}.part")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from domzero.host.finish import finish, in_thread
+from domzero.finish import finish, in_thread
 
 
 async def test_a_cancelled_caller_waits_and_is_told_afterwards() -> None:

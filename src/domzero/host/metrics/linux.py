@@ -7,57 +7,32 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-
-@dataclass(frozen=True, slots=True)
-class Processor:
-    """One logical processor, as the kernel describes it. `speed` is MHz."""
-
-    number: int
-    vendor: str
-    speed: int
-    model_name: str
-    family: int
-    model: int
-    stepping: str
-    flags: str
-    socket: str
+from domzero.host.metrics.protocol import MachineInfo, Memory, Processor, ProcessorTimes
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes. `free` is what a new machine could have without anything being pushed out."""
+class LinuxFacts:
+    """Implements `HostFacts`."""
 
-    total: int
-    free: int
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
 
+    def machine(self) -> MachineInfo:
+        """See `HostFacts`."""
+        return _read_machine(self._root)
 
-@dataclass(frozen=True, slots=True)
-class MachineInfo:
-    """What does not change while the machine is up, but for its name."""
+    def memory(self) -> Memory:
+        """See `HostFacts`."""
+        return _read_memory(self._root)
 
-    hostname: str
-    kernel: str
-    boot_id: str
-    boot_time: float
-    """Seconds since 1970."""
-    processors: tuple[Processor, ...]
-    memory: Memory
+    def processor_times(self) -> Mapping[int, ProcessorTimes]:
+        """See `HostFacts`."""
+        return _read_processor_times(self._root)
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessorTimes:
-    """Clock ticks since the machine came up: working, and in all."""
-
-    busy: int
-    total: int
-
-
-def read_machine(root: Path = Path("/")) -> MachineInfo:
-    """The machine as it is now. Raises `OSError` where this is no Linux."""
+def _read_machine(root: Path) -> MachineInfo:
     proc = root / "proc"
     return MachineInfo(
         hostname=os.uname().nodename,
@@ -65,19 +40,17 @@ def read_machine(root: Path = Path("/")) -> MachineInfo:
         boot_id=(proc / "sys/kernel/random/boot_id").read_text().strip(),
         boot_time=_boot_time((proc / "stat").read_text()),
         processors=tuple(parse_processors((proc / "cpuinfo").read_text())),
-        memory=read_memory(root),
+        memory=_read_memory(root),
     )
 
 
-def read_memory(root: Path = Path("/")) -> Memory:
-    """Memory in all and available."""
+def _read_memory(root: Path) -> Memory:
     text = (root / "proc/meminfo").read_text()
     sizes = {name: int(size) * 1024 for name, size in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
     return Memory(sizes["MemTotal"], sizes["MemAvailable"])
 
 
-def read_processor_times(root: Path = Path("/")) -> dict[int, ProcessorTimes]:
-    """Counters by processor number; two readings give a utilisation."""
+def _read_processor_times(root: Path) -> dict[int, ProcessorTimes]:
     times = {}
     for line in (root / "proc/stat").read_text().splitlines():
         match = re.match(r"cpu(\d+) (.*)", line)
@@ -86,12 +59,6 @@ def read_processor_times(root: Path = Path("/")) -> dict[int, ProcessorTimes]:
             ticks = [int(word) for word in match[2].split()[:8]]
             times[int(match[1])] = ProcessorTimes(sum(ticks) - ticks[3] - ticks[4], sum(ticks))
     return times
-
-
-def utilisation(before: ProcessorTimes, after: ProcessorTimes) -> float:
-    """The busy fraction between two readings, from 0 to 1."""
-    total = after.total - before.total
-    return min(1.0, max(0.0, (after.busy - before.busy) / total)) if total > 0 else 0.0
 
 
 def parse_processors(text: str) -> Iterator[Processor]:

@@ -1,0 +1,1 @@
+"""Fetching files from servers that are not to be trusted."""
