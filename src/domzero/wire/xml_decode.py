@@ -1,8 +1,9 @@
 """Decoding of XML-RPC calls and responses.
 
 A call whose parameters are all plain strings (nine in ten: a session and a reference) is recognised by one regular
-expression that cannot backtrack; everything else goes through expat, with document types, entities and processing
-beyond the XML-RPC vocabulary refused. Source: the XML-RPC specification and XenAPI's lenience (`<string>` optional,
+expression that cannot backtrack, a short one with numbers, booleans and lists of strings (`VM.start`, `event.from`) by
+another; everything else goes through expat, with document types, entities and processing beyond the XML-RPC vocabulary
+refused. Source: the XML-RPC specification and XenAPI's lenience (`<string>` optional,
 `i8`, `nil`, white space between tags).
 """
 
@@ -53,29 +54,55 @@ class Call:
     params: list[Any]
 
 
-# The fast path. Its text holds nothing that XML treats specially: no markup, references, line ends to be normalised,
-# `]]>`, or characters that XML forbids. Nothing in the expression can backtrack. More parameters go the slow way.
+# The fast paths. Their text holds nothing that XML treats specially: no markup, references, line ends to be normalised,
+# `]]>`, or characters that XML forbids. Nothing in the expressions can backtrack. More parameters go the slow way.
 _FAST_PARAMS = 4
 _S = r"[ \t\r\n]*+"
-_TEXT = r"([^<>&\x00-\x08\x0b-\x1f\ufffe\uffff]*+)"
-_PARAM = rf"(?:{_S}<param>{_S}<value>(?:<string>{_TEXT}</string>|{_TEXT})</value>{_S}</param>)?+"
-_ALL_STRINGS = re.compile(
-    rf"""{_S}(?:<\?xml version=["']1\.0["'](?: encoding=["'][Uu][Tt][Ff]-8["'])?{_S}\?>{_S})?+"""
-    rf"<methodCall>{_S}<methodName>{_S}([A-Za-z0-9_.:]++){_S}</methodName>{_S}"
-    rf"<params>{_PARAM * _FAST_PARAMS}{_S}</params>{_S}</methodCall>{_S}"
+_T = r"[^<>&\x00-\x08\x0b-\x1f\ufffe\uffff]*+"
+
+
+def _call_with(value: str) -> re.Pattern[str]:
+    """A whole call whose parameters have such values."""
+    param = rf"(?:{_S}<param>{_S}<value>(?:{value})</value>{_S}</param>)?+"
+    return re.compile(
+        rf"""{_S}(?:<\?xml version=["']1\.0["'](?: encoding=["'][Uu][Tt][Ff]-8["'])?{_S}\?>{_S})?+"""
+        rf"<methodCall>{_S}<methodName>{_S}([A-Za-z0-9_.:]++){_S}</methodName>{_S}"
+        rf"<params>{param * _FAST_PARAMS}{_S}</params>{_S}</methodCall>{_S}"
+    )
+
+
+_ALL_STRINGS = _call_with(rf"<string>({_T})</string>|({_T})")
+
+_SHORT = 4096
+"""Bytes of the calls that may have lists, numbers and booleans too: far fewer than `MAX_VALUES` values."""
+_ITEM = re.compile(rf"<value>(?:<string>({_T})</string>|({_T}))</value>{_S}")
+_ITEMS = rf"(?:<value>(?:<string>{_T}</string>|{_T})</value>{_S})*+"
+_SIMPLE = _call_with(
+    rf"<string>({_T})</string>|<boolean>({_T})</boolean>|<double>({_T})</double>|<int>({_T})</int>|<i4>({_T})</i4>"
+    rf"|<array>{_S}<data>{_S}({_ITEMS})</data>{_S}</array>|({_T})"
 )
 
 
 def decode_call(body: bytes) -> Call:
     """Decode a `<methodCall>`. Raises `XmlRpcError` and nothing else, whatever the bytes."""
     try:
-        match = _ALL_STRINGS.fullmatch(body.decode())
+        text = body.decode()
     except UnicodeDecodeError:
-        match = None
-    if match is None:
         return _decode_call_slowly(body)
-    method, *params = match.groups()
-    return Call(method, [text for text in params if text is not None])
+    match = _ALL_STRINGS.fullmatch(text)
+    if match is not None:
+        method, *params = match.groups()
+        return Call(method, [param for param in params if param is not None])
+    match = _SIMPLE.fullmatch(text) if len(text) <= _SHORT else None
+    if match is not None:
+        method, *params = match.groups()
+        pairs = zip(params, _SIMPLE_KINDS * _FAST_PARAMS, strict=True)
+        return Call(method, [convert(param) for param, convert in pairs if param is not None])
+    return _decode_call_slowly(body)
+
+
+def _strings(items: str) -> list[str]:
+    return [first or second for first, second in _ITEM.findall(items)]
 
 
 def decode_response(body: bytes) -> Any:
@@ -176,6 +203,9 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
     "base64": _base64,
     "nil": _nothing,
 }
+
+_SIMPLE_KINDS: tuple[Callable[[str], Any], ...] = (str, _boolean, _double, _integer, _integer, _strings, str)
+"""What becomes of the groups of one parameter in `_SIMPLE`."""
 
 _CHILDREN: dict[str, frozenset[str]] = {
     "methodCall": frozenset({"methodName", "params"}),
