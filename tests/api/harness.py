@@ -25,7 +25,7 @@ PASSWORD = "correct horse"
 READY = "domzero: ready "
 
 
-_connected: list[Any] = []
+_connected: list[tuple[str, Any]] = []
 
 
 def plain_proxy(url: str) -> Any:
@@ -33,21 +33,23 @@ def plain_proxy(url: str) -> Any:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     proxy = xmlrpc.client.ServerProxy(url, context=context)
-    _connected.append(proxy)
+    _connected.append((url, proxy))
     return proxy
 
 
 def connect(url: str) -> Any:
     """A session object of the official Python binding, not logged in; its connection is closed with the host."""
     session = XenAPI.Session(url, ignore_ssl=True)
-    _connected.append(session)
+    _connected.append((url, session))
     return session
 
 
-def disconnect() -> None:
-    """Close the connections of all session objects."""
-    while _connected:
-        _connected.pop()("close")()
+def disconnect(url: str) -> None:
+    """Close the connections of all session objects of a host."""
+    for address, client in list(_connected):
+        if address.startswith(url):
+            client("close")()
+            _connected.remove((address, client))
 
 
 def login(url: str, user: str = "root", password: str = PASSWORD) -> Any:
@@ -115,7 +117,7 @@ def in_process(directory: Path, **settings: Any) -> Iterator[InProcessHost]:
     try:
         yield host
     finally:
-        disconnect()
+        disconnect(host.url)
         host.loop.call_soon_threadsafe(host.daemon.stopping.set)
         thread.join(60)
     assert not thread.is_alive()
@@ -177,5 +179,5 @@ def as_process(directory: Path, *arguments: str) -> Iterator[ProcessHost]:
     try:
         yield host
     finally:
-        disconnect()
+        disconnect(host.url)
         host.stop()
