@@ -15,6 +15,7 @@ import pytest
 from domzero.host.guest_image.console import is_ready
 from tests.api.guest import Guest, make_machine, remove_machine
 from tests.api.harness import InProcessHost, in_process, login, plain_proxy
+from tests.api.processes import process_of
 
 pytestmark = [pytest.mark.qemu, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -191,17 +192,3 @@ def test_running_machines_are_adopted(tmp_path: Path) -> None:
         guest.ticks_reach(before + 2)
         assert is_ready(guest.serial())
         remove_machine(api, guest.vm)
-
-
-def process_of(uuid: str) -> int:
-    """The process of the machine with this uuid."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            command = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"qemu-system" in command.split(b"\0")[0] and uuid.encode() in command:
-            return int(entry.name)
-    raise AssertionError(f"no process runs {uuid}")

@@ -30,7 +30,7 @@ from domzero.service import serve
 from domzero.settings import Endpoint, Settings
 from tests.api.harness import password_file
 
-KILLS = 5
+KILLS = 200
 WRITERS = 4
 START_LIMIT = 20.0
 ForkServer = multiprocessing.get_context("forkserver")
