@@ -29,10 +29,10 @@ ECHO, STDLIB, LIBVIRT = Target(least=0.6), Target(least=1.0), Target(least=1.0)
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """A server's process, and its socket's path or its port."""
+    """A server's socket's path or its port, and its process where that has one thread."""
 
-    pid: int
     target: str
+    pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,29 +101,29 @@ def _doors(stack: ExitStack, ours: Host, directory: Path) -> tuple[Door, ...]:
     echo.mkdir()
     stdlib.mkdir()
     echo_pid, echo_port = stack.enter_context(server("bench.echo", echo / "socket", echo))
-    stdlib_pid, stdlib_port = stack.enter_context(
+    _, stdlib_port = stack.enter_context(
         server("bench.stdlib_server", stdlib / "socket", stdlib, directory / "answers")
     )
     return (
         Door(
             "Unix",
-            Listening(ours.pid, str(ours.socket)),
-            Listening(echo_pid, str(echo / "socket")),
-            Listening(stdlib_pid, str(stdlib / "socket")),
+            Listening(str(ours.socket), ours.pid),
+            Listening(str(echo / "socket"), echo_pid),
+            Listening(str(stdlib / "socket")),
         ),
         Door(
             "TLS",
-            Listening(ours.pid, ours.port),
-            Listening(echo_pid, echo_port),
-            Listening(stdlib_pid, stdlib_port),
+            Listening(ours.port, ours.pid),
+            Listening(echo_port, echo_pid),
+            Listening(stdlib_port),
         ),
     )
 
 
 def _load(to: Listening, content: Path, connections: int, seconds: float) -> Result:
-    before = processor_seconds(to.pid)
+    before = processor_seconds(to.pid) if to.pid else 0.0
     load = Load(**json.loads(output("bench.load", to.target, content, str(connections), str(seconds))))
-    return Result(load, (processor_seconds(to.pid) - before) / load.count)
+    return Result(load, (processor_seconds(to.pid) - before) / load.count if to.pid else None)
 
 
 def _in_turn(rounds: int, *loads: Callable[[], Result]) -> list[list[Result]]:

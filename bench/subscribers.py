@@ -28,8 +28,6 @@ SETTLE = 0.02
 class Subscriber(Exchange):
     """One client and its place in the stream of events."""
 
-    __slots__ = ("session",)
-
     def __init__(self, path: Path, session: str, token: str) -> None:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(path))
