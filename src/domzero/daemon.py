@@ -33,7 +33,7 @@ from domzero.front.certificates import FILE_NAME, Certificate, ensure_certificat
 from domzero.front.listeners import ListenError
 from domzero.front.server import Server
 from domzero.hands import Hands, make_hands
-from domzero.host.clock import SystemClock
+from domzero.host.clock import AdjustableClock, SystemClock
 from domzero.settings import Endpoint, Settings
 from domzero.toolstack.gates import build_gates
 from domzero.toolstack.housekeeping import keep_house
@@ -118,7 +118,7 @@ async def serving(settings: Settings) -> AsyncIterator[Serving]:
     `BackgroundError`, and the errors of the parts, which all say what is wrong.
     """
     where = places(settings)
-    clock = SystemClock()
+    clock = AdjustableClock() if settings.hypervisor == "sim" else SystemClock()
     async with AsyncExitStack() as cleanup:
         database = await Database.open(GRAPH, where.state / "state.db", clock, owners=OWNERS)
         cleanup.push_async_callback(database.close)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 import threading
 import time
-import urllib.request
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -16,33 +14,7 @@ import pytest
 from domzero.datamodel.graph import GRAPH
 from tests.api.errors import refused
 from tests.api.harness import PASSWORD, InProcessHost, plain_proxy
-
-
-class JsonRpc:
-    """A JSON-RPC client of a few lines, as browsers have them."""
-
-    def __init__(self, url: str, version: int = 2) -> None:
-        self._url = f"{url}/jsonrpc"
-        self._version = version
-        self._context = ssl.create_default_context()
-        self._context.check_hostname = False
-        self._context.verify_mode = ssl.CERT_NONE
-        self.content_type = ""
-
-    def raw(self, method: str, *params: Any) -> Any:
-        call: dict[str, Any] = {"method": method, "params": params, "id": 7}
-        if self._version == 2:
-            call["jsonrpc"] = "2.0"
-        request = urllib.request.Request(self._url, json.dumps(call).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, context=self._context, timeout=60) as response:
-            self.content_type = response.headers["Content-Type"]
-            return json.load(response)
-
-    def call(self, method: str, *params: Any) -> Any:
-        answer = self.raw(method, *params)
-        assert answer["id"] == 7
-        assert "error" not in answer or answer["error"] is None, answer
-        return answer["result"]
+from tests.api.jsonrpc import JsonRpc
 
 
 @pytest.fixture
