@@ -34,6 +34,7 @@ from domzero.front.listeners import ListenError
 from domzero.front.server import Server
 from domzero.hands import Hands, make_hands
 from domzero.host.clock import AdjustableClock, SystemClock
+from domzero.paths import CLASSIC_SOCKET
 from domzero.settings import Endpoint, Settings
 from domzero.toolstack.gates import build_gates
 from domzero.toolstack.housekeeping import keep_house
@@ -319,8 +320,19 @@ def _listen(server: Server, settings: Settings, where: Places, certificate: Cert
     if settings.http is not None:
         server.listen_http(settings.http.host, settings.http.port)
     server.listen_unix(where.socket)
+    if os.geteuid() == 0 and settings.socket is None and settings.state_dir is None:
+        _listen_classic(server)
     host = endpoint.host if endpoint.host not in ("", "0.0.0.0", "::") else address
     return authority(host, port)
+
+
+def _listen_classic(server: Server) -> None:
+    """XenServer's own local programs look for the socket in one place; the machine's host, run by root, is there too."""
+    try:
+        CLASSIC_SOCKET.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        server.listen_unix(CLASSIC_SOCKET)
+    except (ListenError, OSError) as error:
+        log.info("local programs of XenServer are not served: %s", error)
 
 
 def authority(host: str, port: int) -> str:
