@@ -327,7 +327,7 @@ def _listen(server: Server, settings: Settings, where: Places, certificate: Cert
 
 
 def _listen_classic(server: Server) -> None:
-    """XenServer's own local programs look for the socket in one place; the machine's host, run by root, is there too."""
+    """XenServer's own local programs look for the socket in one place; the host that root runs is there too."""
     try:
         CLASSIC_SOCKET.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         server.listen_unix(CLASSIC_SOCKET)
