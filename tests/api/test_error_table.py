@@ -99,6 +99,7 @@ def test_keys_are_added_once(caller: Caller, template: str) -> None:
         assert answer["Status"] == "Success"
 
 
+@pytest.mark.slow
 def test_a_wrong_password_costs_time_and_names_the_user(caller: Caller) -> None:
     answer = caller.answer("session.login_with_password", "root", "wrong")
     assert answer["ErrorDescription"][:2] == ["SESSION_AUTHENTICATION_FAILED", "root"]

@@ -9,6 +9,8 @@ import random
 import threading
 from typing import Any
 
+import pytest
+
 from tests.api.harness import InProcessHost, login
 
 WRITERS = 3
@@ -89,6 +91,7 @@ class Writer(threading.Thread):
             self._api.VM.destroy(self._machines.pop())
 
 
+@pytest.mark.slow
 def test_the_stream_equals_the_state(host: InProcessHost) -> None:
     api = login(host.url).xenapi
     template = api.VM.get_by_name_label("Tiny Linux")[0]
