@@ -57,10 +57,10 @@ INFO = DriverInfo(
         "VDI_CREATE",
         "VDI_DELETE",
         "VDI_DETACH",
+        "VDI_INTRODUCE",
         "VDI_RESIZE",
         "VDI_SNAPSHOT",
         "VDI_UPDATE",
-        "VDI_INTRODUCE",
     ),
     configuration={"location": "absolute path of the directory"},
 )
