@@ -49,7 +49,6 @@ INFO = DriverInfo(
     version="1.0",
     required_api_version="1.0",
     capabilities=(
-        "SR_SUPPORTS_LOCAL_CACHING",
         "SR_UPDATE",
         "THIN_PROVISIONING",
         "VDI_ATTACH",
