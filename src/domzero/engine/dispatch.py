@@ -100,7 +100,7 @@ class Dispatcher:
     def _quick_reader(self, route: Route, cls: str, position: int | None) -> Quick:
         """Answers the usual case of a getter: a session that may, an object that exists. Else None."""
         live, monotonic = self._sessions.live, self._contexts.clock.monotonic
-        idle_limit, find = self._sessions.idle_limit, self._database.find
+        idle_limit, find = self._sessions.idle_limit, self._database.tables.by_class[cls].rows.get
         needed, result = route.needed_rank or 0, route.result
 
         def quick(params: Sequence[Any]) -> Answer | None:
@@ -112,7 +112,7 @@ class Dispatcher:
             session = live.get(token)
             if session is None or session.rank < needed or session.emergency:
                 return None
-            row = find(cls, ref)
+            row = find(ref)
             if row is None:
                 return None
             now = monotonic()

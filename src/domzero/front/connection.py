@@ -18,10 +18,10 @@ from domzero.front import raw, rpc
 from domzero.front.hub import Door, Hub
 from domzero.front.outbox import Outbox
 from domzero.front.pages import HTML, serve_page
-from domzero.front.planning import PREFLIGHT_HEADERS, RPC_HEADS, Plan, plan
+from domzero.front.planning import PREFLIGHT_HEADERS, RPC_HEADS, KnownHead, Plan, head_too_large, plan, start_error
 from domzero.front.routes import Headers, Request
-from domzero.front.states import Phase, State
-from domzero.wire.http import HEAD_END, HttpError, could_be_request, error_page, parse_head, response_head
+from domzero.front.states import BUSY, CLOSING, IDLE, LINGERING, READING, Phase, State
+from domzero.wire.http import HEAD_END, HttpError, error_page, parse_head, response_head
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, hub: Hub, door: Door) -> None:
         self.hub = hub
         self.door = door
-        self._state = State.READING
+        self._state = READING
         self._phase = Phase.NEW
         self._transport: asyncio.Transport
         self._outbox: Outbox
@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
         self._buffer: bytes | bytearray = b""
         self._at = 0
         self._plan: Plan | None = None
-        self._known: tuple[bytes, Plan] | None = None
+        self._known: KnownHead | None = None
         self._out: list[bytes] = []
         self._ended = False
         self._scheduled = False
@@ -84,11 +84,16 @@ class Connection(asyncio.Protocol):
         self.hub.leave(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._state is State.READING:
+        if self._state is READING:
+            known = self._known
+            if known is not None and len(data) == known.size and data.startswith(known.head) and self._is_idle:
+                self._serve_call(known.plan, data[len(known.head) :])
+                self._end_turn(True)
+                return
             self._keep(data)
             if self._outbox.writable and not self._scheduled:
                 self._work()
-        elif self._state is State.BUSY:
+        elif self._state is BUSY:
             self._keep(data)
             if len(self._buffer) > READ_AHEAD:
                 self._transport.pause_reading()
@@ -96,27 +101,27 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """A peer that closed only its sending side still gets the answer it waits for, if it comes soon."""
         self._ended = True
-        if self._state is State.BUSY:
+        if self._state is BUSY:
             self._deadline = self.hub.clock() + self.hub.limits.linger
-        waits = self._state is State.BUSY or self._scheduled or not (self._outbox.empty and self._outbox.writable)
+        waits = self._state is BUSY or self._scheduled or not (self._outbox.empty and self._outbox.writable)
         return waits and not self.door.tls
 
     def pause_writing(self) -> None:
         self._outbox.paused(self.hub.clock())
-        if self._state is State.READING:
+        if self._state is READING:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._outbox.resumed()
-        if self._state is State.READING and self._outbox.writable:
+        if self._state is READING and self._outbox.writable:
             self._transport.resume_reading()
             self._work()
 
     # From the hub
 
     def idleness(self) -> tuple[bool, float] | None:
-        if self._state is State.READING and self._phase in (Phase.NEW, Phase.IDLE):
-            return self._phase is Phase.IDLE, self._idle_since
+        if self._state is READING and self._phase in (Phase.NEW, IDLE):
+            return self._phase is IDLE, self._idle_since
         return None
 
     def check_deadlines(self, now: float) -> None:
@@ -125,7 +130,7 @@ class Connection(asyncio.Protocol):
             self.abort()
         elif now < self._deadline:
             return
-        elif self._state is not State.READING:
+        elif self._state is not READING:
             self.abort()
         elif self._phase in (Phase.HEAD, Phase.BODY):
             self._refuse(HttpError(408, "The request did not arrive in time."))
@@ -134,13 +139,17 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def drain(self) -> None:
-        if self._state is State.READING and self._phase in (Phase.IDLE, Phase.NEW):
+        if self._state is READING and self._phase in (IDLE, Phase.NEW):
             self._close()
 
     def abort(self) -> None:
         self._transport.abort()
 
     # Reading
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._buffer and self._plan is None and self._outbox.writable
 
     def _keep(self, data: bytes) -> None:
         if not self._buffer:
@@ -153,7 +162,7 @@ class Connection(asyncio.Protocol):
     def _work(self) -> None:
         """Carry out the requests that are complete, until one has to wait."""
         left = TURN
-        while self._state is State.READING and left and self._outbox.writable:
+        while self._state is READING and left and self._outbox.writable:
             plan = self._plan or self._next_plan()
             if plan is None:
                 break
@@ -166,7 +175,7 @@ class Connection(asyncio.Protocol):
             self._plan = None
             left -= 1
             if plan.endpoint is not None:
-                self._serve_call(plan, plan.endpoint, body)
+                self._serve_call(plan, body)
             else:
                 self._serve_page(plan, body)
             if self._at == len(self._buffer):
@@ -174,34 +183,39 @@ class Connection(asyncio.Protocol):
         if self._at:
             self._buffer = self._buffer[self._at :]
             self._at = 0
-        self._flush()
-        if self._state is State.READING:
-            self._set_deadline(left < TURN)
+        self._end_turn(left < TURN)
+        if self._state is READING:
             if not left and self._buffer:
                 self._scheduled = True
                 self.hub.loop.call_soon(self._work_on)
             elif self._ended and self._outbox.writable:
                 self._close()
 
+    def _end_turn(self, served: bool) -> None:
+        self._flush()
+        if self._state is READING:
+            self._set_deadline(served)
+
     def _work_on(self) -> None:
         self._scheduled = False
-        if self._state is State.READING and self._outbox.writable:
+        if self._state is READING and self._outbox.writable:
             self._work()
 
     def _next_plan(self) -> Plan | None:
         """The plan of the next head, or `None` when it is not complete or was refused."""
         end = self._buffer.find(HEAD_END, self._at)
         if end < 0:
-            self._check_start()
+            if (error := start_error(self._buffer[self._at :], self.hub.limits)) is not None:
+                self._refuse(error)
             return None
         raw_head = bytes(self._buffer[self._at : end + 4])
         self._at = end + 4
-        if self._known is not None and self._known[0] == raw_head:
-            self._plan = self._known[1]
+        if self._known is not None and self._known.head == raw_head:
+            self._plan = self._known.plan
             return self._plan
         try:
             if len(raw_head) > self.hub.limits.head_size:
-                raise self._head_too_large()
+                raise head_too_large(self.hub.limits)
             head = parse_head(raw_head.lstrip(b"\r\n"))
             self._plan = plan(head, self.hub.endpoints, self.hub.routes, self.hub.limits)
         except HttpError as error:
@@ -211,19 +225,8 @@ class Connection(asyncio.Protocol):
             if len(self._buffer) - self._at < self._plan.length:
                 self._out.append(CONTINUE)
         else:
-            self._known = (raw_head, self._plan)
+            self._known = KnownHead(raw_head, self._plan)
         return self._plan
-
-    def _check_start(self) -> None:
-        """Look at an unfinished head: one that can never be a good one is refused at once."""
-        start = self._buffer[self._at :]
-        if len(start) > self.hub.limits.head_size:
-            self._refuse(self._head_too_large())
-        elif not could_be_request(start):
-            self._refuse(HttpError(400, "This is no HTTP/1.x request."))
-
-    def _head_too_large(self) -> HttpError:
-        return HttpError(431, f"The head of a request may have {self.hub.limits.head_size} bytes.")
 
     def _take(self, length: int) -> bytes | None:
         end = self._at + length
@@ -238,7 +241,7 @@ class Connection(asyncio.Protocol):
         now, limits = self.hub.clock(), self.hub.limits
         if not self._buffer and self._plan is None:
             if served:
-                self._phase = Phase.IDLE
+                self._phase = IDLE
                 self._idle_since = now
                 self._deadline = now + limits.keep_alive
             return
@@ -253,7 +256,9 @@ class Connection(asyncio.Protocol):
 
     # Carrying out
 
-    def _serve_call(self, plan: Plan, endpoint: rpc.Endpoint[Any], body: bytes) -> None:
+    def _serve_call(self, plan: Plan, body: bytes) -> None:
+        endpoint = plan.endpoint
+        assert endpoint is not None
         try:
             call = endpoint.decode(body)
         except HttpError as error:
@@ -264,14 +269,14 @@ class Connection(asyncio.Protocol):
             outcome = self.hub.dispatcher.call(call.method, call.params, self._origin)
         except Exception as error:  # noqa: BLE001 - becomes the call's answer; `encode` logs what is no ApiError
             outcome = error
-        if isinstance(outcome, Answer | Exception):
+        if isinstance(outcome, Answer) or isinstance(outcome, Exception):  # noqa: SIM101 - a union is made anew each time
             self._answer_call(plan, endpoint, endpoint.encode(call, outcome))
         else:
             self._wait(plan, endpoint, call, outcome)
 
     def _wait(self, plan: Plan, endpoint: rpc.Endpoint[Any], call: rpc.Call, waiting: Awaitable[Answer]) -> None:
         """Wait for an outcome. Only a task made here is cancelled with the connection; see `Dispatcher`."""
-        self._enter(State.BUSY)
+        self._enter(BUSY)
         if isinstance(waiting, asyncio.Future):
             future = waiting
         else:
@@ -286,7 +291,7 @@ class Connection(asyncio.Protocol):
             outcome = asyncio.CancelledError("the call was cancelled")
         else:
             outcome = future.exception() or future.result()
-        if self._state is State.BUSY:
+        if self._state is BUSY:
             self._answer_call(plan, endpoint, endpoint.encode(call, outcome))
             self._resume()
 
@@ -294,14 +299,14 @@ class Connection(asyncio.Protocol):
         if plan.route is None or plan.route.page is None:
             self._answer(plan, 200, PREFLIGHT_HEADERS, b"")
             return
-        self._enter(State.BUSY)
+        self._enter(BUSY)
         self._flush()
         request = Request(plan.head, self._origin, body)
         self._task = self.hub.start(serve_page(plan.route.page, request, self._outbox, self._keeps_alive(plan)))
         self._task.add_done_callback(self._page_done)
 
     def _page_done(self, task: asyncio.Task[bool]) -> None:
-        if self._state is not State.BUSY:
+        if self._state is not BUSY:
             return
         if task.cancelled() or not task.result():
             self._close()
@@ -328,13 +333,13 @@ class Connection(asyncio.Protocol):
     def _resume(self) -> None:
         """Go on reading after a request that had to wait."""
         self._task = None
-        if self._state is State.BUSY:
-            self._state = State.READING
-            self._phase = Phase.IDLE
-        if self._state is State.READING and self._outbox.writable:
+        if self._state is BUSY:
+            self._state = READING
+            self._phase = IDLE
+        if self._state is READING and self._outbox.writable:
             self._transport.resume_reading()
             self._work()
-            if self._state is State.READING:
+            if self._state is READING:
                 self._set_deadline(True)
         else:
             self._flush()
@@ -348,10 +353,9 @@ class Connection(asyncio.Protocol):
     def _answer_call(self, plan: Plan, endpoint: rpc.Endpoint[Any], body: list[bytes]) -> None:
         keep = self._keeps_alive(plan)
         length = sum(map(len, body))
-        self._out.append(RPC_HEADS[endpoint.content_type][keep] % length)
-        self._out += body
+        self._out += (RPC_HEADS[endpoint.content_type][keep] % length, *body)
         if not keep:
-            self._enter(State.CLOSING)
+            self._enter(CLOSING)
         if length > LARGE:
             self._outbox.write_all(self._out)
             self._out.clear()
@@ -361,7 +365,7 @@ class Connection(asyncio.Protocol):
         self._out.append(response_head(status, headers, length=len(body), keep_alive=keep))
         self._out.append(body)
         if not keep:
-            self._enter(State.CLOSING)
+            self._enter(CLOSING)
 
     def _answer_error(self, plan: Plan, error: HttpError) -> None:
         headers = (*error.headers, HTML)
@@ -374,21 +378,21 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._at = 0
         self._plan = None
-        self._state = State.LINGERING
+        self._state = LINGERING
         self._deadline = self.hub.clock() + self.hub.limits.linger
 
     def _flush(self) -> None:
         if self._out:
             self._outbox.write(b"".join(self._out))
             self._out.clear()
-        if self._state is State.CLOSING:
+        if self._state is CLOSING:
             self._outbox.close()
             self._deadline = self.hub.clock() + self.hub.limits.write_stall
-        elif self._state is State.LINGERING and self._transport.can_write_eof() and self._outbox.empty:
+        elif self._state is LINGERING and self._transport.can_write_eof() and self._outbox.empty:
             self._transport.write_eof()
 
     def _close(self) -> None:
-        self._enter(State.CLOSING)
+        self._enter(CLOSING)
         self._flush()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from domzero.front.limits import Limits
 from domzero.front.routes import Route, Routes
 from domzero.front.rpc import Endpoint
-from domzero.wire.http import HttpError, RequestHead, response_head
+from domzero.wire.http import HttpError, RequestHead, could_be_request, response_head
 
 CORS_HEADERS = (
     ("access-control-allow-origin", "*"),
@@ -41,6 +41,20 @@ class Plan:
     endpoint: Endpoint[Any] | None = None
     route: Route | None = None
     expects_continue: bool = False
+
+
+class KnownHead:
+    """The head that a client sent last, which it repeats byte by byte from call to call.
+
+    `size` is that of a whole request that begins so and is a call; -1 for others.
+    """
+
+    __slots__ = ("head", "plan", "size")
+
+    def __init__(self, head: bytes, plan: Plan) -> None:
+        self.head = head
+        self.plan = plan
+        self.size = -1 if plan.endpoint is None else len(head) + plan.length
 
 
 def plan(head: RequestHead, endpoints: Mapping[str, Endpoint[Any]], routes: Routes, limits: Limits) -> Plan:
@@ -80,3 +94,15 @@ def _length(head: RequestHead, limits: Limits) -> int:
 
 def _expects_continue(head: RequestHead) -> bool:
     return head.version == "1.1" and (head.header("expect") or "").lower() == "100-continue"
+
+
+def head_too_large(limits: Limits) -> HttpError:
+    """What is wrong with a head above the limit."""
+    return HttpError(431, f"The head of a request may have {limits.head_size} bytes.")
+
+
+def start_error(start: bytes | bytearray, limits: Limits) -> HttpError | None:
+    """What is wrong with an unfinished head that can never become a good one; `None` while it may."""
+    if len(start) > limits.head_size:
+        return head_too_large(limits)
+    return None if could_be_request(start) else HttpError(400, "This is no HTTP/1.x request.")

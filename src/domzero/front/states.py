@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 
 class State(Enum):
@@ -23,3 +24,11 @@ class Phase(Enum):
     HEAD = "in the middle of a head"
     BODY = "in the middle of a body"
     IDLE = "between two requests"
+
+
+# For the paths that every call takes: Python 3.11 looks a member up in its class slowly.
+READING: Final = State.READING
+BUSY: Final = State.BUSY
+LINGERING: Final = State.LINGERING
+CLOSING: Final = State.CLOSING
+IDLE: Final = Phase.IDLE
