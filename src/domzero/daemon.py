@@ -32,8 +32,8 @@ from domzero.front.administration import Administration
 from domzero.front.certificates import FILE_NAME, Certificate, ensure_certificate, local_identities, tls_context
 from domzero.front.listeners import ListenError
 from domzero.front.server import Server
-from domzero.hands import Hands, make_hands
-from domzero.host.clock import AdjustableClock, SystemClock
+from domzero.hands import Hands, make_clock, make_hands
+from domzero.host.clock import Clock
 from domzero.paths import CLASSIC_SOCKET
 from domzero.settings import Endpoint, Settings
 from domzero.toolstack.gates import build_gates
@@ -119,7 +119,7 @@ async def serving(settings: Settings) -> AsyncIterator[Serving]:
     `BackgroundError`, and the errors of the parts, which all say what is wrong.
     """
     where = places(settings)
-    clock = AdjustableClock() if settings.hypervisor == "sim" else SystemClock()
+    clock = make_clock(settings)
     async with AsyncExitStack() as cleanup:
         database = await Database.open(GRAPH, where.state / "state.db", clock, owners=OWNERS)
         cleanup.push_async_callback(database.close)
@@ -138,6 +138,8 @@ async def serving(settings: Settings) -> AsyncIterator[Serving]:
         engine, dispatcher = _join(settings, stack, passwords)
         server = Server(dispatcher, GRAPH)
         Administration(engine.users, engine.sessions).add_to(server.routes)
+        if hands.simulation is not None:
+            hands.simulation.add_to(server.routes)
         cleanup.push_async_callback(server.stop, STOP_GRACE)
         stack.authority = _listen(server, settings, where, certificate, stack.settings.address)
         await _open_hands(stack, engine, hands, cleanup)
@@ -249,7 +251,7 @@ def _stack(
     settings: Settings,
     where: Places,
     database: Database,
-    clock: SystemClock,
+    clock: Clock,
     hands: Hands,
     stopping: asyncio.Event,
     restart: asyncio.Event,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from domzero.host.clock import Clock
+from domzero.front.simulation import Simulation, Verb
+from domzero.host.clock import AdjustableClock, Clock, SystemClock
 from domzero.host.control.protocol import HostControl
 from domzero.host.download.http import download
 from domzero.host.download.protocol import Download
@@ -41,6 +42,13 @@ class Hands:
     facts: HostFacts
     download: Download
     guest: GuestImage | None
+    simulation: Simulation | None = None
+    """How a program under test moves time and steps; None on a real host."""
+
+
+def make_clock(settings: Settings) -> Clock:
+    """The machine's clock, or for a simulated host one that can be set forward."""
+    return AdjustableClock() if settings.hypervisor == "sim" else SystemClock()
 
 
 async def make_hands(settings: Settings, state: Path, runtime: Path, log_file: Path, clock: Clock) -> Hands:
@@ -57,14 +65,24 @@ def _simulated(state: Path, log_file: Path, clock: Clock) -> Hands:
     from domzero.host.storage.iso import IsoStorage
     from domzero.host.storage.sim import SimStorage
 
+    hypervisor = SimHypervisor(clock, state=state / "domains", version=version("domzero"))
+
+    def step() -> Verb | None:
+        stepped = hypervisor.step()
+        return None if stepped is None else Verb(stepped.verb, stepped.domid)
+
+    def waiting() -> list[Verb]:
+        return [Verb(held.verb, held.domid) for held in hypervisor.waiting()]
+
     return Hands(
-        SimHypervisor(clock, state=state / "domains", version=version("domzero")),
+        hypervisor,
         {"file": SimStorage(clock, state / "storage"), "iso": IsoStorage()},
         SimNetwork(clock),
         SimulatedControl(log_file),
         LinuxFacts(),
         download,
         GuestImage(Path("/sim/vmlinuz"), Path("/sim/initrd")),
+        Simulation(clock, waiting, step) if isinstance(clock, AdjustableClock) else None,
     )
 
 

@@ -48,9 +48,21 @@ def test_chapter_3_walk(qemu_host: InProcessHost) -> None:
     """Log in, choose a template, install, take the machine through its life, log out."""
     session = login(qemu_host.url)
     api = session.xenapi
+    vm = installed_from_template(api, "Tiny Linux", "guide")
+    assert not api.VM.get_is_a_template(vm)
+    guest = Guest(qemu_host, api, vm)
+    live_through(api, guest)
+    remove_machine(api, vm)
+    handle = session.handle
+    api.session.logout()
+    assert plain_proxy(qemu_host.url).VM.get_all(handle)["ErrorDescription"] == ["SESSION_INVALID", handle]
+
+
+def installed_from_template(api: Any, template_name: str, name: str) -> str:
+    """The guide's way to a new machine: clone a template, add a card, provision."""
     templates = {ref: record for ref, record in api.VM.get_all_records().items() if record["is_a_template"]}
-    template = next(ref for ref, record in templates.items() if record["name_label"] == "Tiny Linux")
-    vm = api.VM.clone(template, "guide")
+    template = next(ref for ref, record in templates.items() if record["name_label"] == template_name)
+    vm = str(api.VM.clone(template, name))
     networks = api.network.get_all_records()
     network = next((ref for ref, record in networks.items() if "eth0" in record["name_label"]), next(iter(networks)))
     api.VIF.create(
@@ -66,8 +78,12 @@ def test_chapter_3_walk(qemu_host: InProcessHost) -> None:
         }
     )
     api.VM.provision(vm)
-    assert not api.VM.get_is_a_template(vm)
-    guest = Guest(qemu_host, api, vm)
+    return vm
+
+
+def live_through(api: Any, guest: Guest) -> None:
+    """Start, reboot, suspend, resume, shut down."""
+    vm = guest.vm
     api.VM.start(vm, False, False)
     assert api.VM.get_power_state(vm) == "Running"
     assert guest.boots() == 1
@@ -83,10 +99,6 @@ def test_chapter_3_walk(qemu_host: InProcessHost) -> None:
     assert api.VM.get_power_state(vm) == "Running"
     api.VM.clean_shutdown(vm)
     assert api.VM.get_power_state(vm) == "Halted"
-    remove_machine(api, vm)
-    handle = session.handle
-    api.session.logout()
-    assert plain_proxy(qemu_host.url).VM.get_all(handle)["ErrorDescription"] == ["SESSION_INVALID", handle]
 
 
 def test_memory_survives_suspend(api: Any, ticking: Guest) -> None:

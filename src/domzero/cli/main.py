@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from domzero import paths
-from domzero.cli import users
+from domzero.cli import simulator, users
 from domzero.settings import SettingsError, add_arguments, resolve
 
 
@@ -22,9 +22,13 @@ def parser() -> argparse.ArgumentParser:
     add_arguments(serve)
     serve.set_defaults(run=_serve)
     user = commands.add_parser("user", help="manage the people who may log in besides root")
-    user.add_argument("--socket", metavar="PATH", type=Path, help="the daemon's Unix socket")
-    user.set_defaults(run=_user)
+    user.set_defaults(run=lambda arguments: users.run(arguments, _socket(arguments)))
     users.add_arguments(user)
+    simulated = commands.add_parser("simulator", help="move the time of a simulated host, and let single steps happen")
+    simulated.set_defaults(run=lambda arguments: simulator.run(arguments, _socket(arguments)))
+    simulator.add_arguments(simulated)
+    for local in (user, simulated):
+        local.add_argument("--socket", metavar="PATH", type=Path, help="the daemon's Unix socket")
     return top
 
 
@@ -47,9 +51,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     return serve(settings)
 
 
-def _user(arguments: argparse.Namespace) -> int:
-    socket = arguments.socket or paths.socket_path(paths.runtime_dir(paths.state_dir()))
-    return users.run(arguments, socket)
+def _socket(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.socket or paths.socket_path(paths.runtime_dir(paths.state_dir())))
 
 
 if __name__ == "__main__":
