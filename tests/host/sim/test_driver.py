@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.clock import ManualClock
 from domzero.host.hypervisor.protocol import (
-    DomainEvent,
     DomainNotFoundError,
     DomainStateChanged,
     DomainStopped,
@@ -23,55 +21,8 @@ from domzero.host.hypervisor.protocol import (
     StopReason,
 )
 from domzero.host.hypervisor.sim import VERBS, SimHypervisor, WaitingVerb
-from domzero.host.hypervisor.spec import (
-    DiskFormat,
-    DiskKind,
-    DiskSource,
-    DiskSpec,
-    FirmwareBoot,
-    MachineSpec,
-    NicSpec,
-    UserBackend,
-)
-
-MIB = 1 << 20
-DISK = DiskSpec(0, DiskKind.DISK, DiskSource(Path("/sr/disk.qcow2"), DiskFormat.QCOW2), bootable=True)
-DRIVE = DiskSpec(3, DiskKind.CD, None, read_only=True)
-NIC = NicSpec(0, "02:00:00:00:00:01", 1500, UserBackend())
-
-
-def machine(domid: int = 1, /, **faults: str) -> MachineSpec:
-    return MachineSpec(
-        uuid=f"00000000-0000-4000-8000-{domid:012d}",
-        name=f"guest {domid}",
-        domid=domid,
-        memory=256 * MIB,
-        memory_target=128 * MIB,
-        vcpus_max=4,
-        vcpus=2,
-        boot=FirmwareBoot("cd"),
-        disks=(DISK, DRIVE),
-        nics=(NIC,),
-        faults={f"sim:{key.replace('_', '-')}": value for key, value in faults.items()},
-    )
-
-
-class Bench:
-    """A simulator, its clock, and what it said."""
-
-    def __init__(self, state: Path | None = None, clock: ManualClock | None = None) -> None:
-        self.clock = clock or ManualClock()
-        self.sim = SimHypervisor(self.clock, state=state)
-        self.events: list[DomainEvent] = []
-
-    async def open(self) -> Bench:
-        self.found = await self.sim.open(self.events.append)
-        return self
-
-
-@pytest.fixture
-async def bench() -> Bench:
-    return await Bench().open()
+from domzero.host.hypervisor.spec import DiskFormat, DiskSource
+from tests.host.sim.bench import DISK, MIB, NIC, Bench, files, machine
 
 
 async def test_a_domain_lives_and_dies(bench: Bench) -> None:
@@ -196,7 +147,7 @@ async def test_every_verb_fails_when_asked_and_changes_nothing(tmp_path: Path, v
     image = tmp_path / "image"
     image.touch()
     await bench.sim.start(machine(**{f"fail-{verb}": "asked for", f"delay-{verb}": "7"} if verb != "start" else {}))
-    before = _files(tmp_path)
+    before = files(tmp_path)
     call = asyncio.ensure_future(CALLS[verb](bench.sim, image))
     await bench.clock.advance(6.9)
     assert not call.done()
@@ -204,7 +155,7 @@ async def test_every_verb_fails_when_asked_and_changes_nothing(tmp_path: Path, v
     with pytest.raises(HypervisorError, match="asked for"):
         await call
     assert bench.events == []
-    assert _files(tmp_path) == before
+    assert files(tmp_path) == before
     assert (await bench.sim.status(1)).state is RunState.RUNNING
     with pytest.raises(DomainNotFoundError):
         await bench.sim.status(2)
@@ -331,79 +282,6 @@ async def test_unknown_triggers_and_keys_are_refused(bench: Bench) -> None:
         await bench.sim.send_sysrq(1, "ctrl")
 
 
-async def test_an_image_is_restored_into_an_equal_machine_only(bench: Bench, tmp_path: Path) -> None:
-    image = tmp_path / "image"
-    with pytest.raises(DomainNotFoundError):
-        await bench.sim.save(1, image)
-    await bench.sim.start(machine())
-    with pytest.raises(HypervisorError, match="No such file"):
-        await bench.sim.save(1, image)
-    assert (await bench.sim.status(1)).state is RunState.RUNNING
-    image.touch()
-    await bench.sim.save(1, image)
-    assert bench.events == [DomainStateChanged(1, RunState.PAUSED)]
-    await bench.sim.destroy(1)
-    for change in ({"memory": 512 * MIB}, {"vcpus_max": 8}, {"disks": (DISK,)}, {"nics": ()}):
-        other = dataclasses.replace(machine(2), **change)
-        with pytest.raises(HypervisorError, match="saved with"):
-            await bench.sim.restore(other, image)
-    assert (await bench.sim.restore(machine(2), image)).state is RunState.RUNNING
-    assert (await bench.sim.restore(machine(3), image, paused=True)).state is RunState.PAUSED
-    for content in (b"", b"not JSON", b"[]", b'{"kind": "other"}'):
-        image.write_bytes(content)
-        with pytest.raises(HypervisorError, match="no memory image"):
-            await bench.sim.restore(machine(4), image)
-
-
-async def test_domains_outlive_the_daemon(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    bench = await Bench(state).open()
-    assert bench.found == []
-    await bench.sim.start(machine(1))
-    await bench.sim.start(machine(2, crash_after="50"))
-    await bench.sim.start(machine(3, crash_after="150"))
-    await bench.sim.start(machine(10), paused=True)
-    await bench.sim.plug_disk(1, dataclasses.replace(DISK, slot=5))
-    await bench.clock.advance(40)
-    await bench.sim.close()
-    await bench.clock.advance(60)
-    again = await Bench(state, bench.clock).open()
-    assert bench.events == []
-    assert [(status.domid, status.state) for status in again.found] == [
-        (1, RunState.RUNNING),
-        (3, RunState.RUNNING),
-        (10, RunState.PAUSED),
-    ]
-    measured = await again.sim.statistics(1)
-    assert measured.cpu_seconds[0] == pytest.approx(2)
-    assert sorted(measured.disks) == [0, 3, 5]
-    await again.clock.advance(50)
-    assert again.events == [DomainStopped(3, StopReason.CRASH)]
-    await again.sim.destroy(1)
-    await again.sim.destroy(10)
-    await again.sim.close()
-    assert _files(tmp_path) == {}
-
-
-async def test_without_a_directory_domains_live_as_long_as_the_object(bench: Bench) -> None:
-    await bench.sim.start(machine(1, crash_after="5"))
-    await bench.sim.close()
-    heard: list[DomainEvent] = []
-    assert [status.domid for status in await bench.sim.open(heard.append)] == [1]
-    await bench.clock.advance(5)
-    assert heard == [DomainStopped(1, StopReason.CRASH)]
-    assert bench.events == []
-
-
-async def test_a_broken_record_is_named(tmp_path: Path) -> None:
-    (tmp_path / "7.json").write_bytes(b"{")
-    with pytest.raises(HypervisorError, match=r"7\.json"):
-        await Bench(tmp_path).open()
-    (tmp_path / "7.json").write_bytes(b"{}")
-    with pytest.raises(HypervisorError, match="domid"):
-        await Bench(tmp_path).open()
-
-
 async def test_ten_thousand_domains_are_cheap(bench: Bench) -> None:
     began = time.process_time()
     for domid in range(1, 10_001):
@@ -412,7 +290,3 @@ async def test_ten_thousand_domains_are_cheap(bench: Bench) -> None:
     await bench.clock.advance(100)
     assert len(bench.events) == 10_000
     assert time.process_time() - began < 5
-
-
-def _files(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.rglob("*") if path.is_file()}

@@ -171,21 +171,14 @@ def joined(engine: Engine, stack: Stack) -> Dispatcher:
     return engine.dispatcher(found, missing)
 
 
-@asynccontextmanager
-async def world(
-    directory: Path, *, database: Path | None = None, clock: ManualClock | None = None
-) -> AsyncIterator[World]:
-    """A host on a directory; a second one on the same directory and database file is the host after a restart."""
-    clock = clock or ManualClock()
-    rows = await Database.open(GRAPH, database, clock)
-    events = Events(rows, clock)
-    hypervisor = SimHypervisor(clock, state=directory / "domains")
-    network = SimNetwork(clock)
+def simulated(
+    directory: Path, rows: Database, clock: ManualClock, hypervisor: SimHypervisor, network: SimNetwork
+) -> Stack:
+    """The toolstack's view of simulated hands."""
     storage: dict[str, StorageDriver] = {"file": SimStorage(clock, directory / "storage"), "iso": IsoStorage()}
-    settings = StackSettings(directory, "1.0", guest_kernel=KERNEL, guest_ramdisk=RAMDISK)
-    stack = Stack(
+    return Stack(
         database=rows,
-        events=events,
+        events=Events(rows, clock),
         clock=clock,
         hypervisor=hypervisor,
         storage=storage,
@@ -193,13 +186,25 @@ async def world(
         control=SimulatedControl(directory / "log"),
         facts=LinuxFacts(),
         download=download,
-        settings=settings,
+        settings=StackSettings(directory, "1.0", guest_kernel=KERNEL, guest_ramdisk=RAMDISK),
         restart=lambda: None,
         stop=lambda: None,
     )
+
+
+@asynccontextmanager
+async def world(
+    directory: Path, *, database: Path | None = None, clock: ManualClock | None = None
+) -> AsyncIterator[World]:
+    """A host on a directory; a second one on the same directory and database file is the host after a restart."""
+    clock = clock or ManualClock()
+    rows = await Database.open(GRAPH, database, clock)
+    hypervisor = SimHypervisor(clock, state=directory / "domains")
+    network = SimNetwork(clock)
+    stack = simulated(directory, rows, clock, hypervisor, network)
     engine = assemble(
         rows,
-        events,
+        stack.events,
         clock,
         Passwords(directory / "passwords", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
         this_host=lambda: stack.host,

@@ -35,18 +35,22 @@ MERGE_FROM = 20
 
 
 def disk_name(uuid: str) -> str:
+    """The file that a disk's machine writes."""
     return f"{uuid}.qcow2"
 
 
 def base_name(uuid: str) -> str:
+    """A hidden layer that several disks may share."""
     return f"base-{uuid}.qcow2"
 
 
 def next_name(uuid: str) -> str:
+    """What is to become the file of disk `uuid`."""
     return f"next-{uuid}.qcow2"
 
 
 def new_name(uuid: str) -> str:
+    """A disk in the making."""
     return f"new-{uuid}.qcow2"
 
 
