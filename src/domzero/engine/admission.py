@@ -63,6 +63,8 @@ class Gate:
         self._overtaking = frozenset(overtaking)
         self._queues: dict[Ref, deque[_Waiter]] = {}
         self._departures: dict[Ref, set[asyncio.Future[None]]] = {}
+        self._held: dict[tuple[Ref, Ref], list[str]] = {}
+        """By object and task: the operations that the task has begun there and not ended; the newest one is shown."""
 
     @contextlib.asynccontextmanager
     async def operation(
@@ -74,13 +76,12 @@ class Gate:
         `fail_quickly`). Raises what the check gives, `OTHER_OPERATION_IN_PROGRESS` included when the wait was in vain,
         and `HANDLE_INVALID`.
         """
-        outer = self._running(ref).get(context.task.ref) if context.task.stored else None
-        if not self._admitted_at_once(context, ref, operation, outer):
+        if not self._admitted_at_once(context, ref, operation):
             await self._wait_for_turn(context, ref, operation, LITTLE_PATIENCE if fail_quickly else PATIENCE)
         try:
             yield
         finally:
-            self._leave(ref, context.task.ref, outer)
+            self._leave(ref, context.task.ref, operation)
 
     def assert_allowed(self, ref: Ref, operation: str) -> None:
         """Raises what starting the operation now would raise, without waiting."""
@@ -115,14 +116,15 @@ class Gate:
         while set(self._running(ref)) - {own} and await self._departure(ref, deadline - self._clock.monotonic()):
             continue
 
-    def _admitted_at_once(self, context: Context, ref: Ref, operation: str, outer: str | None) -> bool:
+    def _admitted_at_once(self, context: Context, ref: Ref, operation: str) -> bool:
         """Whether the operation needs no waiting and has been admitted. Raises what makes waiting useless.
 
         A task that holds the object already goes on without queueing: those in the queue may be waiting for it.
         """
         self._database.row(self._cls, ref)
         error = self._check(self._database, ref, operation)
-        if error is None and (outer is not None or operation in self._overtaking or not self._queues.get(ref)):
+        inside = context.task.stored and (ref, context.task.ref) in self._held
+        if error is None and (inside or operation in self._overtaking or not self._queues.get(ref)):
             self._insert(ref, context.task.ref, operation)
             return True
         if error is not None and error.code != BUSY:
@@ -130,13 +132,14 @@ class Gate:
         return False
 
     async def _wait_for_turn(self, context: Context, ref: Ref, operation: str, patience: float) -> None:
+        context.task.ref  # noqa: B018 - whoever admits it later must not fail for want of a task
         waiter = _Waiter(context, operation, asyncio.get_running_loop().create_future())
         self._queues.setdefault(ref, deque()).append(waiter)
         try:
             await settled(self._clock, waiter.turn, patience)
         except asyncio.CancelledError:
             if waiter.turn.done() and waiter.error is None:
-                self._leave(ref, context.task.ref, None)
+                self._leave(ref, context.task.ref, operation)
             raise
         finally:
             self._forget(ref, waiter)
@@ -176,11 +179,16 @@ class Gate:
 
     def _insert(self, ref: Ref, task: Ref, operation: str) -> None:
         self._store(ref, {**self._running(ref), task: operation})
+        self._held.setdefault((ref, task), []).append(operation)
 
-    def _leave(self, ref: Ref, task: Ref, outer: str | None) -> None:
+    def _leave(self, ref: Ref, task: Ref, operation: str) -> None:
+        held = self._held[ref, task]
+        held.remove(operation)
+        if not held:
+            del self._held[ref, task]
         if self._database.find(self._cls, ref) is not None:
-            left = {other: operation for other, operation in self._running(ref).items() if other != task}
-            self._store(ref, left if outer is None else {**left, task: outer})
+            others = {other: running for other, running in self._running(ref).items() if other != task}
+            self._store(ref, {**others, task: held[-1]} if held else others)
         self._admit_waiting(ref)
         for departure in self._departures.get(ref, ()):
             if not departure.done():

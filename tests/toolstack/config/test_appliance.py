@@ -49,6 +49,22 @@ async def test_start_and_stop(host: World) -> None:
     assert host.domids() == set()
 
 
+async def test_machines_started_together_leave_the_host_free(host: World) -> None:
+    """Both starts run in one task on one host; whichever ends first, none is left in the host's operations."""
+    for seconds in (("1", "3"), ("3", "1")):
+        appliance, machines = await group(host, [0, 0])
+        for vm, delay in zip(machines, seconds, strict=True):
+            await host.call("VM.add_to_other_config", vm, "sim:delay-start", delay)
+        starting = host.begin("VM_appliance.start", appliance, False)
+        await host.settle()
+        await host.clock.advance(2)
+        await host.settle()
+        assert sorted(host.power_state(vm) for vm in machines) == ["Halted", "Running"]
+        assert set(host.get("host", host.stack.host, "current_operations").values()) == {"vm_start"}
+        await host.over(starting, 5)
+        assert host.get("host", host.stack.host, "current_operations") == {}
+
+
 async def test_a_failure_in_the_middle(host: World) -> None:
     appliance, machines = await group(host, [0, 1, 2])
     await host.call("VM.add_to_blocked_operations", machines[1], "start", "no")
