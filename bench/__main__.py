@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import calls, events, machines, records
+from bench import calls, events, machines, records, starting
 from bench.report import Section, calibration, results
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -19,6 +19,7 @@ SUBJECTS: Mapping[str, Callable[[bool], Section]] = {
     "records": records.measure,
     "events": events.measure,
     "machines": machines.measure,
+    "starting": starting.measure,
 }
 VERSIONS = (("qemu-system-x86_64", "--version"), ("libvirtd", "--version"))
 
