@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
+import xmlrpc.client
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import libvirt_host
-from bench.client import HEAD, Api, request
+from bench.client import HEAD, Api
 from bench.hosts import Host, host, new_machine
 from bench.load import Load
 from bench.processes import output, processor_seconds, server
 from bench.report import Row, Section, Target, number, spread
 
-NOTES = """One server process on one processor, the load on another; requests as the API's clients send them. The echo
-is asyncio with a bare protocol and answers with as many bytes as the API does. `get_record` is of a machine with a disk
-and a network card. libvirt answers `dom.info()` to as many connections of its own Python binding, over its Unix socket,
-pinned to the same processors. Beside each rate: the median of a call, processor time of the server for a call, and how
-much of its processor the load used, lest it be the limit."""
+NOTES = """One server process on one processor, the load on another; requests as `xmlrpc.client` makes them. The echo of
+calls is asyncio with a bare protocol, llhttp and this project's codec, with no API behind it; the echo of bytes does
+not even look at what it is sent, and shows the floor. Both answer with as many bytes as the API does. `get_record` is
+of a machine with a disk and a network card. libvirt answers `dom.info()` to as many connections of its own Python
+binding, over its Unix socket, pinned to the same processors. Beside each rate: the median of a call, processor time of
+the server for a call, and how much of its processor the load used, lest it be the limit."""
 
 CONNECTIONS = (1, 4, 32)
 ECHO, STDLIB, LIBVIRT = Target(least=0.6), Target(least=1.0), Target(least=1.0)
@@ -49,7 +51,8 @@ class Door:
 
     name: str
     api: Listening
-    echo: Listening
+    calls: Listening
+    bytes: Listening
     stdlib: Listening
 
 
@@ -84,9 +87,9 @@ def _questions(api: Api, directory: Path) -> tuple[list[Question], Mapping[str, 
     vm = new_machine(api, "asked about", cards=1)
     answers, questions = {}, []
     for method, ref in (("VM.get_record", vm), ("VM.get_power_state", vm), ("session.get_uuid", api.session)):
-        call = request(method, api.session, ref)
+        body = xmlrpc.client.dumps((api.session, ref), method).encode()
+        call = f"{HEAD}{len(body)}\r\n\r\n".encode() + body
         size = len(api.exchange(call))
-        body = call.partition(b"\r\n\r\n")[2]
         head = HEAD.replace("POST /", f"POST /{size}")
         question = Question(method, directory / method, directory / f"{method}-echo")
         question.call.write_bytes(call)
@@ -100,7 +103,8 @@ def _doors(stack: ExitStack, ours: Host, directory: Path) -> tuple[Door, ...]:
     echo, stdlib = directory / "echo", directory / "stdlib"
     echo.mkdir()
     stdlib.mkdir()
-    echo_pid, echo_port = stack.enter_context(server("bench.echo", echo / "socket", echo))
+    echo_pid, echo_ports = stack.enter_context(server("bench.echo", echo))
+    calls_port, bytes_port = reversed(echo_ports.split())
     _, stdlib_port = stack.enter_context(
         server("bench.stdlib_server", stdlib / "socket", stdlib, directory / "answers")
     )
@@ -108,13 +112,15 @@ def _doors(stack: ExitStack, ours: Host, directory: Path) -> tuple[Door, ...]:
         Door(
             "Unix",
             Listening(str(ours.socket), ours.pid),
-            Listening(str(echo / "socket"), echo_pid),
+            Listening(str(echo / "calls"), echo_pid),
+            Listening(str(echo / "bytes"), echo_pid),
             Listening(str(stdlib / "socket")),
         ),
         Door(
             "TLS",
             Listening(ours.port, ours.pid),
-            Listening(echo_port, echo_pid),
+            Listening(calls_port, echo_pid),
+            Listening(bytes_port, echo_pid),
             Listening(stdlib_port),
         ),
     )
@@ -147,14 +153,16 @@ def _rate(results: list[Result]) -> str:
 
 
 def _compare(section: Section, door: Door, connections: int, question: Question, seconds: float, rounds: int) -> None:
-    ours, echo, stdlib = _in_turn(
+    ours, calls, floor, stdlib = _in_turn(
         rounds,
         lambda: _load(door.api, question.call, connections, seconds),
-        lambda: _load(door.echo, question.echo, connections, seconds),
+        lambda: _load(door.calls, question.echo, connections, seconds),
+        lambda: _load(door.bytes, question.echo, connections, seconds),
         lambda: _load(door.stdlib, question.call, connections, seconds),
     )
     what = f"{question.method}, {door.name}, {connections} connection{'s' * (connections > 1)}"
-    section.add(Row(f"{what}, to a bare echo", _ratio(ours, echo), _rate(ours), _rate(echo), ECHO))
+    section.add(Row(f"{what}, to a bare echo of calls", _ratio(ours, calls), _rate(ours), _rate(calls), ECHO))
+    section.add(Row(f"{what}, to a bare echo of bytes", _ratio(ours, floor), _rate(ours), _rate(floor)))
     section.add(Row(f"{what}, to xmlrpc.server", _ratio(ours, stdlib), _rate(ours), _rate(stdlib), STDLIB))
 
 
