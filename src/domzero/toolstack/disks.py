@@ -21,6 +21,7 @@ from domzero.idl.records import EMPTY_MAP
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.repositories import attached, backend_failure, refresh_size
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.vbd_admission import is_exclusive
 from domzero.toolstack.vm.failures import acting_on
 
 Result = TypeVar("Result")
@@ -337,6 +338,13 @@ def refresh_drives(stack: Stack, vdi: Ref) -> None:
     if disk is not None:
         for vbd in disk.record["VBDs"]:
             stack.gates["VBD"].refresh(vbd)
+
+
+def refresh_sharers(stack: Stack, vdi: Ref) -> None:
+    """As `refresh_drives` after a change of one of the drives: others care only about a disk that is one machine's."""
+    disk = stack.database.find("VDI", vdi)
+    if disk is not None and is_exclusive(disk.record):
+        refresh_drives(stack, vdi)
 
 
 def refresh_operations(stack: Stack, vdis: Iterable[Ref]) -> None:

@@ -16,7 +16,7 @@ def build_gates(database: Database, clock: Clock) -> dict[str, Gate]:
     """Class → gate."""
     gates = {
         "VBD": Gate(database, "VBD", vbd_admission.check, vbd_admission.LISTED, clock),
-        "VDI": Gate(database, "VDI", vdi_admission.check, vdi_admission.LISTED, clock),
+        "VDI": Gate(database, "VDI", vdi_admission.check, vdi_admission.LISTED, clock, judge=vdi_admission.judge),
         "VIF": Gate(database, "VIF", vif_admission.check, vif_admission.LISTED, clock),
         "SR": Gate(database, "SR", sr_admission.check, sr_admission.LISTED, clock),
         "host": Gate(database, "host", host_admission.check, host_admission.LISTED, clock),

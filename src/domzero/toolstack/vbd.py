@@ -158,7 +158,7 @@ async def eject(stack: Stack, context: Context, vbd: Ref) -> None:
         vdi = stack.database.get("VBD", vbd, "VDI")
         await _change_medium(stack, vbd, NULL_REF, None)
     disks.refresh_operations(stack, (vdi,))
-    disks.refresh_drives(stack, vdi)
+    disks.refresh_sharers(stack, vdi)
 
 
 async def _change_medium(stack: Stack, vbd: Ref, vdi: Ref, source: DiskSource | None) -> None:
@@ -256,5 +256,5 @@ def refresh(stack: Stack, vbd: Ref) -> None:
     """Compute anew what the drive, the disk in it and that disk's other drives allow."""
     vdi = stack.database.get("VBD", vbd, "VDI")
     stack.gates["VBD"].refresh(vbd)
-    disks.refresh_drives(stack, vdi)
+    disks.refresh_sharers(stack, vdi)
     disks.refresh_operations(stack, (vdi,))

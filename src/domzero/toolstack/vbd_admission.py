@@ -86,15 +86,26 @@ def disk_refusal(database: Database, vbd: Ref, vdi: Ref, operation: str) -> ApiE
     for task, running in disk["current_operations"].items():
         if not (running in NEVER_DISTURBS and drive["mode"] == "RO"):
             return ApiError("OTHER_OPERATION_IN_PROGRESS", "VDI", vdi, running, task)
-    return None if disk["sharable"] else _sharing(database, vbd, vdi, operation)
+    return _sharing(database, vbd, vdi, operation) if is_exclusive(disk) else None
+
+
+def is_exclusive(disk: Mapping[str, Any]) -> bool:
+    """Whether one drive's use of the disk can keep others from it: nobody writes to a read-only one."""
+    return not (disk["sharable"] or disk["read_only"])
 
 
 def _sharing(database: Database, vbd: Ref, vdi: Ref, operation: str) -> ApiError | None:
+    """A disk that is being plugged into another machine will be in use, unless that fails."""
     mode = database.get("VBD", vbd, "mode")
     for other in database.get("VDI", vdi, "VBDs"):
         record = database.record("VBD", other)
-        if other != vbd and record["currently_attached"] and "RW" in (mode, record["mode"]):
+        if other == vbd or "RW" not in (mode, record["mode"]):
+            continue
+        if record["currently_attached"]:
             return ApiError("VDI_IN_USE", vdi, operation)
+        for task, running in record["current_operations"].items():
+            if running == "plug":
+                return ApiError("OTHER_OPERATION_IN_PROGRESS", "VBD", other, running, task)
     return None
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
@@ -37,18 +37,47 @@ ON_MISSING = ROW_ONLY | {"destroy", "update"}
 """Operations on a disk that the last scan did not find."""
 
 
+class Drives(NamedTuple):
+    """What is to be known of all the drives that a disk is in; there may be thousands."""
+
+    attached: bool
+    attached_for_writing: bool
+    busy: ApiError | None
+    """OTHER_OPERATION_IN_PROGRESS where one of them is being plugged, say."""
+
+
 def check(database: Database, vdi: Ref, operation: str) -> ApiError | None:
     """The first reason why the operation cannot start now, or None."""
+    return judge(database, vdi)(operation)
+
+
+def judge(database: Database, vdi: Ref) -> Callable[[str], ApiError | None]:
+    """`check` of one disk as it is now, for many operations."""
     record = database.record("VDI", vdi)
-    return (
+    drives = drives_of(database, record)
+    return lambda operation: (
         _under_way(vdi, record, operation)
         or _repository(database, record, operation)
-        or _in_use(database, vdi, record, operation)
-        or _drives_busy(database, record)
-        or _capability(database, record, operation)
+        or _in_use(vdi, drives, operation)
+        or drives.busy
+        or _capability(database, record, drives, operation)
         or _state(vdi, record, operation)
         or _particular(database, vdi, record, operation)
     )
+
+
+def drives_of(database: Database, record: Mapping[str, Any]) -> Drives:
+    """One look at the drives that a disk with this record is in."""
+    attached, attached_for_writing, busy = False, False, None
+    for vbd in record["VBDs"]:
+        drive = database.record("VBD", vbd)
+        if drive["currently_attached"]:
+            attached = True
+            attached_for_writing = attached_for_writing or drive["mode"] != "RO"
+        if busy is None:
+            for task, running in drive["current_operations"].items():
+                busy = ApiError("OTHER_OPERATION_IN_PROGRESS", "VBD", vbd, running, task)
+    return Drives(attached, attached_for_writing, busy)
 
 
 def _under_way(vdi: Ref, record: Mapping[str, Any], operation: str) -> ApiError | None:
@@ -72,25 +101,17 @@ def _repository(database: Database, record: Mapping[str, Any], operation: str) -
     return None
 
 
-def _in_use(database: Database, vdi: Ref, record: Mapping[str, Any], operation: str) -> ApiError | None:
-    live = [database.record("VBD", vbd) for vbd in record["VBDs"] if database.get("VBD", vbd, "currently_attached")]
-    if not live or operation in WHILE_IN_USE:
+def _in_use(vdi: Ref, drives: Drives, operation: str) -> ApiError | None:
+    if not drives.attached or operation in WHILE_IN_USE:
         return None
-    if operation == "copy" and all(drive["mode"] == "RO" for drive in live):
+    if operation == "copy" and not drives.attached_for_writing:
         return None
     return ApiError("VDI_IN_USE", vdi, operation)
 
 
-def _drives_busy(database: Database, record: Mapping[str, Any]) -> ApiError | None:
-    for vbd in record["VBDs"]:
-        for task, running in database.get("VBD", vbd, "current_operations").items():
-            return ApiError("OTHER_OPERATION_IN_PROGRESS", "VBD", vbd, running, task)
-    return None
-
-
-def _capability(database: Database, record: Mapping[str, Any], operation: str) -> ApiError | None:
+def _capability(database: Database, record: Mapping[str, Any], drives: Drives, operation: str) -> ApiError | None:
     wanted = CAPABILITY.get(operation)
-    if operation == "resize_online" and any(database.get("VBD", vbd, "currently_attached") for vbd in record["VBDs"]):
+    if operation == "resize_online" and drives.attached:
         wanted = ("VDI_RESIZE_ONLINE",)
     if wanted is None or not set(wanted).isdisjoint(_capabilities(database, record["SR"])):
         return None
