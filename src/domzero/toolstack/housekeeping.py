@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from domzero.engine.errors import ApiError
 from domzero.toolstack.garbage import collect_garbage
-from domzero.toolstack.interfaces import refresh_interfaces
+from domzero.toolstack.interfaces import refresh_interfaces_if_possible
 from domzero.toolstack.repositories import scan
 from domzero.toolstack.stack import Stack
 
@@ -26,11 +26,8 @@ async def keep_house(stack: Stack) -> NoReturn:
 
 async def round_of_work(stack: Stack) -> None:
     """One round. What fails is logged and tried again in the next."""
-    collect_garbage(stack)
-    try:
-        await refresh_interfaces(stack)
-    except OSError as error:
-        log.warning("the host's network interfaces could not be read: %s", error)
+    await collect_garbage(stack)
+    await refresh_interfaces_if_possible(stack)
     for sr in stack.database.refs("SR"):
         row = stack.database.find("SR", sr)
         if row is None or row.record["other_config"].get("auto-scan") != "true":

@@ -6,19 +6,33 @@ machine that merely has domzero installed must not lose its connection.
 
 from __future__ import annotations
 
+import logging
 from ipaddress import ip_interface
 from typing import Any
 
 from domzero.engine.clock import moment
 from domzero.engine.transactions import Transaction
-from domzero.host.network.protocol import InterfaceInfo
+from domzero.host.network.protocol import InterfaceInfo, NetworkError
 from domzero.idl.types import Ref
 from domzero.toolstack.network import bridge_for_interface, by_bridge
 from domzero.toolstack.stack import Stack
 
+log = logging.getLogger(__name__)
+
+
+async def refresh_interfaces_if_possible(stack: Stack) -> None:
+    """As `refresh_interfaces`; what keeps the interfaces from being read is logged, and tried again by the caller."""
+    try:
+        await refresh_interfaces(stack)
+    except (NetworkError, OSError) as error:
+        log.warning("the host's network interfaces could not be read: %s", error)
+
 
 async def refresh_interfaces(stack: Stack) -> None:
-    """Make PIFs for interfaces without one and bring all that is measured up to date; PIFs are never removed."""
+    """Make PIFs for interfaces without one and bring all that is measured up to date; PIFs are never removed.
+
+    Raises `NetworkError` when the host's interfaces cannot be read.
+    """
     interfaces = await stack.network.interfaces()
     known = {row.record["device"]: ref for ref, row in stack.database.rows("PIF").items() if row.record["physical"]}
     with stack.database.transaction(observed=True) as transaction:

@@ -12,7 +12,7 @@ from domzero.host.storage.protocol import DriverInfo, StorageError
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.gates import refresh_all
 from domzero.toolstack.host.rows import ensure_pool_and_host
-from domzero.toolstack.interfaces import refresh_interfaces
+from domzero.toolstack.interfaces import refresh_interfaces_if_possible
 from domzero.toolstack.pbd import replug_all
 from domzero.toolstack.repositories import repository_of, scan
 from domzero.toolstack.stack import Stack
@@ -50,7 +50,7 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     machine = await asyncio.to_thread(stack.facts.machine)
     ensure_pool_and_host(stack, machine)
     _ensure_drivers(stack)
-    await refresh_interfaces(stack)
+    await refresh_interfaces_if_possible(stack)
     _ensure_default_network(stack)
     await _ensure_repositories(stack)
     await replug_all(stack)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from domzero.idl.types import NULL_REF
-from domzero.toolstack.garbage import Emptying, Removal, collect_garbage, find_garbage
+from domzero.toolstack.garbage import LOOKS, Emptying, Removal, collect_garbage, find_garbage
 from tests.toolstack.devices.test_vbd import CD, cd_image
 from tests.toolstack.vm.world import World
 
@@ -21,11 +23,11 @@ async def test_devices_of_a_vanished_machine(host: World) -> None:
     assert {item.cls for item in find_garbage(host.stack.database.rows) if isinstance(item, Removal)} == {
         "VBD", "VIF", "VM_metrics",
     }  # fmt: skip
-    assert collect_garbage(host.stack) == 5
+    assert await collect_garbage(host.stack) == 5
     for cls in ("VBD", "VIF", "VBD_metrics", "VIF_metrics"):
         assert host.stack.database.refs(cls) == ()
     assert len(host.stack.database.refs("VDI")) == 1
-    assert collect_garbage(host.stack) == 0
+    assert await collect_garbage(host.stack) == 0
 
 
 async def test_a_vanished_disk_and_a_vanished_disc(host: World) -> None:
@@ -38,7 +40,7 @@ async def test_a_vanished_disk_and_a_vanished_disc(host: World) -> None:
         transaction.destroy("VDI", host.get("VBD", hard, "VDI"))
     found = find_garbage(host.stack.database.rows)
     assert set(found) == {Emptying(drive), Removal("VBD", hard)}
-    collect_garbage(host.stack)
+    await collect_garbage(host.stack)
     assert host.get("VM", vm, "VBDs") == (drive,)
     assert (host.get("VBD", drive, "VDI"), host.get("VBD", drive, "empty")) == (NULL_REF, True)
     assert "insert" in host.get("VBD", drive, "allowed_operations")
@@ -52,8 +54,17 @@ async def test_disks_of_a_vanished_repository_and_figures_nobody_reads(host: Wor
         for cls in ("VM_metrics", "VM_guest_metrics", "VBD_metrics", "host_metrics"):
             transaction.create(cls, {})
         transaction.create("console", {"protocol": "rfb"})
-    collect_garbage(host.stack)
+    await collect_garbage(host.stack)
     for cls in ("VDI", "VBD", "VBD_metrics", "VM_guest_metrics", "console"):
         assert host.stack.database.refs(cls) == ()
     assert len(host.stack.database.refs("host_metrics")) == 1
     assert all(host.get("PBD", pbd, "SR") != sr for pbd in host.stack.database.refs("PBD"))
+
+
+async def test_others_have_their_turn_meanwhile(host: World) -> None:
+    looking = asyncio.ensure_future(collect_garbage(host.stack))
+    turns = 0
+    while not looking.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= len(LOOKS)
