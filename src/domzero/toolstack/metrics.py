@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Any
 
-from domzero.engine.clock import moment
+from domzero.engine.clock import moment, settled
 from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.host.hypervisor.protocol import DomainStatistics, HypervisorError
@@ -24,6 +27,12 @@ log = logging.getLogger(__name__)
 
 INTERVAL = 5.0
 """Seconds between two rounds."""
+
+PATIENCE = 2.0
+"""Seconds that a hypervisor may take to tell of a machine before the others are measured without it."""
+
+TOGETHER = 32
+"""Machines that are measured at once; between two such groups others have their turn."""
 
 MEMORY_STEP = 1 << 20
 """Changes of memory smaller than this many bytes are not worth an event."""
@@ -40,30 +49,53 @@ class _Reading:
 
 @dataclass(slots=True)
 class Metrics:
-    """The periodic measuring. `run` goes on until it is cancelled; `measure` is one round."""
+    """The periodic measuring. `run` goes on until it is cancelled; `measure` is one round.
+
+    A machine of which the hypervisor says nothing holds up one round for a moment, and is left out until it answers.
+    """
 
     stack: Stack
     _processors: dict[int, ProcessorTimes] = field(default_factory=dict)
     _machines: dict[int, _Reading] = field(default_factory=dict)
+    _measuring: dict[int, asyncio.Task[None]] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Measure for ever, every `INTERVAL` seconds."""
-        while True:
-            await self.measure()
-            await self.stack.clock.sleep(INTERVAL)
+        try:
+            while True:
+                await self.measure()
+                await self.stack.clock.sleep(INTERVAL)
+        finally:
+            for task in list(self._measuring.values()):
+                task.cancel()
 
     async def measure(self) -> None:
         """One round: the host, then every running machine."""
         await self._measure_host()
-        running = [
-            (ref, row.record["domid"])
-            for ref, row in self.stack.database.rows("VM").items()
-            if row.record["domid"] > 0 and row.record["resident_on"] == self.stack.host
-        ]
-        for gone in self._machines.keys() - {domid for _, domid in running}:
+        database = self.stack.database
+        resident = database.get("host", self.stack.host, "resident_VMs")
+        running = {domid: vm for vm in resident if (domid := database.get("VM", vm, "domid")) > 0}
+        for gone in self._machines.keys() - running.keys():
             del self._machines[gone]
-        for vm, domid in running:
-            await self._measure_machine(vm, domid)
+        machines = iter(running.items())
+        while group := dict(islice(machines, TOGETHER)):
+            await self._measure_group(group)
+
+    async def _measure_group(self, group: Mapping[int, Ref]) -> None:
+        begun = [self._begin(vm, domid) for domid, vm in group.items() if domid not in self._measuring]
+        if begun:
+            await settled(self.stack.clock, asyncio.ensure_future(asyncio.wait(begun)), PATIENCE)
+
+    def _begin(self, vm: Ref, domid: int) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._measure_machine(vm, domid))
+        self._measuring[domid] = task
+        task.add_done_callback(partial(self._measured, domid))
+        return task
+
+    def _measured(self, domid: int, task: asyncio.Task[None]) -> None:
+        del self._measuring[domid]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("measuring domain %d failed in a way that it should not", domid, exc_info=task.exception())
 
     async def _measure_host(self) -> None:
         memory = await asyncio.to_thread(self.stack.facts.memory)
@@ -85,7 +117,8 @@ class Metrics:
         try:
             statistics = await self.stack.hypervisor.statistics(domid)
             traffic = await self._traffic(vm, domid)
-        except HypervisorError as error:
+        except (HypervisorError, ApiError) as error:
+            # An ApiError: the machine was destroyed while the hypervisor told of it.
             log.debug("domain %d could not be measured: %s", domid, error)
             return
         reading = _Reading(self.stack.clock.monotonic(), statistics, traffic)

@@ -194,12 +194,16 @@ def simulated(
 
 @asynccontextmanager
 async def world(
-    directory: Path, *, database: Path | None = None, clock: ManualClock | None = None
+    directory: Path,
+    *,
+    database: Path | None = None,
+    clock: ManualClock | None = None,
+    hypervisors: type[SimHypervisor] = SimHypervisor,
 ) -> AsyncIterator[World]:
     """A host on a directory; a second one on the same directory and database file is the host after a restart."""
     clock = clock or ManualClock()
     rows = await Database.open(GRAPH, database, clock)
-    hypervisor = SimHypervisor(clock, state=directory / "domains")
+    hypervisor = hypervisors(clock, state=directory / "domains")
     network = SimNetwork(clock)
     stack = simulated(directory, rows, clock, hypervisor, network)
     engine = assemble(

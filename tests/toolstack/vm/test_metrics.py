@@ -1,0 +1,87 @@
+"""Machines are measured whatever becomes of some of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from domzero.host.hypervisor.protocol import DomainStatistics
+from domzero.host.hypervisor.sim.driver import SimHypervisor
+from domzero.idl.types import Ref
+from domzero.toolstack.metrics import PATIENCE, Metrics
+from tests.toolstack.vm.world import World, world
+
+
+class HangingHypervisor(SimHypervisor):
+    """Says nothing of one domain until it is told to, as a process does whose storage hangs."""
+
+    hanging = 0
+
+    def hang(self, domid: int) -> None:
+        self.hanging, self.go_on = domid, asyncio.Event()
+
+    async def statistics(self, domid: int) -> DomainStatistics:
+        if domid == self.hanging:
+            await self.go_on.wait()
+        return await super().statistics(domid)
+
+
+@pytest.fixture
+async def hanging_host(tmp_path: Path) -> AsyncIterator[World]:
+    async with world(tmp_path, hypervisors=HangingHypervisor) as running:
+        yield running
+
+
+def hanging(host: World) -> HangingHypervisor:
+    assert isinstance(host.hypervisor, HangingHypervisor)
+    return host.hypervisor
+
+
+async def started(host: World) -> Ref:
+    vm = await host.machine(disks=1, cards=1, other_config={"mac_seed": "s", "sim:cpu-load": "0.5"})
+    await host.call("VM.start", vm, False, False)
+    return vm
+
+
+def load(host: World, vm: Ref) -> dict[int, float]:
+    return dict(host.get("VM_metrics", host.get("VM", vm, "metrics"), "VCPUs_utilisation"))
+
+
+async def test_figures_follow_the_machines(host: World) -> None:
+    vm = await started(host)
+    metrics = Metrics(host.stack)
+    await metrics.measure()
+    await host.clock.advance(10)
+    await metrics.measure()
+    assert load(host, vm) == {0: 0.5}
+
+
+async def test_a_machine_that_hangs_does_not_hold_up_the_others(hanging_host: World) -> None:
+    host, hypervisor = hanging_host, hanging(hanging_host)
+    silent, other = await started(host), await started(host)
+    hypervisor.hang(host.get("VM", silent, "domid"))
+    metrics = Metrics(host.stack)
+    await host.over(metrics.measure(), PATIENCE + 1)
+    await host.clock.advance(10)
+    await metrics.measure()
+    assert (load(host, silent), load(host, other)) == ({}, {0: 0.5})
+    hypervisor.go_on.set()
+    await host.settle()
+    await host.clock.advance(10)
+    await metrics.measure()
+    assert load(host, silent) == {0: 0.5}
+
+
+async def test_a_machine_destroyed_while_it_is_measured(hanging_host: World) -> None:
+    host, hypervisor = hanging_host, hanging(hanging_host)
+    vm = await started(host)
+    hypervisor.hang(host.get("VM", vm, "domid"))
+    measuring = asyncio.ensure_future(Metrics(host.stack).measure())
+    await host.settle()
+    with host.stack.database.transaction() as transaction:
+        transaction.destroy("VM", vm)
+    hypervisor.go_on.set()
+    await host.over(measuring, 1)
