@@ -161,6 +161,26 @@ def test_nobody_reads_what_it_says(tmp_path: Path) -> None:
         assert process.wait(PATIENCE) == 0
 
 
+@pytest.mark.slow
+def test_what_never_ends_is_given_up(tmp_path: Path) -> None:
+    """A start that waits for a step nobody makes: the daemon ends all the same, and the next one finds nothing of it."""
+    with daemon(tmp_path, *with_password(tmp_path)) as running:
+        session = login(running.start())
+        api = session.xenapi
+        vm = machine(api, step="true")
+        task = api.Async.VM.start(vm, False, False)
+        wait_for_operation(api, vm, "start")
+        begin = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - begin < 20
+        assert "Traceback" not in running.complained
+        again = login(running.start()).xenapi
+        assert again.VM.get_power_state(vm) == "Halted"
+        assert again.VM.get_current_operations(vm) == {}
+        assert "start" in again.VM.get_allowed_operations(vm)
+        assert again.task.get_status(task) in ("cancelled", "failure")
+
+
 async def test_a_background_job_that_fails_stops_the_daemon(caplog: pytest.LogCaptureFixture) -> None:
     stopping = asyncio.Event()
 
