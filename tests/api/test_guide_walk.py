@@ -204,3 +204,20 @@ def test_running_machines_are_adopted(tmp_path: Path) -> None:
         guest.ticks_reach(before + 2)
         assert is_ready(guest.serial())
         remove_machine(api, guest.vm)
+
+
+def test_a_panicked_guest_is_preserved(qemu_host: InProcessHost, api: Any) -> None:
+    """With `preserve` a guest that panics stays as it is, paused, with its last words on the serial line."""
+    guest = make_machine(qemu_host, api, "evidence")
+    api.VM.set_actions_after_crash(guest.vm, "preserve")
+    api.VM.start(guest.vm, False, False)
+    domid = api.VM.get_domid(guest.vm)
+    guest.wait_until_up()
+    api.VM.send_sysrq(guest.vm, "c")
+    deadline = time.monotonic() + 30
+    while api.VM.get_power_state(guest.vm) != "Paused":
+        assert time.monotonic() < deadline, guest.serial()[-1000:]
+        time.sleep(0.05)
+    assert api.VM.get_domid(guest.vm) == domid
+    assert b"sysrq" in guest.serial() or b"panic" in guest.serial()
+    remove_machine(api, guest.vm)

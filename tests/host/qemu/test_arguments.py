@@ -154,6 +154,8 @@ def test_lifecycle_and_boot() -> None:
     assert "-S" in argv
     assert "-incoming" not in argv
     assert options(argv, "-action") == ["reboot=shutdown,shutdown=poweroff,panic=shutdown"]
+    kept = command_line(launch(spec(keep_crashed=True)))
+    assert options(kept, "-action") == ["reboot=shutdown,shutdown=poweroff,panic=pause"]
     assert options(argv, "-smp") == ["cpus=2,maxcpus=4,sockets=4,cores=1,threads=1"]
     assert options(argv, "-m") == ["size=65536K"]
     assert options(command_line(launch(spec(), incoming=True)), "-incoming") == ["defer"]

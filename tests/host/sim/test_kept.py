@@ -90,3 +90,12 @@ async def test_a_broken_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "7.json").write_bytes(b"{}")
     with pytest.raises(HypervisorError, match="domid"):
         await Bench(tmp_path).open()
+
+
+async def test_a_guest_that_crashed_is_kept_where_that_is_asked_for(bench: Bench) -> None:
+    await bench.sim.start(dataclasses.replace(machine(), keep_crashed=True, faults={"crash-after": "10"}))
+    await bench.clock.advance(11)
+    assert bench.events == [DomainStateChanged(1, RunState.PAUSED)]
+    await bench.sim.unpause(1)
+    await bench.clock.advance(100)
+    assert (await bench.sim.status(1)).state is RunState.RUNNING

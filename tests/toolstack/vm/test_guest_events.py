@@ -126,3 +126,14 @@ async def test_a_domain_paused_from_outside_is_noticed(host: World) -> None:
     assert "unpause" in host.get("VM", vm, "allowed_operations")
     await host.stack.hypervisor.unpause(domid)
     await host.until_state(vm, "Running")
+
+
+async def test_a_crashed_guest_is_preserved_where_that_is_asked_for(host: World) -> None:
+    vm = await host.machine(actions_after_crash="preserve", other_config={"sim:crash-after": "10"})
+    await host.call("VM.start", vm, False, False)
+    domids = host.domids()
+    await host.clock.advance(11)
+    await host.until_state(vm, "Paused")
+    assert host.domids() == domids
+    await host.call("VM.hard_shutdown", vm)
+    assert host.domids() == set()

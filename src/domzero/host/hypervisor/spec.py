@@ -109,6 +109,8 @@ class MachineSpec:
     boot: KernelBoot | FirmwareBoot
     disks: tuple[DiskSpec, ...] = ()
     nics: tuple[NicSpec, ...] = ()
+    keep_crashed: bool = False
+    """A guest that panics stays, paused, to be looked at, instead of ending its domain."""
     platform: dict[str, str] = field(default_factory=dict)
     """XenServer's platform flags (acpi, apic, pae, viridian, timeoffset …), those a driver knows being obeyed."""
     faults: dict[str, str] = field(default_factory=dict)

@@ -77,6 +77,7 @@ def machine_spec(
         boot=boot_of(vm, record, disks, settings),
         disks=disks,
         nics=nics,
+        keep_crashed=record["actions_after_crash"] == "preserve",
         platform=record["platform"],
         faults=faults_of(record),
     )

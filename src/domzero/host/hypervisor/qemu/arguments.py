@@ -177,8 +177,12 @@ def boot_indexes(spec: MachineSpec) -> dict[str, int]:
 
 
 def lifecycle(launch: Launch) -> list[str]:
-    """The process waits to be let run, and ends when its guest ends, saying why in its SHUTDOWN event."""
-    arguments = ["-S", "-action", "reboot=shutdown,shutdown=poweroff,panic=shutdown"]
+    """The process waits to be let run, and ends when its guest ends, saying why in its SHUTDOWN event.
+
+    A guest that panicked is paused instead where it is to be kept.
+    """
+    panic = "pause" if launch.spec.keep_crashed else "shutdown"
+    arguments = ["-S", "-action", f"reboot=shutdown,shutdown=poweroff,panic={panic}"]
     return [*arguments, "-incoming", "defer"] if launch.incoming else arguments
 
 

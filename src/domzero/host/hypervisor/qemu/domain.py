@@ -33,8 +33,8 @@ SHUTDOWN_REASONS = {
 }
 """QEMU's ShutdownCause; every cause not named here is a crash."""
 RUNNING_STATES = frozenset({"running"})
-LOST_STATES = frozenset({"shutdown", "guest-panicked", "internal-error"})
-"""QEMU run states of a guest that will not go on by itself."""
+LOST_STATES = frozenset({"shutdown", "internal-error"})
+"""QEMU run states of a guest that will not go on. One that panicked is still there only where it is to be kept."""
 
 EventTest = Callable[[str, Mapping[str, Any]], bool]
 
@@ -186,7 +186,7 @@ class Domain:
         if name == "SHUTDOWN":
             self._cause = self._cause or str(data.get("reason", ""))
             self._reason = self._reason or SHUTDOWN_REASONS.get(str(data.get("reason")), StopReason.CRASH)
-        elif name == "GUEST_PANICKED":
+        elif name == "GUEST_PANICKED" and data.get("action") != "pause":
             self._cause, self._reason = "the guest panicked", StopReason.CRASH
         elif name == "STOP":
             self._change_state(RunState.PAUSED)

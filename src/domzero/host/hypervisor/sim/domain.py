@@ -42,6 +42,9 @@ class SimDomain:
     processor_time: list[float] = field(default_factory=list)
     disks: dict[int, PluggedDisk] = field(default_factory=dict)
     nics: dict[int, str] = field(default_factory=dict)
+    keep_crashed: bool = False
+    crashed: bool = False
+    """It crashed and was kept: it will not end by itself any more."""
     powers_off_at: float | None = None
     """The age at which the guest obeys the power button."""
     generation: int = 0
@@ -73,6 +76,7 @@ def build(spec: MachineSpec, settings: dict[str, str], state: RunState, now: flo
         faults=parse_faults(settings),
         measured=now,
         processor_time=[0.0] * spec.vcpus_max,
+        keep_crashed=spec.keep_crashed,
         disks={disk.slot: PluggedDisk(disk) for disk in spec.disks},
         nics={nic.slot: nic.mac for nic in spec.nics},
     )
@@ -105,7 +109,7 @@ def next_end(domain: SimDomain) -> tuple[float, StopReason] | None:
         )
         if age is not None
     ]
-    if not ends:
+    if not ends or domain.crashed:
         return None
     age, _, reason = min(ends)
     return age, reason
@@ -143,6 +147,8 @@ def to_record(domain: SimDomain, wall: datetime) -> dict[str, Any]:
         "age": domain.age,
         "processor_time": domain.processor_time,
         "powers_off_at": domain.powers_off_at,
+        "keep_crashed": domain.keep_crashed,
+        "crashed": domain.crashed,
         "disks": [_disk_record(disk) for disk in domain.disks.values()],
         "nics": [[slot, mac] for slot, mac in domain.nics.items()],
     }
@@ -166,6 +172,8 @@ def from_record(record: dict[str, Any], wall: datetime, now: float) -> SimDomain
         disks={int(disk["slot"]): _disk_of(disk) for disk in record["disks"]},
         nics={int(slot): str(mac) for slot, mac in record["nics"]},
         powers_off_at=record["powers_off_at"],
+        keep_crashed=bool(record["keep_crashed"]),
+        crashed=bool(record["crashed"]),
     )
     domain.settle(now)
     return domain

@@ -268,6 +268,10 @@ class SimHypervisor:
             self._end(domain, end[1])
 
     def _end(self, domain: SimDomain, reason: StopReason, detail: str = "") -> None:
+        if reason is StopReason.CRASH and domain.keep_crashed:
+            domain.crashed = True
+            self._set_state(domain, RunState.PAUSED)
+            return
         del self._domains[domain.domid]
         if self._store:
             self._store.remove(domain.domid)
