@@ -163,7 +163,7 @@ def test_nobody_reads_what_it_says(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_never_ends_is_given_up(tmp_path: Path) -> None:
-    """A start that waits for a step nobody makes: the daemon ends all the same, and the next one finds nothing of it."""
+    """A start that waits for a step nobody makes: the daemon ends, and the next one finds nothing of it."""
     with daemon(tmp_path, *with_password(tmp_path)) as running:
         session = login(running.start())
         api = session.xenapi
