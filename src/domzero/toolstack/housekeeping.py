@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from domzero.engine.errors import ApiError
 from domzero.toolstack.garbage import collect_garbage
+from domzero.toolstack.gates import refresh_all
 from domzero.toolstack.interfaces import refresh_interfaces_if_possible
 from domzero.toolstack.repositories import scan
 from domzero.toolstack.stack import Stack
@@ -18,7 +19,8 @@ INTERVAL = 30.0
 
 
 async def keep_house(stack: Stack) -> NoReturn:
-    """One round after the other, for ever."""
+    """What every object allows is looked at once; then one round after the other, for ever."""
+    await refresh_all(stack.database, stack.gates)
     while True:
         await stack.clock.sleep(INTERVAL)
         await round_of_work(stack)
@@ -33,6 +35,6 @@ async def round_of_work(stack: Stack) -> None:
         if row is None or row.record["other_config"].get("auto-scan") != "true":
             continue
         try:
-            await scan(stack, sr)
+            await scan(stack, sr, alone=False)
         except ApiError as error:
             log.warning("storage repository %s could not be scanned: %s", row.record["uuid"], error)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import DiskInfo, Repository, StorageDriver, StorageError
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
+
+log = logging.getLogger(__name__)
 
 
 def driver_for(stack: Stack, type: str) -> StorageDriver:
@@ -45,14 +49,23 @@ def backend_failure(error: StorageError) -> ApiError:
     return ApiError(f"SR_BACKEND_FAILURE_{error.number}", "", error.text, "")
 
 
-async def scan(stack: Stack, sr: Ref) -> None:
-    """Make the VDI rows and the SR's sizes what the medium says. Raises SR_BACKEND_FAILURE_*, and as `attached`."""
+async def scan(stack: Stack, sr: Ref, *, alone: bool = True) -> None:
+    """Make the VDI rows and the SR's sizes what the medium says. Raises SR_BACKEND_FAILURE_*, and as `attached`.
+
+    The caller keeps others from making disks meanwhile (the SR's gate does, for `scan`), or is not `alone`: then a disk
+    without a row may be in somebody's hands, so new ones are only taken in when nobody was at work here.
+    """
     driver, repository = attached(stack, sr)
+    before = stack.database.generation
     try:
         disks = await driver.scan(repository)
     except StorageError as error:
         raise backend_failure(error) from error
-    _reconcile(stack.database, sr, disks, content_type=stack.database.get("SR", sr, "content_type"))
+    found = stack.database.find("SR", sr)
+    if found is None:
+        return
+    undisturbed = found.generation <= before and not found.record["current_operations"]
+    _reconcile(stack.database, sr, disks, before, take_in=alone or undisturbed)
     await refresh_size(stack, sr)
 
 
@@ -75,15 +88,22 @@ async def refresh_size(stack: Stack, sr: Ref) -> None:
         )
 
 
-def _reconcile(database: Database, sr: Ref, disks: list[DiskInfo], content_type: str) -> None:
-    """Rows for disks that came, sizes for those that changed, `missing` for those that went."""
+def _reconcile(database: Database, sr: Ref, disks: list[DiskInfo], before: int, *, take_in: bool) -> None:
+    """Rows for disks that came, sizes for those that changed, `missing` for those that went.
+
+    `disks` is what there was at some moment after the generation `before`; what has happened to a row since is newer.
+    """
     by_location = {database.get("VDI", vdi, "location"): vdi for vdi in database.get("SR", sr, "VDIs")}
+    gone = {deletion.uuid for deletion in database.changes.deleted_since(before) if deletion.class_name == "VDI"}
+    read_only = database.get("SR", sr, "content_type") == "iso"
     with database.transaction(observed=True) as transaction:
         for disk in disks:
             measured = {"virtual_size": disk.virtual_size, "physical_utilisation": disk.physical_utilisation}
             vdi = by_location.pop(disk.location, None)
             if vdi is not None:
                 transaction.update("VDI", vdi, missing=False, **measured)
+                continue
+            if not take_in or disk.uuid in gone or _is_elsewhere(database, sr, disk):
                 continue
             transaction.create(
                 "VDI",
@@ -93,10 +113,19 @@ def _reconcile(database: Database, sr: Ref, disks: list[DiskInfo], content_type:
                     "SR": sr,
                     "location": disk.location,
                     "type": "user",
-                    "read_only": disk.read_only or content_type == "iso",
+                    "read_only": disk.read_only or read_only,
                     "managed": True,
                     **measured,
                 },
             )
         for vdi in by_location.values():
-            transaction.update("VDI", vdi, missing=True)
+            if database.row("VDI", vdi).generation <= before:
+                transaction.update("VDI", vdi, missing=True)
+
+
+def _is_elsewhere(database: Database, sr: Ref, disk: DiskInfo) -> bool:
+    """Whether the disk's uuid is one of another repository, of which this one must be a copy."""
+    row = database.tables.by_class["VDI"].uuids.get(disk.uuid)
+    if row is not None:
+        log.warning("disk %s of %s is left out: there is a disk of that uuid in %s", disk.uuid, sr, row.record["SR"])
+    return row is not None
