@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from domzero.engine.admission import Gate
 from domzero.engine.clock import Clock
 from domzero.engine.database import Database
@@ -10,6 +12,9 @@ from domzero.toolstack.host import admission as host_admission
 from domzero.toolstack.vm import admission as vm_admission
 from domzero.toolstack.vm.operations import LISTED as VM_LISTED
 from domzero.toolstack.vm.operations import RUNS_OVER_OTHERS
+
+PORTION = 32
+"""Objects whose operations are recomputed in one go: some milliseconds."""
 
 
 def build_gates(database: Database, clock: Clock) -> dict[str, Gate]:
@@ -30,9 +35,23 @@ def build_gates(database: Database, clock: Clock) -> dict[str, Gate]:
     return gates
 
 
-def refresh_all(database: Database, gates: dict[str, Gate]) -> None:
-    """Recompute what every object allows, after a start or a change of the rules."""
+def refresh_changed(database: Database, gates: dict[str, Gate], since: int) -> None:
+    """Recompute what those objects allow that have changed after that generation."""
+    changed = [row for row in database.changes.changed_since(since) if row.class_name in gates]
     with database.transaction():
-        for cls, gate in gates.items():
-            for ref in database.refs(cls):
-                gate.refresh(ref)
+        for row in changed:
+            gates[row.class_name].refresh(row.ref)
+
+
+async def refresh_all(database: Database, gates: dict[str, Gate]) -> None:
+    """Recompute what every object allows, a few at a time so that calls are answered meanwhile.
+
+    What was stored holds until then. It differs only where the rules have: in another version, or after a repair.
+    """
+    for cls, gate in gates.items():
+        refs = database.refs(cls)
+        for start in range(0, len(refs), PORTION):
+            with database.transaction():
+                for ref in refs[start : start + PORTION]:
+                    gate.refresh(ref)
+            await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from domzero.engine.errors import ApiError
 from domzero.host.hypervisor.protocol import DomainStatus
 from domzero.host.storage.protocol import DriverInfo, StorageError
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.gates import refresh_all
+from domzero.toolstack.gates import refresh_changed
 from domzero.toolstack.host.rows import ensure_pool_and_host
 from domzero.toolstack.interfaces import refresh_interfaces_if_possible
 from domzero.toolstack.pbd import replug_all
@@ -45,8 +45,10 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     """Make the rows true to this machine: host, storage, network, templates, and the domains found running.
 
     At the first start everything an installed XenServer has is made. What is missing (a medium, an interface) is
-    logged; it does not keep the host from serving.
+    logged; it does not keep the host from serving. Operations are recomputed of what this changes; `keep_house` begins
+    with those of all other objects.
     """
+    before = stack.database.generation
     machine = await asyncio.to_thread(stack.facts.machine)
     ensure_pool_and_host(stack, machine)
     _ensure_drivers(stack)
@@ -59,7 +61,7 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     await stack.network.retain({status.domid for status in domains})
     await _scan_all(stack)
     ensure_templates(stack)
-    refresh_all(stack.database, stack.gates)
+    refresh_changed(stack.database, stack.gates, before)
     await stack.database.durable()
 
 
