@@ -16,6 +16,7 @@ from domzero.toolstack.interfaces import refresh_interfaces_if_possible
 from domzero.toolstack.pbd import replug_all
 from domzero.toolstack.repositories import repository_of, scan
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.vm.adoption import machine_of
 from domzero.toolstack.vm.consoles import refresh_locations
 from domzero.toolstack.vm.templates import ensure_templates
 
@@ -56,9 +57,10 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     _ensure_default_network(stack)
     await _ensure_repositories(stack)
     await replug_all(stack)
+    # Before machines are adopted: that boots some, and their cards must stay.
+    await stack.network.retain({status.domid for status in domains if machine_of(stack, status) is not None})
     await stack.machines.adopt(domains)
     refresh_locations(stack)
-    await stack.network.retain({status.domid for status in domains})
     await _scan_all(stack)
     ensure_templates(stack)
     refresh_changed(stack.database, stack.gates, before)

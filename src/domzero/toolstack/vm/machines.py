@@ -33,6 +33,7 @@ class Machines:
         self._reacting: dict[Machine, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._last_domid = 0
+        self._closed = False
 
     # For the composition root
 
@@ -50,7 +51,7 @@ class Machines:
             domain.state = event.state
         elif not domain.ended.done():
             domain.ended.set_result(event)
-        if domain.status is not None:
+        if domain.status is not None and not self._closed:
             self._wake(machine)
 
     async def adopt(self, statuses: list[DomainStatus]) -> None:
@@ -70,10 +71,11 @@ class Machines:
         await adoption.remove_strays(stack, statuses, set(self._by_domid))
         for vm in adoption.unsettled(stack, set(self._machines)):
             async with self.turn(vm) as machine:
-                await adoption.settle(stack, machine)
+                await self._logged(adoption.settle(stack, machine))
 
     async def close(self) -> None:
-        """Stop reacting; domains go on."""
+        """Stop reacting; domains go on, and what happens to them is left to the next daemon."""
+        self._closed = True
         work = [*self._reacting.values(), *self._background]
         for task in work:
             task.cancel()
