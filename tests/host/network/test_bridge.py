@@ -244,6 +244,15 @@ def test_names_fit_the_kernel(domid: int, slot: int) -> None:
         tap_name(domid, slot)
 
 
+async def test_a_card_whose_maker_is_cancelled_is_not_left(host: Host) -> None:
+    connecting = asyncio.ensure_future(host.backend.connect(card()))
+    await asyncio.sleep(0)
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert await host.names() == set()
+
+
 async def test_cards_of_dead_domains_are_removed(host: Host) -> None:
     for domid in (1, 2, 3):
         await host.backend.connect(card(domid, bridge=f"xapi{domid}"))

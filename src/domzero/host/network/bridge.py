@@ -6,7 +6,9 @@ ours. A bridge that somebody else made is used as it is and stays.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,8 @@ from domzero.host.network.links import Link, Links, without_ipv6
 from domzero.host.network.protocol import CardSpec, InterfaceInfo, NetworkError, TrafficCounters
 from domzero.host.network.tap import NAME_LIMIT, TapOwner, make_tap
 from domzero.host.network.worker import NetworkThread
+
+log = logging.getLogger(__name__)
 
 TAP_NAME = re.compile(r"vif([0-9]+)\.([0-9]+)", re.ASCII)
 BRIDGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", re.ASCII)
@@ -57,7 +61,15 @@ class BridgeNetwork:
         return await self._thread.run(lambda links: describe(links, self._facts))
 
     async def connect(self, card: CardSpec) -> TapBackend | UserBackend:
-        return await self._thread.run(lambda links: _connect(links, card, self._owner))
+        try:
+            return await self._thread.run(lambda links: _connect(links, card, self._owner))
+        except asyncio.CancelledError:
+            # The thread has done it all the same, and whoever was cancelled will not undo what never returned.
+            try:
+                await self.disconnect(card.domid, card.slot)
+            except NetworkError as error:
+                log.warning("card %d of domain %d is left over: %s", card.slot, card.domid, error)
+            raise
 
     async def disconnect(self, domid: int, slot: int) -> None:
         name = tap_name(domid, slot)
