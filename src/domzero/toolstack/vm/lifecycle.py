@@ -156,6 +156,7 @@ async def hard_shutdown(stack: Stack, context: Context, vm: Ref) -> None:
     gate = stack.gates["VM"]
     async with gate.operation(context, vm, "hard_shutdown"):
         await gate.cancel_others(context, vm)
+        await _interrupt(stack, vm)
         async with stack.machines.turn(vm) as machine, Steps() as steps:
             if machine.domain is not None:
                 domid = machine.domain.domid
@@ -167,6 +168,18 @@ async def hard_shutdown(stack: Stack, context: Context, vm: Ref) -> None:
             if stack.database.get("VM", vm, "power_state") == SUSPENDED:
                 await steps.do("give up the saved state", lambda: record_gone(stack, vm))
                 await images.release(stack, image)
+
+
+async def _interrupt(stack: Stack, vm: Ref) -> None:
+    """End the domain while somebody else has the machine's turn, who may be waiting for an answer that never comes.
+
+    Without a domain nothing is left to wait for, so the turn becomes free.
+    """
+    domain = stack.machines.domain(vm)
+    if domain is not None and stack.machines.is_taken(vm):
+        log.info("the power of %s is cut in the middle of something", vm)
+        with failures.acting_on(vm):
+            await end_domain(stack, domain.domid)
 
 
 @implements("VM.hard_reboot")

@@ -114,6 +114,11 @@ class Machines:
         machine = self._machines.get(vm)
         return machine.domain if machine else None
 
+    def is_taken(self, vm: Ref) -> bool:
+        """Whether somebody has the machine's turn."""
+        machine = self._machines.get(vm)
+        return machine is not None and machine.is_taken
+
     def status(self, vm: Ref) -> DomainStatus | None:
         """Where the machine's screen and serial line are; None when it does not run here."""
         domain = self.domain(vm)

@@ -53,6 +53,11 @@ class Machine:
     """Whether something happened to the domain that nobody has dealt with yet."""
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether somebody has the turn."""
+        return self._lock.locked()
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Have the machine alone; those who came first go first."""
