@@ -27,7 +27,7 @@ def create(stack: Stack, context: Context, args: Mapping[str, Any]) -> Ref:
     """A new drive, not attached to anything yet.
 
     Raises INVALID_DEVICE and DEVICE_ALREADY_EXISTS for its position, VBD_CDS_MUST_BE_READONLY, VBD_NOT_REMOVABLE_MEDIA
-    for an empty hard disk, VDI_IS_NOT_ISO, VDI_READONLY, VDI_NOT_MANAGED.
+    for an empty hard disk, VDI_IS_NOT_ISO, VDI_READONLY, VDI_NOT_MANAGED, VDI_INCOMPATIBLE_TYPE for saved memory.
     """
     stack.database.row("VM", args["VM"])
     vbd = add_drive(stack, {**args, "empty": _is_empty(stack, args)})
@@ -76,6 +76,9 @@ def _check_medium(stack: Stack, vdi: Ref, type: str) -> None:
     disk = stack.database.record("VDI", vdi)
     if not disk["managed"]:
         raise ApiError("VDI_NOT_MANAGED", vdi)
+    if disk["type"] == "suspend":
+        # Hypervisors trust saved memory, and it holds another guest's secrets.
+        raise ApiError("VDI_INCOMPATIBLE_TYPE", vdi, disk["type"])
     if type == "CD":
         content = stack.database.get("SR", disk["SR"], "content_type")
         if content != "iso":

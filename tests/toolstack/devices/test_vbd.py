@@ -187,6 +187,18 @@ async def test_mode_and_position_change_while_the_machine_is_off(host: World) ->
     assert (await host.fails("VBD.set_userdevice", second, "7"))[0] == "OPERATION_NOT_ALLOWED"
 
 
+async def test_saved_memory_is_nobodys_disk(host: World) -> None:
+    """Who can write to it decides what the hypervisor reads when the machine is resumed."""
+    asleep = await host.machine(disks=0, cards=0)
+    await host.call("VM.start", asleep, False, False)
+    await host.call("VM.suspend", asleep)
+    image = host.get("VM", asleep, "suspend_VDI")
+    vm = await host.machine(disks=0, cards=0)
+    for mode in ("RW", "RO"):
+        args = {**DRIVE, "VM": vm, "VDI": image, "userdevice": "0", "mode": mode}
+        assert await host.fails("VBD.create", args) == ("VDI_INCOMPATIBLE_TYPE", image, "suspend")
+
+
 async def test_read_only_disks_are_not_written(host: World) -> None:
     vm = await host.machine(disks=1, cards=0)
     vbd = host.get("VM", vm, "VBDs")[0]
