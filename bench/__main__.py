@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ SUBJECTS: Mapping[str, Callable[[bool], Section]] = {
     "machines": machines.measure,
     "starting": starting.measure,
 }
-VERSIONS = (("qemu-system-x86_64", "--version"), ("libvirtd", "--version"))
+PEERS = {"QEMU": "qemu-system-x86_64", "libvirt": "/usr/sbin/libvirtd"}
 
 
 def main() -> None:
@@ -55,18 +56,23 @@ def machine() -> str:
     """What it was measured on, and when."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    found = [f"Python {platform.python_version()}", f"Linux {platform.release()}", *map(version, VERSIONS)]
+    found = [
+        f"Python {platform.python_version()}",
+        f"Linux {platform.release()}",
+        *(version(*peer) for peer in PEERS.items()),
+    ]
     when = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return f"{when}, {os.cpu_count()} cores of {model}; {', '.join(filter(None, found))}."
 
 
-def version(command: tuple[str, ...]) -> str:
-    """The first line that a program says of itself, empty where it is missing."""
+def version(name: str, program: str) -> str:
+    """A peer's name and the version that its program tells, empty where it is missing."""
     try:
-        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        said = subprocess.run([program, "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return said.splitlines()[0].partition(" (")[0]
+    found = re.search(r"\d+\.\d+\.\d+", said)
+    return f"{name} {found[0]}" if found else name
 
 
 if __name__ == "__main__":
