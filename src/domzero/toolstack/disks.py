@@ -132,9 +132,8 @@ def forget_vdi(stack: Stack, vdi: Ref) -> None:
                 remove_drive(stack, vbd)
             else:
                 transaction.update("VBD", vbd, VDI=NULL_REF, empty=True)
-        for vm, row in list(database.rows("VM").items()):
-            if row.record["suspend_VDI"] == vdi:
-                transaction.update("VM", vm, suspend_VDI=NULL_REF)
+        for vm in stack.image_users.of(vdi):
+            transaction.update("VM", vm, suspend_VDI=NULL_REF)
         for crashdump in found.record["crash_dumps"]:
             transaction.destroy("crashdump", crashdump)
         transaction.destroy("VDI", vdi)

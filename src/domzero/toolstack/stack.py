@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domzero.engine.referrers import Referrers
 from domzero.idl.types import Ref
+from domzero.toolstack.vm.memory_ledger import MemoryLedger
 
 if TYPE_CHECKING:
     from domzero.engine.admission import Gate
@@ -83,3 +85,10 @@ class Stack:
     """The owners of the running domains."""
     methods: Callable[[], tuple[str, ...]] = field(init=False)
     """Every method name the server answers to. This and the three before are set by the composition root."""
+    memory: MemoryLedger = field(init=False)
+    image_users: Referrers = field(init=False)
+    """The machines that refer to an image of saved memory."""
+
+    def __post_init__(self) -> None:
+        self.memory = MemoryLedger(self.database)
+        self.image_users = Referrers(self.database, "VM", "suspend_VDI")

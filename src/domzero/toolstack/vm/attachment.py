@@ -16,6 +16,7 @@ from domzero.toolstack.disks import disk_source
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vbd_admission import disk_refusal
 from domzero.toolstack.vm.device_names import drive_name, parse_vbd_position
+from domzero.toolstack.vm.placement import memory_obstacle
 from domzero.toolstack.vm.specification import disk_spec
 
 Before = list[tuple[str, Ref, dict[str, Any]]]
@@ -35,9 +36,15 @@ def state(stack: Stack, vm: Ref, vbds: Iterable[Ref], vifs: Iterable[Ref]) -> Be
 def reserve(stack: Stack, vm: Ref, host: Ref, vbds: Iterable[Ref], vifs: Iterable[Ref]) -> None:
     """Count the machine as coming to the host with these drives and cards.
 
-    Raises VDI_IN_USE, VDI_READONLY, OTHER_OPERATION_IN_PROGRESS, VM_DUPLICATE_VBD_DEVICE; then nothing has changed.
+    Raises HOST_NOT_ENOUGH_FREE_MEMORY when others were quicker, VDI_IN_USE, VDI_READONLY,
+    OTHER_OPERATION_IN_PROGRESS, VM_DUPLICATE_VBD_DEVICE; then nothing has changed.
     """
     database = stack.database
+    record = database.record("VM", vm)
+    # A machine that reboots has its memory already.
+    too_little = None if record["resident_on"] == host else memory_obstacle(stack, record, host)
+    if too_little is not None:
+        raise too_little
     slots: set[str] = set()
     with database.transaction() as transaction:
         for vbd in vbds:

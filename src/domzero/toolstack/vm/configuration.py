@@ -143,9 +143,8 @@ def set_suspend_VDI(stack: Stack, context: Context, self: Ref, value: Ref) -> No
     disk = stack.database.record("VDI", value)
     if disk["type"] != "suspend":
         raise ApiError("VDI_INCOMPATIBLE_TYPE", value, disk["type"])
-    for vm, row in stack.database.rows("VM").items():
-        if vm != self and row.record["suspend_VDI"] == value:
-            raise ApiError("VDI_IN_USE", value, "set_suspend_VDI")
+    if set(stack.image_users.of(value)) - {self}:
+        raise ApiError("VDI_IN_USE", value, "set_suspend_VDI")
     _set(stack, self, suspend_VDI=value)
 
 

@@ -125,7 +125,7 @@ async def release(stack: Stack, image: Ref) -> None:
     """Delete the image unless a machine still refers to it. One that cannot be deleted is left to an operator."""
     if stack.database.find("VDI", image) is None:
         return
-    if any(row.record["suspend_VDI"] == image for row in stack.database.rows("VM").values()):
+    if stack.image_users.of(image):
         return
     try:
         await disks.destroy_vdi(stack, image)

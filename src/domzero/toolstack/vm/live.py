@@ -142,7 +142,7 @@ async def set_shadow_multiplier_live(stack: Stack, context: Context, self: Ref, 
         record = stack.database.record("VM", self)
         overhead = overhead_of(record["memory_static_max"], record["VCPUs_max"], multiplier)
         more = overhead - record["memory_overhead"]
-        available = memory_available(stack.database, record["resident_on"])
+        available = memory_available(stack, record["resident_on"])
         if available is not None and more > available:
             raise ApiError("HOST_NOT_ENOUGH_FREE_MEMORY", str(more), str(max(0, available)))
         with stack.database.transaction() as transaction:

@@ -11,7 +11,7 @@ from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.stack import Stack
-from domzero.toolstack.vm.memory_needs import memory_held, memory_needed
+from domzero.toolstack.vm.memory_needs import memory_needed
 from domzero.toolstack.vm.specification import is_hvm
 
 
@@ -43,7 +43,7 @@ def choose_host(stack: Stack, vm: Ref, record: Mapping[str, Any], *, force: bool
     if record["affinity"] in possible:
         return str(record["affinity"])
     if possible:
-        return max(possible, key=lambda host: memory_available(stack.database, host) or 0)
+        return max(possible, key=lambda host: memory_available(stack, host) or 0)
     only = next(iter(obstacles.values())) if len(obstacles) == 1 else None
     raise only or ApiError("NO_HOSTS_AVAILABLE")
 
@@ -57,24 +57,18 @@ def obstacle(stack: Stack, vm: Ref, record: Mapping[str, Any], host: Ref, *, for
         or _hardware(stack, vm, record, host)
         or _storage(database, vm, record, host)
         or _networks(database, vm, record, host)
-        or _memory(database, record, host)
+        or memory_obstacle(stack, record, host)
     )
 
 
-def memory_available(database: Database, host: Ref) -> int | None:
+def memory_available(stack: Stack, host: Ref) -> int | None:
     """Bytes of the host's memory that no machine has or is about to get; None where its size is not known yet."""
-    record = database.record("host", host)
-    metrics = database.find("host_metrics", record["metrics"])
+    record = stack.database.record("host", host)
+    metrics = stack.database.find("host_metrics", record["metrics"])
     total = metrics.record["memory_total"] if metrics else 0
     if total <= 0:
         return None
-    held = sum(
-        memory_held(row.record)
-        for row in database.rows("VM").values()
-        if host in (row.record["resident_on"], row.record["scheduled_to_be_resident_on"])
-        and not row.record["is_control_domain"]
-    )
-    return int(total - record["memory_overhead"] - held)
+    return int(total - record["memory_overhead"] - stack.memory.held(host))
 
 
 def _host_state(database: Database, host: Ref) -> ApiError | None:
@@ -154,8 +148,9 @@ def _networks(database: Database, vm: Ref, record: Mapping[str, Any], host: Ref)
     return None
 
 
-def _memory(database: Database, record: Mapping[str, Any], host: Ref) -> ApiError | None:
-    available = memory_available(database, host)
+def memory_obstacle(stack: Stack, record: Mapping[str, Any], host: Ref) -> ApiError | None:
+    """HOST_NOT_ENOUGH_FREE_MEMORY where the machine does not fit into what is left, or None."""
+    available = memory_available(stack, host)
     needed = memory_needed(record)
     if available is not None and needed > available:
         return ApiError("HOST_NOT_ENOUGH_FREE_MEMORY", str(needed), str(max(0, available)))
