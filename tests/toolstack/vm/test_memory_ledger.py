@@ -45,7 +45,9 @@ async def test_two_machines_do_not_start_on_memory_for_one(host: World) -> None:
     host.change(
         "host_metrics", metrics, memory_total=enough_for_one + host.get("host", host.stack.host, "memory_overhead")
     )
-    calls = [host.call("VM.start", vm, False, False) for vm in machines]
+    async with host.stack.machines.turn(machines[0]), host.stack.machines.turn(machines[1]):
+        calls = [host.begin("VM.start", vm, False, False) for vm in machines]
+        await host.settle()  # both have been found a host by now
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     refused = [outcome.code for outcome in outcomes if isinstance(outcome, ApiError)]
     assert refused == ["HOST_NOT_ENOUGH_FREE_MEMORY"]
