@@ -115,3 +115,25 @@ async def test_addresses_that_are_not_fetched(tmp_path: Path, url: str) -> None:
     assert not is_fetchable(url)
     with pytest.raises(DownloadError):
         await download(url, tmp_path / "file", largest=10)
+
+
+async def test_silent_servers_leave_the_threads_of_others_alone(tmp_path: Path) -> None:
+    """The storage's blocking work is done in the loop's own threads, of which there are few."""
+    go_on = asyncio.Event()
+
+    async def silent(path: str, writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        await content(path, writer)
+
+    async with server(silent) as url:
+        downloads = [asyncio.ensure_future(download(f"{url}/{n}", tmp_path / f"{n}", largest=1000)) for n in range(40)]
+        unwanted = asyncio.ensure_future(download(f"{url}/unwanted", tmp_path / "unwanted", largest=1000))
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(lambda: 7) == 7
+        unwanted.cancel()
+        go_on.set()
+        assert set(await asyncio.gather(*downloads)) == {1000}
+        with pytest.raises(asyncio.CancelledError):
+            await unwanted
+    assert sorted(names(tmp_path), key=int) == [str(n) for n in range(40)]

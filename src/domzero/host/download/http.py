@@ -7,6 +7,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from domzero.host.download.protocol import DownloadError, is_fetchable
 CHUNK = 1 << 18
 SILENCE = 30.0
 """Seconds that a server may keep silent."""
+AT_ONCE = 4
+"""Downloads that go on side by side; further ones wait for one of them to end."""
 
 
 async def download(url: str, path: Path, *, largest: int, patience: float = 600.0) -> int:
@@ -23,7 +27,7 @@ async def download(url: str, path: Path, *, largest: int, patience: float = 600.
         raise DownloadError("only http, https and ftp addresses can be fetched")
     partial = path.with_name(f"{path.name}.part")
     stop = threading.Event()
-    work = asyncio.ensure_future(asyncio.to_thread(_fetch, url, partial, largest, patience, stop))
+    work = asyncio.get_running_loop().run_in_executor(_threads(), _fetch, url, partial, largest, patience, stop)
     try:
         size = await asyncio.shield(work)
         partial.replace(path)
@@ -35,7 +39,15 @@ async def download(url: str, path: Path, *, largest: int, patience: float = 600.
     return size
 
 
+@cache
+def _threads() -> Executor:
+    """Threads for downloads alone: a silent server must not keep the loop's few threads from the storage's work."""
+    return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="download")
+
+
 def _fetch(url: str, partial: Path, largest: int, patience: float, stop: threading.Event) -> int:
+    if stop.is_set():
+        raise DownloadError("nobody wants the file any more")
     deadline = time.monotonic() + patience
     size = 0
     request = urllib.request.Request(url, headers={"User-Agent": "domzero"})  # noqa: S310 - the scheme was checked
