@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,14 @@ def parse_path(text: str) -> Path:
     return Path(text).absolute()
 
 
+def parse_address(text: str) -> str:
+    """An IP address, in its usual form."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ValueError("an IP address") from None
+
+
 def parse_switch(text: str) -> bool:
     """`true` or `false`."""
     if text.lower() in ("true", "yes", "on", "1"):
@@ -118,7 +127,10 @@ SETTINGS: tuple[Setting, ...] = (
         choices=("auto", "kvm", "tcg"),
     ),
     Setting(
-        "address", "ADDRESS", "the address by which others reach this host; by default the one of the default route"
+        "address",
+        "ADDRESS",
+        "the IP address by which others reach this host; by default the one of the default route",
+        parse=parse_address,
     ),
     Setting("guest_image_dir", "DIR", "where the Tiny Linux kernel packages were unpacked", parse=parse_path),
     Setting(

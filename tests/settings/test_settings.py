@@ -69,6 +69,9 @@ def test_endpoints(text: str, endpoint: Endpoint) -> None:
         ("--https", "host:"),
         ("--https", ""),
         ("--state-dir", ""),
+        ("--address", "host.example"),
+        ("--address", "256.1.1.1"),
+        ("--address", ""),
         ("--socket", "a\0b"),
     ],
 )
