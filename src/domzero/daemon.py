@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -153,6 +154,7 @@ async def serving(settings: Settings) -> AsyncIterator[Serving]:
         ):
             url = f"https://{stack.authority}"
             yield Serving(url, certificate.fingerprint, password, stack, engine, server, stopping, restart)
+            stack.events.wind_up()
             await server.stop(STOP_GRACE)
 
 
@@ -203,17 +205,24 @@ async def run(settings: Settings) -> bool:
             loop.add_signal_handler(number, daemon.stopping.set)
         announce(daemon)
         await daemon.stopping.wait()
-        notify_service_manager("STOPPING=1")
+        again = daemon.restart.is_set()
+        # A restart is no end in the eyes of the service manager (sd_notify(3)).
+        moment = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        notify_service_manager(f"RELOADING=1\nMONOTONIC_USEC={moment}" if again else "STOPPING=1")
         log.info("stopping; virtual machines keep running")
     return daemon.restart.is_set()
 
 
 def announce(daemon: Serving) -> None:
     """Tell the person, the script and the service manager who wait for it that calls are answered now."""
+    lines = [f"domzero: certificate SHA-256 {daemon.fingerprint}", f"domzero: ready {daemon.url}"]
     if daemon.password is not None:
-        print(f"domzero: root's password is {daemon.password} (shown once)", flush=True)  # noqa: T201
-    print(f"domzero: certificate SHA-256 {daemon.fingerprint}", flush=True)  # noqa: T201
-    print(f"domzero: ready {daemon.url}", flush=True)  # noqa: T201
+        lines.insert(0, f"domzero: root's password is {daemon.password} (shown once)")
+    try:
+        os.write(1, "".join(f"{line}\n" for line in lines).encode())
+    except OSError as error:
+        # Whoever started the daemon may have stopped listening to it, which is no reason not to serve.
+        log.info("nobody reads the standard output: %s", error)
     notify_service_manager("READY=1")
 
 

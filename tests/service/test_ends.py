@@ -72,7 +72,6 @@ def test_a_request_under_way_is_answered(tmp_path: Path, number: signal.Signals)
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="waiting calls of event.from are not ended by a stop")
 def test_listeners_for_events_do_not_hold_a_stop_up(tmp_path: Path) -> None:
     """Every console has such a call open; a stop must not last as long as that call's patience."""
     with daemon(tmp_path, *with_password(tmp_path)) as running:
@@ -106,7 +105,6 @@ def test_shutdown_agent_answers_and_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the service manager is told STOPPING=1")
 def test_restart_agent_begins_anew_in_the_same_process(tmp_path: Path) -> None:
     """Machines run on, sessions stay, and the service manager does not take it for an end."""
     manager = tmp_path / "notify"
@@ -136,7 +134,6 @@ def test_restart_agent_begins_anew_in_the_same_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="a closed standard output ends the daemon")
 def test_nobody_reads_what_it_says(tmp_path: Path) -> None:
     """A script that took the address from a pipe may close it; the daemon goes on, and begins anew."""
     argv = [*COMMAND, "serve", *SIMULATED, "--state-dir", str(tmp_path / "state"), *with_password(tmp_path)]

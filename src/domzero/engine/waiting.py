@@ -144,6 +144,12 @@ class Waking:
         for call in self._by_session.pop(session, {}):
             call.fail(ApiError("SESSION_INVALID", session))
 
+    def wind_up(self) -> None:
+        """End all waits as if their time were over."""
+        for calls in list(self._by_session.values()):
+            for call in calls:
+                call.expire()
+
     def _now(self) -> None:
         self._moment = None
         calls, self._soon = self._soon, {}
