@@ -10,13 +10,14 @@ import logging
 import os
 import signal
 import socket
-import time
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from domzero import paths
 from domzero.datamodel.graph import GRAPH
@@ -89,8 +90,6 @@ class Serving:
 
     url: str
     fingerprint: str
-    password: str | None
-    """Root's password where it was made up at this start, to be shown once."""
     stack: Stack
     engine: Engine
     server: Server
@@ -108,7 +107,9 @@ def places(settings: Settings) -> Places:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         chosen.socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
-        raise StartError(f"{error.filename} cannot be made: {error.strerror}. Choose --state-dir.") from error
+        raise StartError(
+            f"{error.filename} cannot be made: {error.strerror}. Choose --state-dir, --runtime-dir or --socket."
+        ) from error
     return chosen
 
 
@@ -129,7 +130,7 @@ async def serving(settings: Settings) -> AsyncIterator[Serving]:
         passwords = Passwords(where.state / "passwords.json")
         cleanup.callback(passwords.close)
         # What takes processor time at the first start is done side by side.
-        certificate, password, hands = await asyncio.gather(
+        certificate, _, hands = await asyncio.gather(
             asyncio.to_thread(_certificate, where.state / "tls", settings),
             _ensure_root_password(passwords, settings.root_password_file),
             make_hands(settings, where.state, where.runtime, where.log_file, clock),
@@ -142,7 +143,8 @@ async def serving(settings: Settings) -> AsyncIterator[Serving]:
         if hands.simulation is not None:
             hands.simulation.add_to(server.routes)
         cleanup.push_async_callback(server.stop, STOP_GRACE)
-        stack.authority = _listen(server, settings, where, certificate, stack.settings.address)
+        host, port = _listen(server, settings, where, certificate, stack.settings.address)
+        stack.authority = authority(host, port)
         await _open_hands(stack, engine, hands, cleanup)
         dispatcher.guard = None
         async with _background(
@@ -152,9 +154,10 @@ async def serving(settings: Settings) -> AsyncIterator[Serving]:
             Metrics(stack).run(),
             keep_house(stack),
         ):
-            url = f"https://{stack.authority}"
-            yield Serving(url, certificate.fingerprint, password, stack, engine, server, stopping, restart)
-            stack.events.wind_up()
+            yield Serving(
+                f"https://{bracketed(host)}:{port}", certificate.fingerprint, stack, engine, server, stopping, restart
+            )
+            stack.events.close()
             await server.stop(STOP_GRACE)
 
 
@@ -197,8 +200,11 @@ async def _open_hands(stack: Stack, engine: Engine, hands: Hands, cleanup: Async
     cleanup.push_async_callback(engine.stop)
 
 
-async def run(settings: Settings) -> bool:
-    """Serve until told to stop by SIGTERM, SIGINT or a call. Returns whether the daemon is to be started again."""
+async def run(settings: Settings) -> int | None:
+    """Serve until told to stop by SIGTERM, SIGINT or a call.
+
+    Returns the HTTPS port where the daemon is to be started again, None where it is to end.
+    """
     async with serving(settings) as daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -206,24 +212,28 @@ async def run(settings: Settings) -> bool:
         announce(daemon)
         await daemon.stopping.wait()
         again = daemon.restart.is_set()
-        # A restart is no end in the eyes of the service manager (sd_notify(3)).
-        moment = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        notify_service_manager(f"RELOADING=1\nMONOTONIC_USEC={moment}" if again else "STOPPING=1")
-        log.info("stopping; virtual machines keep running")
-    return daemon.restart.is_set()
+        # STOPPING=1 would make systemd wait for the process's end, and kill it when that does not come.
+        notify_service_manager("RELOADING=1" if again else "STOPPING=1")
+        log.info("%s; virtual machines keep running", "starting again" if again else "stopping")
+    return (urlsplit(daemon.url).port or HTTPS_PORT) if again else None
 
 
 def announce(daemon: Serving) -> None:
     """Tell the person, the script and the service manager who wait for it that calls are answered now."""
-    lines = [f"domzero: certificate SHA-256 {daemon.fingerprint}", f"domzero: ready {daemon.url}"]
-    if daemon.password is not None:
-        lines.insert(0, f"domzero: root's password is {daemon.password} (shown once)")
-    try:
-        os.write(1, "".join(f"{line}\n" for line in lines).encode())
-    except OSError as error:
-        # Whoever started the daemon may have stopped listening to it, which is no reason not to serve.
-        log.info("nobody reads the standard output: %s", error)
+    tell(f"certificate SHA-256 {daemon.fingerprint}")
+    tell(f"ready {daemon.url}")
     notify_service_manager("READY=1")
+    log.info("domzero %s serves %s", version("domzero"), daemon.url)
+
+
+def tell(what: str) -> None:
+    """A line on standard output, which whoever started the daemon may have closed."""
+    try:
+        print(f"domzero: {what}", flush=True)  # noqa: T201
+    except OSError as error:
+        log.warning("nobody reads standard output any more: %s", error.strerror)
+        # What is left in the buffer would fail again when the process ends.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
 
 
 def notify_service_manager(state: str) -> None:
@@ -238,18 +248,26 @@ def notify_service_manager(state: str) -> None:
             log.warning("the service manager could not be told %s: %s", state, error)
 
 
-async def _ensure_root_password(passwords: Passwords, file: Path | None) -> str | None:
+async def _ensure_root_password(passwords: Passwords, file: Path | None) -> None:
     if file is None:
-        return await passwords.ensure(ROOT)
+        password = await passwords.ensure(ROOT)
+        if password is not None:
+            # At once: should the start fail further on, the next one will not know it any more.
+            tell(f"root's password is {password} (shown once)")
+        return
     try:
-        lines = (await asyncio.to_thread(file.read_text)).splitlines()
+        lines = (await asyncio.to_thread(file.read_text, "utf-8")).splitlines()
     except OSError as error:
         raise StartError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise StartError(f"{file} is no text: {error.reason}") from error
     if not lines or not lines[0]:
         raise StartError(f"{file} has no password in its first line")
     if not await passwords.verify(ROOT, lines[0]):
-        await passwords.set(ROOT, lines[0])
-    return None
+        try:
+            await passwords.set(ROOT, lines[0])
+        except ValueError as error:
+            raise StartError(f"{file}: {error}") from error
 
 
 def _authenticators(passwords: Passwords, pam_service: str) -> tuple[Authenticator, ...]:
@@ -297,9 +315,15 @@ def _address(settings: Settings) -> str:
 
 
 def management_address(https: Endpoint | None) -> str:
-    """Where others reach this host: the address it listens on, or the one its default route leaves from."""
+    """Where others reach this host: the address it listens on, or the one its default route leaves from.
+
+    Raises `StartError` for a name that has no address.
+    """
     if https is not None and https.host not in ("", "0.0.0.0", "::"):
-        return https.host
+        try:
+            return str(socket.getaddrinfo(https.host, https.port, type=socket.SOCK_STREAM)[0][4][0])
+        except OSError as error:
+            raise StartError(f"{https.host} has no address: {error.strerror}") from error
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             # Connecting a datagram socket sends nothing; it only asks the routing table (address: RFC 5737).
@@ -317,7 +341,9 @@ def _certificate(directory: Path, settings: Settings) -> Certificate:
     return ensure_certificate(directory, names, dict.fromkeys([_address(settings), *addresses]))
 
 
-def _listen(server: Server, settings: Settings, where: Places, certificate: Certificate, address: str) -> str:
+def _listen(
+    server: Server, settings: Settings, where: Places, certificate: Certificate, address: str
+) -> tuple[str, int]:
     context = tls_context(certificate)
     wanted = [settings.https] if settings.https else [Endpoint("", HTTPS_PORT), Endpoint("", FALLBACK_PORT)]
     for position, endpoint in enumerate(wanted):
@@ -334,7 +360,7 @@ def _listen(server: Server, settings: Settings, where: Places, certificate: Cert
     if os.geteuid() == 0 and settings.socket is None and settings.state_dir is None:
         _listen_classic(server)
     host = endpoint.host if endpoint.host not in ("", "0.0.0.0", "::") else address
-    return authority(host, port)
+    return host, port
 
 
 def _listen_classic(server: Server) -> None:
@@ -348,8 +374,12 @@ def _listen_classic(server: Server) -> None:
 
 def authority(host: str, port: int) -> str:
     """Host and port as they stand in an https address."""
-    bracketed = f"[{host}]" if ":" in host else host
-    return bracketed if port == HTTPS_PORT else f"{bracketed}:{port}"
+    return bracketed(host) if port == HTTPS_PORT else f"{bracketed(host)}:{port}"
+
+
+def bracketed(host: str) -> str:
+    """The host as it stands in an address: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import logging.handlers
 import os
 import signal
 import sys
+from typing import NoReturn
 
 from domzero.daemon import BackgroundError, StartError, places, run
 from domzero.engine.passwords import PasswordFileError
@@ -53,10 +54,20 @@ def serve(settings: Settings) -> int:
         return 1
     finally:
         logging.shutdown()
-    if again:
-        # The same process begins anew, so that the service manager and the children of this one notice nothing.
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+    if again is not None:
+        _begin_anew(settings, again)
     return 0
+
+
+def _begin_anew(settings: Settings, port: int) -> NoReturn:
+    """The same process begins anew, so that the service manager and the children of this one notice nothing.
+
+    A free port that was found once stays, so that clients find the host again.
+    """
+    https = settings.https
+    stay = ["--https", f"[{https.host}]:{port}"] if https is not None and https.port == 0 else []
+    # What comes last on a command line counts.
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], *stay])  # noqa: S606
 
 
 def _start_log(settings: Settings) -> None:

@@ -112,7 +112,8 @@ def test_restart_agent_begins_anew_in_the_same_process(tmp_path: Path) -> None:
         service_manager(manager) as told,
         daemon(tmp_path, *with_password(tmp_path), NOTIFY_SOCKET=str(manager)) as running,
     ):
-        session = login(running.start())
+        url = running.start()
+        session = login(url)
         api, pid = session.xenapi, running.pid
         vm = machine(api)
         api.VM.start(vm, False, False)
@@ -120,7 +121,7 @@ def test_restart_agent_begins_anew_in_the_same_process(tmp_path: Path) -> None:
         descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         assert told.recv(100) == b"READY=1"
         api.host.restart_agent(api.host.get_all()[0])
-        url = running.start(times=2)
+        assert running.start(times=2) == url
         again = plain_proxy(url)
         record = again.VM.get_record(session.handle, vm)["Value"]
         assert (record["power_state"], record["domid"]) == ("Running", before["domid"])
@@ -147,7 +148,7 @@ def test_nobody_reads_what_it_says(tmp_path: Path) -> None:
         api.host.restart_agent(api.host.get_all()[0])
         unix = tmp_path / "state/run/xapi"
         deadline = time.monotonic() + PATIENCE
-        while not (unix.exists() and "stopping" in (tmp_path / "state/log/domzero.log").read_text()):
+        while not (unix.exists() and "starting again" in (tmp_path / "state/log/domzero.log").read_text()):
             assert process.poll() is None, (tmp_path / "stderr").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -62,7 +62,7 @@ class Events:
         """Wait for events that the session subscribed to and has not had yet; no two calls get the same one.
 
         Raises `ApiError` SESSION_NOT_REGISTERED, EVENTS_LOST when some were dropped because the session came too
-        late, SESSION_INVALID when the session ends meanwhile, HOST_STILL_BOOTING when the server stops.
+        late, SESSION_INVALID when the session ends meanwhile.
         """
         subscriber = self._queue.find(session)
         if subscriber is None:
@@ -75,7 +75,7 @@ class Events:
                 if found:
                     return [event.struct() for event in found]
                 if not await call.wait():
-                    raise ApiError("HOST_STILL_BOOTING")
+                    return []
         finally:
             subscriber.calls.pop(call, None)
             self._waking.leave(call)
@@ -129,14 +129,14 @@ class Events:
         with self._database.transaction() as transaction:
             return make_token(transaction.touch(name, ref))
 
+    def close(self) -> None:
+        """The server stops: whoever waits, or comes to wait, is answered with what there is."""
+        self._waking.close()
+
     def forget(self, session: Ref) -> None:
         """The session is gone: end its subscriptions, fail its waiting calls with SESSION_INVALID."""
         self._queue.forget(session)
         self._waking.end_session(session)
-
-    def wind_up(self) -> None:
-        """The server stops: waiting calls are answered with what there is, which is nothing."""
-        self._waking.wind_up()
 
     async def heartbeat(self, cls: str, seconds: float = HEARTBEAT_SECONDS) -> None:
         """Until cancelled, now and then tell the subscribers of the older calls that the objects of a class changed,

@@ -24,9 +24,10 @@ MOMENT_PER_CALL = 0.00003
 class Call:
     """A call of some session that waits. Used by one task."""
 
-    __slots__ = ("_error", "_wake", "over", "session")
+    __slots__ = ("_closed", "_error", "_wake", "over", "session")
 
-    def __init__(self, session: Ref) -> None:
+    def __init__(self, session: Ref, *, closed: bool = False) -> None:
+        self._closed = closed
         self.session = session
         self.over = False
         self._wake: asyncio.Future[bool] | None = None
@@ -38,6 +39,8 @@ class Call:
         self._wake = wake
         if self._error is not None:
             raise self._error
+        if self._closed:
+            return False
         woken = await wake
         if self._error is not None:
             raise self._error
@@ -116,10 +119,11 @@ class Waking:
         self._soon: dict[Call, None] = {}
         self._moment: asyncio.TimerHandle | None = None
         self._by_session: dict[Ref, dict[Call, None]] = {}
+        self._closed = False
 
     def enter(self, session: Ref) -> Call:
         """A new call that is going to wait."""
-        call = Call(session)
+        call = Call(session, closed=self._closed)
         self._by_session.setdefault(session, {})[call] = None
         return call
 
@@ -144,9 +148,10 @@ class Waking:
         for call in self._by_session.pop(session, {}):
             call.fail(ApiError("SESSION_INVALID", session))
 
-    def wind_up(self) -> None:
-        """End all waits as if their time were over."""
-        for calls in list(self._by_session.values()):
+    def close(self) -> None:
+        """End every wait, now and from now on, as if its time were over."""
+        self._closed = True
+        for calls in self._by_session.values():
             for call in calls:
                 call.expire()
 

@@ -138,9 +138,10 @@ class Connection(asyncio.Protocol):
         else:
             self._close()
 
-    def drain(self) -> None:
-        if self._state is READING and self._phase in (IDLE, Phase.NEW):
+    def drain(self) -> bool:
+        if self.idleness() is not None:
             self._close()
+        return self._state is CLOSING and self._outbox.empty
 
     def abort(self) -> None:
         self._transport.abort()
@@ -362,8 +363,7 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, plan: Plan, status: int, headers: Headers, body: bytes) -> None:
         keep = self._keeps_alive(plan)
-        self._out.append(response_head(status, headers, length=len(body), keep_alive=keep))
-        self._out.append(body)
+        self._out += (response_head(status, headers, length=len(body), keep_alive=keep), body)
         if not keep:
             self._enter(CLOSING)
 

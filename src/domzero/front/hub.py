@@ -13,6 +13,9 @@ from domzero.front.limits import Limits
 from domzero.front.routes import Routes
 from domzero.front.rpc import Endpoint
 
+GOODBYE = 0.2
+"""Seconds that peers have for closing TLS in turn when the server stops; idle clients do not look before they ask."""
+
 
 @dataclass(frozen=True, slots=True)
 class Door:
@@ -43,8 +46,8 @@ class Member(Protocol):
     def check_deadlines(self, now: float) -> None:
         """Act if a deadline has passed."""
 
-    def drain(self) -> None:
-        """Close now if idle, else after the request under way."""
+    def drain(self) -> bool:
+        """Close now if idle, else after the request under way. Whether only the peer's goodbye is missing."""
 
     def abort(self) -> None:
         """Close at once and drop what was not sent."""
@@ -110,16 +113,15 @@ class Hub:
     async def stop(self, grace: float) -> None:
         """Let requests under way finish for up to `grace` seconds, then cut the rest off."""
         self.draining = True
-        for member in list(self.members):
-            member.drain()
         deadline = self.clock() + grace
-        while self.members and (left := deadline - self.clock()) > 0:
+        while (finished := [member.drain() for member in list(self.members)]) and self.clock() < deadline:
             self._left.clear()
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(GOODBYE):
                     await self._left.wait()
             except TimeoutError:
-                break
+                if all(finished):
+                    break
         for member in list(self.members):
             member.abort()
         tasks = list(self._tasks)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 SETTLE_TURNS = 25
 """Turns of the event loop that `ManualClock` gives to woken tasks; each `await` of something ready takes one."""
+
+
+CENTURY = 100 * 365.25 * 86_400
+"""Seconds; dates further off cannot be told apart from mistakes."""
 
 
 class Clock(Protocol):
@@ -68,9 +73,11 @@ class AdjustableClock(SystemClock):
                 continue
 
     def advance(self, seconds: float) -> None:
-        """Set the clock forward. Raises `ValueError` for a time that is past."""
-        if not 0 <= seconds < float("inf"):
+        """Set the clock forward, in all by a century at most. Raises `ValueError` for a time that is past or beyond."""
+        if math.isnan(seconds) or seconds < 0:
             raise ValueError("time does not go back")
+        if self._ahead + seconds > CENTURY:
+            raise ValueError("time does not go further than a century")
         self._ahead += seconds
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
