@@ -15,6 +15,8 @@ from domzero.engine.errors import ApiError
 from domzero.idl.types import Ref
 
 EVERYTHING = "*"
+LONGEST_KEPT = 4096
+"""Characters of a list of subscriptions whose meaning is remembered; XenCenter's and Xen Orchestra's have fewer."""
 
 Who = TypeVar("Who", bound=Hashable)
 
@@ -52,9 +54,20 @@ class Filter:
     """The fewest subscriptions that ask for the same."""
 
     @staticmethod
-    @lru_cache(maxsize=1024)
     def parse(texts: tuple[str, ...]) -> Filter:
-        """Raises like `Subject.parse`. Clients send the same list again and again, so answers are kept."""
+        """Raises like `Subject.parse`. Clients send the same list again and again, so answers are kept, but not of
+        lists that are long: a thousand of those could take all memory."""
+        if sum(map(len, texts)) > LONGEST_KEPT:
+            return Filter._parse(texts)
+        return Filter._parse_and_keep(texts)
+
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def _parse_and_keep(texts: tuple[str, ...]) -> Filter:
+        return Filter._parse(texts)
+
+    @staticmethod
+    def _parse(texts: tuple[str, ...]) -> Filter:
         subjects = [Subject.parse(text) for text in texts]
         everything = Subject(EVERYTHING) in subjects
         classes = {subject.lower for subject in subjects if subject.ref is None}

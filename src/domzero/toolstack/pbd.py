@@ -41,7 +41,8 @@ def destroy(stack: Stack, context: Context, self: Ref) -> None:
 @implements("PBD.plug")
 async def plug(stack: Stack, context: Context, self: Ref) -> None:
     """Make the repository usable here; no error when it is. Raises SR_NOT_SHARABLE, SR_BACKEND_FAILURE_*."""
-    await plug_pbd(stack, self)
+    async with stack.gates["SR"].operation(context, stack.database.get("PBD", self, "SR"), "plug"):
+        await plug_pbd(stack, self)
 
 
 async def plug_pbd(stack: Stack, pbd: Ref) -> None:
@@ -64,22 +65,31 @@ async def plug_pbd(stack: Stack, pbd: Ref) -> None:
 
 @implements("PBD.unplug")
 async def unplug(stack: Stack, context: Context, self: Ref) -> None:
-    """Let go of the repository; no error when it is not plugged. Raises VDI_IN_USE while a machine uses a disk."""
-    record = stack.database.record("PBD", self)
-    if not record["currently_attached"]:
-        return
-    for vdi in stack.database.get("SR", record["SR"], "VDIs"):
-        for vbd in stack.database.get("VDI", vdi, "VBDs"):
+    """Let go of the repository; no error when it is not plugged. Raises VDI_IN_USE while a machine uses a disk, and
+    OTHER_OPERATION_IN_PROGRESS while one is being worked on for long."""
+    async with stack.gates["SR"].operation(context, stack.database.get("PBD", self, "SR"), "unplug"):
+        record = stack.database.record("PBD", self)
+        if not record["currently_attached"]:
+            return
+        _refuse_while_used(stack, record["SR"])
+        sr = stack.database.record("SR", record["SR"])
+        try:
+            await driver_for(stack, sr["type"]).detach(repository_of(stack, record["SR"], self))
+        except StorageError as error:
+            raise backend_failure(error) from error
+        with stack.database.transaction(observed=True) as transaction:
+            transaction.update("PBD", self, currently_attached=False)
+    stack.gates["SR"].refresh(record["SR"])
+
+
+def _refuse_while_used(stack: Stack, sr: Ref) -> None:
+    for vdi in stack.database.get("SR", sr, "VDIs"):
+        disk = stack.database.record("VDI", vdi)
+        for vbd in disk["VBDs"]:
             if stack.database.get("VBD", vbd, "currently_attached"):
                 raise ApiError("VDI_IN_USE", vdi, "PBD.unplug")
-    sr = stack.database.record("SR", record["SR"])
-    try:
-        await driver_for(stack, sr["type"]).detach(repository_of(stack, record["SR"], self))
-    except StorageError as error:
-        raise backend_failure(error) from error
-    with stack.database.transaction(observed=True) as transaction:
-        transaction.update("PBD", self, currently_attached=False)
-    stack.gates["SR"].refresh(record["SR"])
+        for task, running in disk["current_operations"].items():
+            raise ApiError("OTHER_OPERATION_IN_PROGRESS", "VDI", vdi, running, task)
 
 
 @implements("PBD.set_device_config")

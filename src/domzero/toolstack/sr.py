@@ -180,10 +180,13 @@ async def probe(
     """
     driver = driver_for(stack, type.lower())
     stack.database.row("host", host)
-    repository = Repository("probe", device_config, sm_config)
+    repository = Repository(stack.database.new_uuid(), device_config, sm_config)
     try:
         await driver.attach(repository)
-        await driver.size(repository)
+        try:
+            await driver.size(repository)
+        finally:
+            await driver.detach(repository)
     except StorageError as error:
         raise backend_failure(error) from error
     return '<?xml version="1.0"?>\n<SRlist/>\n'

@@ -136,6 +136,8 @@ def test_a_strangers_text_stays_out_of_options(machine: MachineSpec) -> None:
     argv = command_line(launch(named))
     assert named.name not in " ".join(argv)
     assert options(argv, "-rtc") == ["base=utc,clock=host"]
+    endless = replace(machine, platform={"timeoffset": "1" * 5000, "cores-per-socket": "1" * 5000})
+    assert ",cores=1," in options(command_line(launch(endless)), "-smp")[0]
     assert all(isinstance(argument, str) for argument in argv)
 
 

@@ -35,6 +35,14 @@ async def test_a_repository_is_made_found_again_and_erased(tmp_path: Path) -> No
     await refused(47, again.attach(made))
 
 
+async def test_attaching_twice_at_once(tmp_path: Path) -> None:
+    driver, made = FileStorage(), repository(tmp_path / "sr")
+    await driver.create(made, 0)
+    await asyncio.gather(driver.attach(made), driver.attach(made))
+    await driver.detach(made)
+    await FileStorage().attach(made)
+
+
 async def test_erasing_leaves_what_is_not_ours(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
     driver = FileStorage()

@@ -9,6 +9,7 @@ removing the new names undoes all; after it, step 4 is done by the next `attach`
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -86,6 +87,7 @@ class FileStorage:
         self._step = step
         self._new_uuid = new_uuid
         self._places: dict[str, Place] = {}
+        self._opening = asyncio.Lock()
 
     def info(self) -> DriverInfo:
         return INFO
@@ -96,10 +98,11 @@ class FileStorage:
         await in_thread(places.prepare, places.location_of(repository), repository.uuid, self._owner)
 
     async def attach(self, repository: Repository) -> None:
-        if repository.uuid not in self._places:
-            place = await in_thread(places.open_place, places.location_of(repository), repository.uuid)
-            self._places[repository.uuid] = place
-        await self._tidy(self._places[repository.uuid])
+        async with self._opening:
+            if repository.uuid not in self._places:
+                place = await in_thread(places.open_place, places.location_of(repository), repository.uuid)
+                self._places[repository.uuid] = place
+        await self._tidy(self._place(repository))
 
     async def detach(self, repository: Repository) -> None:
         place = self._places.pop(repository.uuid, None)
@@ -107,9 +110,10 @@ class FileStorage:
             os.close(place.descriptor)
 
     async def destroy(self, repository: Repository) -> None:
-        if repository.uuid not in self._places:
-            location = places.location_of(repository)
-            self._places[repository.uuid] = await in_thread(places.open_place, location, repository.uuid)
+        async with self._opening:
+            if repository.uuid not in self._places:
+                location = places.location_of(repository)
+                self._places[repository.uuid] = await in_thread(places.open_place, location, repository.uuid)
         await in_thread(places.erase, self._place(repository))
         await self.detach(repository)
 

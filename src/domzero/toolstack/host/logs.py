@@ -6,6 +6,8 @@ import asyncio
 import io
 import tarfile
 import urllib.request
+from collections.abc import Mapping
+from http.client import HTTPException
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
@@ -88,7 +90,7 @@ async def bugreport_upload(stack: Stack, context: Context, host: Ref, url: str, 
     report = await _bug_report(stack)
     try:
         await asyncio.to_thread(_upload, url, options.get("http_proxy", ""), report)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise ApiError("SYSTEM_STATUS_RETRIEVAL_FAILED", f"The report could not be sent to {url}: {error}") from error
 
 
@@ -98,13 +100,18 @@ async def _bug_report(stack: Stack) -> bytes:
         "kernel.log": await _kernel_log(stack, clear=False),
         "inventory.txt": _inventory(stack),
     }
+    return await asyncio.to_thread(_packed, parts, int(stack.clock.now().timestamp()))
+
+
+def _packed(parts: Mapping[str, str], when: int) -> bytes:
+    """A compressed archive of texts by name."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for name, text in parts.items():
             data = text.encode()
             member = tarfile.TarInfo(f"bug-report/{name}")
             member.size = len(data)
-            member.mtime = int(stack.clock.now().timestamp())
+            member.mtime = when
             archive.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
 

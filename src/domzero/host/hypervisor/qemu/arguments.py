@@ -111,7 +111,7 @@ def processor(launch: Launch) -> list[str]:
 def cores_per_socket(spec: MachineSpec) -> int:
     """What the platform flag asks for, 1 where it is absent, no number, or no divisor of the processors."""
     asked = spec.platform.get("cores-per-socket", "1")
-    cores = int(asked) if asked.isdecimal() else 1
+    cores = int(asked) if asked.isdecimal() and len(asked) < 10 else 1
     return cores if cores > 0 and spec.vcpus_max % cores == 0 else 1
 
 

@@ -7,11 +7,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 SOCKET_PATH_LIMIT = 107
 """The longest path a Unix socket can have (unix(7))."""
@@ -138,7 +141,7 @@ def bound(path: Path, limit: int) -> None:
     """Cut a log that exceeds `limit` bytes down to its latest half.
 
     QEMU appends meanwhile (its descriptor has O_APPEND): what it writes between our reading and cutting is lost, never
-    garbled. Nothing happens where the log is gone.
+    garbled. Nothing happens where the log is gone, and what keeps it from being cut is logged.
     """
     try:
         if path.stat().st_size <= limit:
@@ -151,3 +154,5 @@ def bound(path: Path, limit: int) -> None:
             log.write(latest)
     except FileNotFoundError:
         return
+    except OSError as error:
+        logger.warning("%s cannot be cut: %s", path, error.strerror)
