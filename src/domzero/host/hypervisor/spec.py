@@ -23,11 +23,13 @@ class DiskFormat(Enum):
 class DiskSource:
     """Where a disk's content is: a local file in a format.
 
-    A qcow2 file may name backing files; the driver follows them, trusting only what the storage driver wrote.
+    A qcow2 file may name backing files. `backing` lists them, the one below first, where the storage driver has read
+    and checked the headers; None where nobody has, so that the hypervisor must.
     """
 
     path: Path
     format: DiskFormat
+    backing: tuple[DiskSource, ...] | None = None
 
 
 class DiskKind(Enum):

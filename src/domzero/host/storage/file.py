@@ -219,8 +219,9 @@ class FileStorage:
         place = self._place(repository)
         if await self._image(place, location):
             return DiskSource(place.directory / image_name(location), DiskFormat.RAW)
-        await self._chain(place, location)
-        return DiskSource(place.directory / disk_name(location), DiskFormat.QCOW2)
+        chain = await self._chain(place, location)
+        backing = tuple(DiskSource(place.directory / layer.name, DiskFormat.QCOW2) for layer in chain[1:])
+        return DiskSource(place.directory / disk_name(location), DiskFormat.QCOW2, backing)
 
     # Inside
 

@@ -47,6 +47,8 @@ class OpenedImage:
 
 async def backing_chain(source: DiskSource, image_tool: str) -> tuple[DiskSource, ...]:
     """The files a disk consists of, topmost first. Raises `HypervisorError` for a header that is not to be trusted."""
+    if source.backing is not None:
+        return (source, *source.backing)
     repository = source.path.resolve().parent
     chain = [source]
     while chain[-1].format is DiskFormat.QCOW2:
