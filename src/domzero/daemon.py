@@ -6,6 +6,7 @@ This is the only module that may import everything.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -206,6 +207,8 @@ async def run(settings: Settings) -> int | None:
     Returns the HTTPS port where the daemon is to be started again, None where it is to end.
     """
     async with serving(settings) as daemon:
+        # What is there now stays: without this each full collection walks ten thousand machines' objects, for 0.3 s.
+        gc.freeze()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, daemon.stopping.set)
