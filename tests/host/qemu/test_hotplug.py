@@ -101,7 +101,9 @@ async def test_forced_unplug_frees_the_files(machine: Machine, guest: Guest) -> 
         await hypervisor.unplug_disk(domid, 1)
     with pytest.raises(GuestNotRespondingError):
         await hypervisor.unplug_nic(domid, 0)
+    assert 1 in (await hypervisor.statistics(domid)).disks
     await hypervisor.unplug_disk(domid, 1, force=True)
+    assert 1 not in (await hypervisor.statistics(domid)).disks
     await hypervisor.unplug_nic(domid, 0, force=True)
     await hypervisor.plug_disk(domid, DiskSpec(2, DiskKind.DISK, second))
 

@@ -14,6 +14,7 @@ from domzero.engine.errors import ApiError
 from domzero.engine.steps import before_step
 from domzero.host.clock import ManualClock
 from domzero.host.hypervisor.protocol import RunState
+from domzero.host.hypervisor.spec import DiskFormat, DiskKind, DiskSource, DiskSpec
 from domzero.idl.types import Ref
 from tests.toolstack.vm.world import World, world
 
@@ -87,6 +88,23 @@ async def test_a_domain_of_nobody_is_ended(restarts: Restarts) -> None:
             transaction.destroy("VM", vm)
     async with restarts.daemon() as host:
         assert host.domids() == set()
+
+
+async def test_disks_that_went_in_or_out_when_the_daemon_was_killed(restarts: Restarts) -> None:
+    async with restarts.daemon() as host:
+        vm = await host.machine(disks=2)
+        await host.call("VM.start", vm, False, False)
+        second = host.get("VM", vm, "VBDs")[1]
+        await host.call("VBD.unplug", second)
+        domid, before = host.get("VM", vm, "domid"), host.row("VBD", second)
+        spec = DiskSpec(1, DiskKind.DISK, DiskSource(Path("/sr/disk"), DiskFormat.RAW))
+        await host.hypervisor.plug_disk(domid, spec)
+    async with restarts.daemon() as host:
+        after = host.row("VBD", second)
+        assert (before["currently_attached"], after["currently_attached"], after["device"]) == (False, True, "xvdb")
+        await host.hypervisor.unplug_disk(domid, 1)
+    async with restarts.daemon() as host:
+        assert host.row("VBD", second) == before
 
 
 Prepare = Callable[[World], Awaitable[Ref]]

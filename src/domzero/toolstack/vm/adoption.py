@@ -7,6 +7,7 @@ What the rows say is what was acknowledged or intended; what the hypervisor foun
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,9 @@ from domzero.host.hypervisor.protocol import DomainStatus, HypervisorError, RunS
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm import images
+from domzero.toolstack.vm.attachment import attached_fields
 from domzero.toolstack.vm.boot import Sizes, end_domain, record_running
+from domzero.toolstack.vm.device_names import parse_vbd_position
 from domzero.toolstack.vm.operations import HALTED, PAUSED, RUNNING, SUSPENDED
 from domzero.toolstack.vm.owner import Machine
 from domzero.toolstack.vm.reboot import reboot
@@ -24,6 +27,9 @@ from domzero.toolstack.vm.rows import leave, record_gone, refresh_all
 from domzero.toolstack.vm.specification import as_booted
 
 log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 5.0
+"""How long a hypervisor may take to tell of a domain that it has just taken over."""
 
 
 def machine_of(stack: Stack, status: DomainStatus) -> Ref | None:
@@ -107,7 +113,27 @@ async def _settle_alive(stack: Stack, machine: Machine, record: Mapping[str, Any
         started = state != SUSPENDED and domain.domid != record["domid"]
         record_running(stack, vm, sizes, status, stack.host, started=started)
         await images.release(stack, image)
+    await _settle_disks(stack, vm, domain.domid)
     refresh_all(stack, vm)
+
+
+async def _settle_disks(stack: Stack, vm: Ref, domid: int) -> None:
+    """A disk may have gone in or out just when the last daemon was killed; who believes that a disk is free that is
+    not would give it to a second machine."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            present = (await stack.hypervisor.statistics(domid)).disks
+    except (HypervisorError, TimeoutError) as error:
+        log.warning("which disks domain %d has could not be found out: %s", domid, error)
+        return
+    for vbd in stack.database.get("VM", vm, "VBDs"):
+        drive = stack.database.record("VBD", vbd)
+        attached = parse_vbd_position(drive["userdevice"]) in present
+        if drive["type"] == "Disk" and drive["currently_attached"] != attached:
+            log.info("drive %s of %s turns out to be %s", vbd, vm, "plugged" if attached else "unplugged")
+            fields = attached_fields(drive) if attached else {"currently_attached": False, "device": ""}
+            with stack.database.transaction(observed=True) as transaction:
+                transaction.update("VBD", vbd, **fields)
 
 
 async def _settle_gone(stack: Stack, machine: Machine, record: Mapping[str, Any], *, begun: bool) -> None:

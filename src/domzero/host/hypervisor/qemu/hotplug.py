@@ -159,7 +159,7 @@ async def _hollow_out(domain: Domain, slot: int) -> None:
     if current is None:
         return
     size = await _virtual_size(domain, current)
-    node = f"void-{slot}-{domain.next_set}"
+    node = f"{names.VOID_PREFIX}{slot}-{domain.next_set}"
     domain.next_set += 1
     faulty = {"event": "none", "iotype": "read", "errno": 5, "immediately": True}
     empty = {"driver": "null-co", "size": size}

@@ -16,6 +16,8 @@ SCSI_CONTROLLER = "scsi"
 BALLOON = "balloon"
 GUEST_CHANNEL = "org.domzero.guest.0"
 """The name of the virtio-serial port a guest agent opens."""
+VOID_PREFIX = "void-"
+"""What the names of nodes begin with that stand for a disk taken out by force."""
 
 
 def disk(slot: int) -> str:

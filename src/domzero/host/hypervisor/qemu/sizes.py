@@ -14,6 +14,7 @@ from domzero.host.hypervisor.protocol import (
     GuestNotRespondingError,
     HypervisorError,
 )
+from domzero.host.hypervisor.qemu import names
 from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.process import thread_seconds
 
@@ -41,10 +42,14 @@ async def statistics(domain: Domain) -> DomainStatistics:
 
 
 def disk_counters(blockstats: list[dict[str, Any]]) -> dict[int, DiskCounters]:
-    """The counters by slot, from QEMU's answer to `query-blockstats`."""
+    """The counters by slot, from QEMU's answer to `query-blockstats`.
+
+    A disk that was taken out by force, so that only a hollow device is left, has none.
+    """
     counters = {}
     for entry in blockstats:
-        if found := QOM_DISK.match(entry.get("qdev", "")):
+        found = QOM_DISK.match(entry.get("qdev", ""))
+        if found and not entry.get("node-name", "").startswith(names.VOID_PREFIX):
             stats = entry["stats"]
             counters[int(found[1])] = DiskCounters(stats["rd_bytes"], stats["wr_bytes"])
     return counters
