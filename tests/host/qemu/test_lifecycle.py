@@ -20,6 +20,7 @@ from domzero.host.hypervisor.protocol import (
     StopReason,
 )
 from domzero.host.hypervisor.qemu import files
+from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.driver import Limits, QemuHypervisor
 from domzero.host.hypervisor.spec import (
     DiskFormat,
@@ -63,6 +64,27 @@ async def test_counter_goes_on_after_a_second_save(machine: Machine, guest: Gues
     async with Console(status.serial_socket) as console:
         assert await console.count() >= before
         await console.run("true")
+
+
+async def test_a_restored_guest_is_known_before_it_runs(
+    machine: Machine, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a daemon killed at that moment would let the guest change its disks and then load the same memory again."""
+    image = tmp_path / "again"
+    image.touch()
+    await machine.hypervisor.save(guest.domid, image)
+    await machine.hypervisor.destroy(guest.domid)
+    known: list[bool] = []
+    let_run = Domain.set_running
+
+    async def look_and_let_run(domain: Domain, run: bool) -> None:
+        handle = domain.files.read_handle()
+        known.append(handle is not None and handle.live)
+        await let_run(domain, run)
+
+    monkeypatch.setattr(Domain, "set_running", look_and_let_run)
+    await machine.hypervisor.restore(guest.spec, image)
+    assert known == [True]
 
 
 async def test_failed_save_leaves_the_guest_running(machine: Machine, guest: Guest) -> None:

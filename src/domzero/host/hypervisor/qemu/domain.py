@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from domzero.host.hypervisor.protocol import (
@@ -110,6 +111,12 @@ class Domain:
             for task in (connecting, ending):
                 task.cancel()
             await asyncio.gather(connecting, ending, return_exceptions=True)
+
+    def mark_live(self) -> None:
+        """Have a later daemon take the domain over, which until now it would end. Raises `OSError`."""
+        if not self.handle.live:
+            self.handle = replace(self.handle, live=True)
+            self.files.write_handle(self.handle)
 
     def announce(self) -> None:
         """From now on events are delivered. Raises `HypervisorError` when the domain ended meanwhile."""

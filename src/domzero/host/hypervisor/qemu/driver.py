@@ -9,7 +9,7 @@ import os
 import platform
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -142,6 +142,8 @@ class QemuHypervisor:
 
             async def run_guest(domain: Domain) -> None:
                 await saving.load(domain, saved.fd)
+                # Before the guest changes its disks: from then on its memory must not be loaded from the image again.
+                domain.mark_live()
                 if not paused:
                     await domain.set_running(True)
 
@@ -235,8 +237,7 @@ class QemuHypervisor:
             domain.files.write_handle(handle)
             await launch(spec, domain, host, now=self._clock(), timeout=self._limits.answer, saved=saved)
             await run_guest(domain)
-            domain.handle = replace(domain.handle, live=True)
-            domain.files.write_handle(domain.handle)
+            domain.mark_live()
             domain.announce()
         except BaseException as error:
             await asyncio.shield(domain.discard())

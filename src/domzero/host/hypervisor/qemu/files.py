@@ -37,7 +37,8 @@ class Handle:
     processors_started: int = 0
     """How many virtual processors were ever started, those unplugged since included."""
     live: bool = False
-    """Whether the guest has been let run: one that has not is of no use to anybody."""
+    """Whether the guest has been let run, or is about to go on from saved memory: one that has not is of no use to
+    anybody."""
 
 
 @dataclass(frozen=True, slots=True)
