@@ -84,6 +84,12 @@ async def test_sizes_are_those_of_the_medium(shelf: Shelf) -> None:
     assert size.physical_size == medium.f_blocks * medium.f_frsize
     assert 0 < size.physical_utilisation < size.physical_size
     assert size.virtual_allocation == 12 * MIB
+    again = FileStorage()
+    await shelf.driver.detach(shelf.repository)
+    await again.attach(shelf.repository)
+    assert (await again.size(shelf.repository)).virtual_allocation == 12 * MIB
+    await again.detach(shelf.repository)
+    await shelf.driver.attach(shelf.repository)
     before = await shelf.driver.update_disk(shelf.repository, uuid(1))
     write(await shelf.source(1), 1)
     after = await shelf.driver.update_disk(shelf.repository, uuid(1))

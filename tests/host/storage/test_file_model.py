@@ -115,6 +115,8 @@ async def act(
 
 
 async def check(driver: FileStorage, here: Repository, directory: Path, model: dict[str, Disk]) -> None:
+    allocated = (await driver.size(here)).virtual_allocation  # before the scan, which looks at every file
+    assert allocated == sum(disk.size for disk in model.values())
     found = {disk.uuid: disk.virtual_size for disk in await driver.scan(here)}
     assert found == {name: disk.size for name, disk in model.items()}
     needed = {MARKER}

@@ -126,14 +126,13 @@ class FileStorage:
         place = self._place(repository)
         try:
             medium = await in_thread(os.statvfs, place.directory)
-            found = await in_thread(layers.survey, place.directory)
         except OSError as error:
             raise numbers.from_os(error) from error
         total = medium.f_blocks * medium.f_frsize
         return RepositorySize(
             physical_size=total,
             physical_utilisation=total - medium.f_bavail * medium.f_frsize,
-            virtual_allocation=sum(layer.header.virtual_size for layer in found.disks().values()),
+            virtual_allocation=sum(place.sizes.values()),
         )
 
     # Disks
@@ -160,6 +159,7 @@ class FileStorage:
         async with place.hold(location):
             shares = await in_thread(_may_share, place.directory, location)
             await in_thread(places.remove, place.directory, disk_name(location), image_name(location))
+            place.note_size(location, 0)
             self._step("disk removed")
         if shares:
             await self._tidy(place)
@@ -206,6 +206,7 @@ class FileStorage:
                 path = place.directory / disk_name(location)
                 await finish(resize_image(path, size))
                 await in_thread(places.seal, path, self._owner)
+                place.note_size(location, size)
         return await self.update_disk(repository, location)
 
     async def update_disk(self, repository: Repository, location: str) -> DiskInfo:
@@ -238,7 +239,10 @@ class FileStorage:
 
     async def _tidy(self, place: Place) -> layers.Survey:
         async with place.gate:
+            before = place.changes
             found = await in_thread(places.tidy, place, self._step)
+            if place.changes == before:
+                place.sizes = {uuid: layer.header.virtual_size for uuid, layer in found.disks().items()}
         for name, reason in found.unreadable.items():
             log.warning("%s is left out: %s", place.directory / name, reason)
         return found
@@ -259,6 +263,7 @@ class FileStorage:
                 yield
             except BaseException:
                 await in_thread(places.remove, place.directory, new_name(uuid), disk_name(uuid))
+                place.note_size(uuid, 0)
                 raise
 
     async def _make(self, place: Place, name: str, virtual_size: int, backing: str | None = None) -> None:
@@ -270,7 +275,9 @@ class FileStorage:
     async def _publish(self, place: Place, uuid: str) -> DiskInfo:
         await in_thread(places.rename, place.directory, new_name(uuid), disk_name(uuid))
         self._step("disk published")
-        return _disk_info(uuid, await in_thread(layers.read_layer, place.directory, disk_name(uuid)))
+        layer = await in_thread(layers.read_layer, place.directory, disk_name(uuid))
+        place.note_size(uuid, layer.header.virtual_size)
+        return _disk_info(uuid, layer)
 
     async def _branch(self, place: Place, location: str, uuid: str, virtual_size: int, switch: Switch | None) -> None:
         """Steps 1 to 4 of the module's docstring."""

@@ -50,6 +50,18 @@ class Place:
     """Held while two layers become one."""
     locks: dict[str, tuple[asyncio.Lock, int]] = field(default_factory=dict)
     """By disk, with the number of those who hold or want it."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """The virtual size of each disk, so that their sum needs no look at every file; set anew by every survey."""
+    changes: int = 0
+    """How often a size was noted: a survey that began before the last time is not the newest word."""
+
+    def note_size(self, uuid: str, virtual_size: int) -> None:
+        """The disk is there, of that size; 0 when it is gone."""
+        self.changes += 1
+        if virtual_size:
+            self.sizes[uuid] = virtual_size
+        else:
+            self.sizes.pop(uuid, None)
 
     @asynccontextmanager
     async def hold(self, *uuids: str) -> AsyncIterator[None]:
