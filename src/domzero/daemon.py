@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from domzero import paths
+from domzero.addresses import HTTPS_PORT, authority, bracketed
 from domzero.datamodel.graph import GRAPH
 from domzero.engine.assembly import Engine, assemble
 from domzero.engine.calls import Origin
@@ -55,7 +56,6 @@ log = logging.getLogger(__name__)
 OWNERS = ("VBD.VM", "VIF.VM", "PBD.SR", "PBD.host", "VDI.SR", "host_cpu.host", "console.VM")
 """Fields without whose object a row makes no sense; see `Database.open`."""
 
-HTTPS_PORT = 443
 FALLBACK_PORT = 8443
 """Where the daemon listens when the proper port is taken or not allowed."""
 
@@ -373,16 +373,6 @@ def _listen_classic(server: Server) -> None:
         server.listen_unix(CLASSIC_SOCKET)
     except (ListenError, OSError) as error:
         log.info("local programs of XenServer are not served: %s", error)
-
-
-def authority(host: str, port: int) -> str:
-    """Host and port as they stand in an https address."""
-    return bracketed(host) if port == HTTPS_PORT else f"{bracketed(host)}:{port}"
-
-
-def bracketed(host: str) -> str:
-    """The host as it stands in an address: IPv6 in brackets."""
-    return f"[{host}]" if ":" in host else host
 
 
 @asynccontextmanager

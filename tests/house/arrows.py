@@ -25,6 +25,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "settings": (),
     "paths": (),
     "finish": (),
+    "addresses": (),
     "service": (EVERYTHING,),
     "daemon": (EVERYTHING,),
     "hands": (EVERYTHING,),
