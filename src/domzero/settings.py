@@ -146,8 +146,6 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("log_level", "LEVEL", "how much to log", "info", choices=("debug", "info", "warning", "error")),
 )
 
-BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
-
 
 class Settings(Mapping[str, Any]):
     """The values that count, by setting name; also as attributes of the same names."""

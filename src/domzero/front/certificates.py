@@ -32,8 +32,6 @@ for events costs; bulk transfers were as fast with this."""
 MAX_COMMON_NAME = 64
 """RFC 5280's upper bound; the full names are in the alternative names anyway."""
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
 
 class CertificateError(Exception):
     """The certificate's file cannot be read or written, or does not hold a certificate with its key."""

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from domzero.engine.clock import moment
 from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.host.hypervisor.spec import DiskSource
-from domzero.host.storage.protocol import DiskInfo, Progress, Repository, StorageDriver, StorageError
+from domzero.host.storage.protocol import DiskInfo, Progress
 from domzero.idl.records import EMPTY_MAP
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.repositories import attached, backend_failure, refresh_size
+from domzero.toolstack.repositories import asking, attached, refresh_size
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vbd_admission import is_exclusive
 from domzero.toolstack.vm.failures import acting_on
 
-Result = TypeVar("Result")
 
 NO_SPACE = "SR_BACKEND_FAILURE_44"
 """What a full medium answers."""
@@ -42,19 +41,9 @@ COPIED_FIELDS = (
 """What a clone, copy or snapshot takes over from its source."""
 
 
-def driver_of(stack: Stack, sr: Ref) -> tuple[StorageDriver, Repository]:
-    """Driver and repository of an SR plugged here. Raises SR_HAS_NO_PBDS, SR_NOT_ATTACHED, SR_UNKNOWN_DRIVER."""
-    return attached(stack, sr)
-
-
-def storage_error(sr: Ref, error: StorageError) -> ApiError:
-    """The documented form of what a driver said: SR_BACKEND_FAILURE_<number> ["", text, ""]."""
-    return backend_failure(error)
-
-
 def supports(stack: Stack, sr: Ref, capability: str) -> bool:
-    """Whether the SR's driver says that it can do this (`VDI_CLONE`, …). Raises what `driver_of` raises."""
-    driver, _ = driver_of(stack, sr)
+    """Whether the SR's driver says that it can do this (`VDI_CLONE`, …). Raises what `attached` raises."""
+    driver, _ = attached(stack, sr)
     return capability in driver.info().capabilities
 
 
@@ -67,10 +56,10 @@ def require(stack: Stack, sr: Ref, capability: str) -> None:
 async def disk_source(stack: Stack, vdi: Ref) -> DiskSource:
     """Where the hypervisor finds the disk. Raises VDI_MISSING for one that is gone, and SR_BACKEND_FAILURE_*."""
     record = stack.database.record("VDI", vdi)
-    driver, repository = driver_of(stack, record["SR"])
+    driver, repository = attached(stack, record["SR"])
     if record["missing"]:
         raise ApiError("VDI_MISSING", record["SR"], vdi)
-    return await _asking(record["SR"], driver.source(repository, record["location"]))
+    return await asking(driver.source(repository, record["location"]))
 
 
 async def create_vdi(
@@ -92,7 +81,7 @@ async def create_vdi(
     if virtual_size <= 0:
         raise ApiError("INVALID_VALUE", "virtual_size", str(virtual_size))
     require(stack, sr, "VDI_CREATE")
-    driver, repository = driver_of(stack, sr)
+    driver, repository = attached(stack, sr)
     uuid = stack.database.new_uuid()
     row = {
         **fields,
@@ -111,8 +100,8 @@ async def destroy_vdi(stack: Stack, vdi: Ref) -> None:
         return
     sr = found.record["SR"]
     require(stack, sr, "VDI_DELETE")
-    driver, repository = driver_of(stack, sr)
-    await _asking(sr, driver.destroy_disk(repository, found.record["location"]))
+    driver, repository = attached(stack, sr)
+    await asking(driver.destroy_disk(repository, found.record["location"]))
     forget_vdi(stack, vdi)
     await _refresh_size_if_possible(stack, sr)
 
@@ -158,7 +147,7 @@ async def clone_vdi(stack: Stack, vdi: Ref) -> Ref:
     sr = record["SR"]
     if not supports(stack, sr, "VDI_CLONE"):
         return await copy_vdi(stack, vdi, sr)
-    driver, repository = driver_of(stack, sr)
+    driver, repository = attached(stack, sr)
     location = record["location"]
     uuid = stack.database.new_uuid()
     writer = writer_of(stack, vdi)
@@ -181,7 +170,7 @@ async def copy_vdi(stack: Stack, vdi: Ref, sr: Ref, progress: Progress = lambda 
     record = stack.database.record("VDI", vdi)
     require(stack, sr, "VDI_CREATE")
     source = await disk_source(stack, vdi)
-    driver, repository = driver_of(stack, sr)
+    driver, repository = attached(stack, sr)
     uuid = stack.database.new_uuid()
     size = record["virtual_size"]
     return await _make(stack, sr, _copied(record), lambda: driver.copy_disk(source, repository, uuid, size, progress))
@@ -207,8 +196,8 @@ async def snapshot_vdi(stack: Stack, vdi: Ref) -> Ref:
 async def resize_vdi(stack: Stack, vdi: Ref, size: int) -> None:
     """Grow a disk that is not in use to at least that many bytes."""
     record = stack.database.record("VDI", vdi)
-    driver, repository = driver_of(stack, record["SR"])
-    info = await _asking(record["SR"], driver.resize_disk(repository, record["location"], size))
+    driver, repository = attached(stack, record["SR"])
+    info = await asking(driver.resize_disk(repository, record["location"], size))
     _record_sizes(stack, vdi, info)
     await _refresh_size_if_possible(stack, record["SR"])
 
@@ -216,8 +205,8 @@ async def resize_vdi(stack: Stack, vdi: Ref, size: int) -> None:
 async def update_vdi(stack: Stack, vdi: Ref) -> None:
     """Bring the row's sizes up to date with the medium."""
     record = stack.database.record("VDI", vdi)
-    driver, repository = driver_of(stack, record["SR"])
-    _record_sizes(stack, vdi, await _asking(record["SR"], driver.update_disk(repository, record["location"])))
+    driver, repository = attached(stack, record["SR"])
+    _record_sizes(stack, vdi, await asking(driver.update_disk(repository, record["location"])))
 
 
 class Writer(NamedTuple):
@@ -244,7 +233,7 @@ def writer_of(stack: Stack, vdi: Ref) -> Writer | None:
 async def _capture(stack: Stack, vdi: Ref, uuid: str) -> DiskInfo:
     """The disk's content under a new uuid on the medium, whoever writes to the disk."""
     record = stack.database.record("VDI", vdi)
-    driver, repository = driver_of(stack, record["SR"])
+    driver, repository = attached(stack, record["SR"])
     writer = writer_of(stack, vdi)
     if writer is None or writer.domid < 0:
         return await driver.snapshot_disk(repository, record["location"], uuid, None)
@@ -258,10 +247,10 @@ async def _capture(stack: Stack, vdi: Ref, uuid: str) -> DiskInfo:
 
 async def _make(stack: Stack, sr: Ref, row: Mapping[str, Any], on_medium: Callable[[], Awaitable[DiskInfo]]) -> Ref:
     """Make a disk on the medium, then its row; without the row the disk does not stay."""
-    driver, repository = driver_of(stack, sr)
+    driver, repository = attached(stack, sr)
 
     async def make() -> DiskInfo:
-        return await _asking(sr, on_medium())
+        return await asking(on_medium())
 
     def record(info: DiskInfo) -> Ref:
         with stack.database.transaction() as transaction:
@@ -285,14 +274,6 @@ async def _make(stack: Stack, sr: Ref, row: Mapping[str, Any], on_medium: Callab
     refresh_operations(stack, (vdi,))
     await _refresh_size_if_possible(stack, sr)
     return vdi
-
-
-async def _asking(sr: Ref, answer: Awaitable[Result]) -> Result:
-    """What a driver answers, its errors in the documented form."""
-    try:
-        return await answer
-    except StorageError as error:
-        raise storage_error(sr, error) from error
 
 
 async def _refresh_size_if_possible(stack: Stack, sr: Ref) -> None:

@@ -11,7 +11,7 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import StorageError
 from domzero.idl.types import Ref
-from domzero.toolstack.repositories import backend_failure, driver_for, repository_of
+from domzero.toolstack.repositories import asking, driver_for, repository_of
 from domzero.toolstack.stack import Stack
 
 log = logging.getLogger(__name__)
@@ -54,10 +54,7 @@ async def plug_pbd(stack: Stack, pbd: Ref) -> None:
     others = [other for other in sr["PBDs"] if other != pbd and stack.database.get("PBD", other, "currently_attached")]
     if others and not sr["shared"]:
         raise ApiError("SR_NOT_SHARABLE", record["SR"], record["host"])
-    try:
-        await driver_for(stack, sr["type"]).attach(repository_of(stack, record["SR"], pbd))
-    except StorageError as error:
-        raise backend_failure(error) from error
+    await asking(driver_for(stack, sr["type"]).attach(repository_of(stack, record["SR"], pbd)))
     with stack.database.transaction(observed=True) as transaction:
         transaction.update("PBD", pbd, currently_attached=True)
     stack.gates["SR"].refresh(record["SR"])
@@ -73,10 +70,7 @@ async def unplug(stack: Stack, context: Context, self: Ref) -> None:
             return
         _refuse_while_used(stack, record["SR"])
         sr = stack.database.record("SR", record["SR"])
-        try:
-            await driver_for(stack, sr["type"]).detach(repository_of(stack, record["SR"], self))
-        except StorageError as error:
-            raise backend_failure(error) from error
+        await asking(driver_for(stack, sr["type"]).detach(repository_of(stack, record["SR"], self)))
         with stack.database.transaction(observed=True) as transaction:
             transaction.update("PBD", self, currently_attached=False)
     stack.gates["SR"].refresh(record["SR"])

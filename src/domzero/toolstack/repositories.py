@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
@@ -10,6 +12,7 @@ from domzero.host.storage.protocol import DiskInfo, Repository, StorageDriver, S
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
 
+Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +52,14 @@ def backend_failure(error: StorageError) -> ApiError:
     return ApiError(f"SR_BACKEND_FAILURE_{error.number}", "", error.text, "")
 
 
+async def asking(answer: Awaitable[Result]) -> Result:
+    """What a driver answers, its errors in the documented form."""
+    try:
+        return await answer
+    except StorageError as error:
+        raise backend_failure(error) from error
+
+
 async def scan(stack: Stack, sr: Ref, *, alone: bool = True) -> None:
     """Make the VDI rows and the SR's sizes what the medium says. Raises SR_BACKEND_FAILURE_*, and as `attached`.
 
@@ -57,10 +68,7 @@ async def scan(stack: Stack, sr: Ref, *, alone: bool = True) -> None:
     """
     driver, repository = attached(stack, sr)
     before = stack.database.generation
-    try:
-        disks = await driver.scan(repository)
-    except StorageError as error:
-        raise backend_failure(error) from error
+    disks = await asking(driver.scan(repository))
     found = stack.database.find("SR", sr)
     if found is None:
         return
@@ -72,10 +80,7 @@ async def scan(stack: Stack, sr: Ref, *, alone: bool = True) -> None:
 async def refresh_size(stack: Stack, sr: Ref) -> None:
     """Bring the SR's three sizes up to date."""
     driver, repository = attached(stack, sr)
-    try:
-        size = await driver.size(repository)
-    except StorageError as error:
-        raise backend_failure(error) from error
+    size = await asking(driver.size(repository))
     if stack.database.find("SR", sr) is None:
         return
     with stack.database.transaction(observed=True) as transaction:

@@ -13,6 +13,7 @@ from domzero.host.storage.protocol import Repository, StorageError
 from domzero.idl.types import Ref
 from domzero.toolstack.pbd import plug_pbd
 from domzero.toolstack.repositories import (
+    asking,
     backend_failure,
     driver_for,
     refresh_size,
@@ -64,10 +65,7 @@ async def create(
     repository = repository_of(stack, sr, pbd)
 
     async def make_medium() -> None:
-        try:
-            await driver.create(repository, max(physical_size, 0))
-        except StorageError as error:
-            raise backend_failure(error) from error
+        await asking(driver.create(repository, max(physical_size, 0)))
 
     async def made() -> None:
         await stack.database.durable()
@@ -149,10 +147,7 @@ async def destroy(stack: Stack, context: Context, sr: Ref) -> None:
         pbd = this_host_pbd(stack, sr)
         if pbd is None:
             raise ApiError("SR_HAS_NO_PBDS", sr)
-        try:
-            await driver_for(stack, record["type"]).destroy(repository_of(stack, sr, pbd))
-        except StorageError as error:
-            raise backend_failure(error) from error
+        await asking(driver_for(stack, record["type"]).destroy(repository_of(stack, sr, pbd)))
         await _forget_rows(stack, sr)
 
 

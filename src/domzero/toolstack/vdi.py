@@ -12,6 +12,7 @@ from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import StorageError
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack import disks
+from domzero.toolstack.repositories import attached
 from domzero.toolstack.stack import Stack
 
 
@@ -127,7 +128,7 @@ async def introduce(
     Raises LOCATION_NOT_UNIQUE, DB_UNIQUENESS_CONSTRAINT_VIOLATION for a uuid that is taken, VDI_LOCATION_MISSING when
     there is no such disk. Drivers need no special ability: each can tell the sizes of a disk at a location.
     """
-    driver, repository = disks.driver_of(stack, SR)
+    driver, repository = attached(stack, SR)
     try:
         found = await driver.update_disk(repository, location)
     except StorageError as error:

@@ -9,7 +9,6 @@ from domzero.idl.types import Ref
 LISTED = ("provision", "evacuate", "shutdown", "reboot", "power_on", "vm_start", "vm_resume", "vm_migrate", "enable")
 
 _MACHINES = frozenset({"provision", "vm_start", "vm_resume", "vm_migrate"})
-_WHOLE_HOST = frozenset({"evacuate", "shutdown", "reboot"})
 
 
 def check(database: Database, host: Ref, operation: str) -> ApiError | None:

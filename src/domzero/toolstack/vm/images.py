@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from domzero.engine.errors import ApiError
-from domzero.host.storage.protocol import StorageError
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack import disks
-from domzero.toolstack.repositories import refresh_size
+from domzero.toolstack.repositories import asking, attached, refresh_size
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.memory_needs import memory_held
 
@@ -77,11 +76,8 @@ async def remember(stack: Stack, vm: Ref, image_uuid: str) -> Ref:
 async def make(stack: Stack, image: Ref) -> None:
     """The empty file of an image whose row is there."""
     record = stack.database.record("VDI", image)
-    driver, repository = disks.driver_of(stack, record["SR"])
-    try:
-        await driver.create_image(repository, record["uuid"])
-    except StorageError as error:
-        raise disks.storage_error(record["SR"], error) from error
+    driver, repository = attached(stack, record["SR"])
+    await asking(driver.create_image(repository, record["uuid"]))
 
 
 def _fields(record: Mapping[str, Any]) -> dict[str, Any]:

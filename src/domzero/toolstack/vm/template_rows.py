@@ -12,7 +12,6 @@ from enum import Enum
 
 MIB = 1 << 20
 GIB = 1 << 30
-TIB = 1 << 40
 
 
 class BootMethod(Enum):
