@@ -24,7 +24,6 @@ from domzero.toolstack.stack import Stack
 from domzero.toolstack.vbd_admission import is_exclusive
 from domzero.toolstack.vm.failures import acting_on
 
-
 NO_SPACE = "SR_BACKEND_FAILURE_44"
 """What a full medium answers."""
 COPIED_FIELDS = (
