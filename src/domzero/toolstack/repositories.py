@@ -48,8 +48,8 @@ def attached(stack: Stack, sr: Ref) -> tuple[StorageDriver, Repository]:
 
 
 def backend_failure(error: StorageError) -> ApiError:
-    """The documented form of what a driver said: SR_BACKEND_FAILURE_<number> [status, text, more]."""
-    return ApiError(f"SR_BACKEND_FAILURE_{error.number}", "", error.text, "")
+    """The documented form of what a driver said: SR_BACKEND_FAILURE_<number> [status, text, menu]."""
+    return ApiError(f"SR_BACKEND_FAILURE_{error.number}", "", error.text, error.menu)
 
 
 async def asking(answer: Awaitable[Result]) -> Result:

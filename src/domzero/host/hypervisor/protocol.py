@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from domzero.host.hypervisor.spec import DiskSource, DiskSpec, MachineSpec, NicSpec
+from domzero.host.hypervisor.spec import DiskLimits, DiskSource, DiskSpec, LayerPull, MachineSpec, NicSpec
 
 
 class HypervisorError(Exception):
@@ -201,6 +201,27 @@ class Hypervisor(Protocol):
         """Continue on a new qcow2 overlay whose backing file is the disk's present content (a live snapshot).
 
         The overlay may be renamed after this returned; it is not to be opened by `source.path` again.
+        """
+        ...
+
+    async def resize_disk(self, domid: int, slot: int, size: int) -> None:
+        """Let the running guest see a disk of `size` bytes, at least as many as before.
+
+        An image file in a format of its own grows with it; of a raw one the medium must have grown already.
+        """
+        ...
+
+    async def limit_disk(self, domid: int, slot: int, limits: DiskLimits | None) -> None:
+        """Change how much of the host's disk a drive may have, at once; None takes all limits away."""
+        ...
+
+    async def pull_layer(self, domid: int, slot: int, pull: LayerPull, progress: Callable[[float], None]) -> None:
+        """Copy into one layer of a disk what it reads from the layers between it and `pull.below`.
+
+        The guest goes on. Afterwards the upper layer's header names `pull.backing_name` (or nothing) as its backing
+        file, and the layers between are not open any more. A failure or a cancelled call leaves the disk's content as
+        it was; what has been copied stays and does no harm. A job that a dead daemon left is ended when the domain is
+        adopted.
         """
         ...
 

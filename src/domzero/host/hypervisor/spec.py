@@ -20,16 +20,51 @@ class DiskFormat(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class DiskSource:
-    """Where a disk's content is: a local file in a format.
-
-    A qcow2 file may name backing files. `backing` lists them, the one below first, where the storage driver has read
-    and checked the headers; None where nobody has, so that the hypervisor must.
-    """
+class Extent:
+    """A contiguous part of a file or block device, in bytes: a logical volume where the kernel cannot map it."""
 
     path: Path
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteImage:
+    """Content that the hypervisor reaches over the network by itself, without the host's kernel.
+
+    `driver` is one of QEMU's block drivers (`iscsi`, `nfs`, `rbd`) and `options` are its settings under the names of
+    QEMU's QMP reference (BlockdevOptionsIscsi, …), nested ones with dots (`server.host`). A `secret` goes its own way,
+    never into an argument list, and is announced under the name of `secret_option`.
+    """
+
+    driver: str
+    options: tuple[tuple[str, str | int | bool], ...]
+    secret_option: str = ""
+    secret: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.driver}:{','.join(f'{name}={value}' for name, value in self.options)}"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSource:
+    """Where a disk's content is, and in what format.
+
+    A plain path is a file or a block device of this host. An `Extent` and a `RemoteImage` are always raw. A qcow2 file
+    may name backing files: `backing` lists them, the one below first, where the storage driver has read and checked the
+    headers; None where nobody has, so that the hypervisor must.
+    """
+
+    place: Path | Extent | RemoteImage
     format: DiskFormat
     backing: tuple[DiskSource, ...] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The local file or device. Raises `ValueError` for what is not on this host."""
+        if isinstance(self.place, RemoteImage):
+            raise ValueError(f"{self.place} is no local file")
+        return self.place.path if isinstance(self.place, Extent) else self.place
 
 
 class DiskKind(Enum):
@@ -37,6 +72,28 @@ class DiskKind(Enum):
 
     DISK = "disk"
     CD = "cd"
+
+
+class IoClass(Enum):
+    """The kernel's input and output scheduling classes (ioprio_set(2)), under XenServer's names."""
+
+    REAL_TIME = "rt"
+    BEST_EFFORT = "be"
+    IDLE = "idle"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskLimits:
+    """How much of the host's disk a drive may have. 0 is no limit.
+
+    Priorities belong to a process in Linux: a domain has the best one that any of its drives asks for.
+    """
+
+    bytes_per_second: int = 0
+    operations_per_second: int = 0
+    io_class: IoClass | None = None
+    priority: int = 4
+    """0 (most) to 7, within the class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +105,21 @@ class DiskSpec:
     source: DiskSource | None
     read_only: bool = False
     bootable: bool = False
+    limits: DiskLimits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPull:
+    """What `Hypervisor.pull_layer` does: `upper` is a layer of the disk's chain, `below` one further down, or none.
+
+    The layers between them vanish from the chain. `backing_name` is what upper's header is to say of `below`, which is
+    a qcow2 file. `speed` is in bytes a second, 0 for as fast as possible.
+    """
+
+    upper: Path
+    below: Path | None
+    backing_name: str | None
+    speed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,17 @@
 """The contract between the toolstack and the network backend of a host.
 
-A *bridge* joins the cards of machines (and, where an operator said so, one of the host's own interfaces). Bridges
-are made when the first card needs one and removed with the last, unless the host's interface is on it. Every method may
-be repeated.
+A *bridge* joins the cards of machines (and, where an operator said so, one of the host's own interfaces). What bridges
+there are, and what else the host's network is to be, stands in a `NetworkPlan`; bridges without an uplink are made when
+the first card needs one and removed with the last. Every method may be repeated.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from domzero.host.hypervisor.spec import TapBackend, UserBackend
+from domzero.host.network.plan import CardRules, NetworkPlan
 
 
 class NetworkError(Exception):
@@ -37,6 +38,27 @@ class InterfaceInfo:
     """With prefix length, IPv4 before IPv6."""
     gateway: str
     dns: tuple[str, ...]
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    """Since the interface came up, as the host sees them."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """A bond or bridge that domzero made, as it is now. Addresses have a prefix length."""
+
+    name: str
+    mac: str
+    mtu: int
+    carrier: bool
+    speed: int
+    addresses: tuple[str, ...]
+    gateway: str
+    dns: tuple[str, ...]
+    active_member: str = ""
+    """The member of an active-backup bond that carries the traffic now."""
+    received_bytes: int = 0
+    sent_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +79,7 @@ class CardSpec:
     mtu: int
     bridge: str
     """Empty: not connected to anything (`UserBackend` gives it a way out where the backend is user-mode)."""
+    rules: CardRules = field(default_factory=CardRules)
 
 
 class NetworkBackend(Protocol):
@@ -71,7 +94,20 @@ class NetworkBackend(Protocol):
         ...
 
     def mode(self) -> str:
-        """`"bridge"`, `"user"` or `"sim"`: goes into the host's record (`network-backend`)."""
+        """`"bridge"`, `"openvswitch"`, `"user"` or `"sim"`: goes into the host's record (`network-backend`)."""
+        ...
+
+    async def apply(self, plan: NetworkPlan) -> None:
+        """Make the host's network what the plan says; cards that are connected stay connected.
+
+        Only interfaces named in the plan are touched, and what bears domzero's mark. Raises `NetworkError` when a part
+        of it cannot be done; what was there before has then been put back as far as possible. A DHCP client is
+        started, not waited for.
+        """
+        ...
+
+    async def devices(self) -> list[DeviceState]:
+        """The bonds and bridges of the plan that exist, with addresses as they are now (DHCP's too)."""
         ...
 
     async def interfaces(self) -> list[InterfaceInfo]:
@@ -80,6 +116,10 @@ class NetworkBackend(Protocol):
 
     async def connect(self, card: CardSpec) -> TapBackend | UserBackend:
         """Make what the card plugs into, bridge included. Raises `NetworkError` and leaves nothing behind."""
+        ...
+
+    async def configure(self, card: CardSpec) -> None:
+        """Give a connected card other rules or another MTU, at once. Raises `NetworkError` when it is not there."""
         ...
 
     async def disconnect(self, domid: int, slot: int) -> None:

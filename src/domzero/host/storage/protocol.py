@@ -7,23 +7,30 @@ leaves what `scan` and a second call can put right.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
-from domzero.host.hypervisor.spec import DiskSource
+from domzero.host.hypervisor.spec import DiskSource, LayerPull
 
 Progress = Callable[[float], None]
 """Called with a fraction from 0 to 1 as work goes on."""
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
 
 class StorageError(Exception):
-    """The medium could not do it. `number` is XenServer's SM error number (SR_BACKEND_FAILURE_<number>)."""
+    """The medium could not do it. `number` is XenServer's SM error number (SR_BACKEND_FAILURE_<number>).
 
-    def __init__(self, number: int, text: str) -> None:
+    `menu` is XML that a client can choose from: what there is where the configuration says too little (`menus`).
+    """
+
+    def __init__(self, number: int, text: str, menu: str = "") -> None:
         super().__init__(text)
         self.number = number
         self.text = text
+        self.menu = menu
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,41 @@ class DiskInfo:
     physical_utilisation: int
     read_only: bool = False
     name: str = ""
+    sm_config: Mapping[str, str] = field(default_factory=dict)
+    """What the row's sm_config is to say of the disk, such as its `image-format`; other keys there stay."""
+    xenstore_data: Mapping[str, str] = field(default_factory=dict)
+    """What a guest's drivers are told of the disk (`scsi/0x12/0x80` and such); other keys there stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedRepository:
+    """A repository found on a medium. Sizes are bytes, 0 where they cannot be told without attaching it."""
+
+    uuid: str
+    size: int = 0
+    free: int = 0
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Layers that could be one: `upper` takes over what `lower` holds, whose only child it is, and `lower` goes."""
+
+    upper: str
+    lower: str
+    disks: tuple[str, ...]
+    """The locations of all disks that read through `upper`."""
+    cost: int
+    """Bytes to copy at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveMerge:
+    """How a running domain that has the disks of a merge open is made to do it itself."""
+
+    pull: Callable[[LayerPull, Progress], Awaitable[None]]
+    speed: int = 0
+    """Bytes a second, 0 for as fast as possible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +120,14 @@ class StorageDriver(Protocol):
 
     def info(self) -> DriverInfo:
         """Name, capabilities and configuration keys."""
+        ...
+
+    async def probe(self, device_config: Mapping[str, str], sm_config: Mapping[str, str]) -> list[ProbedRepository]:
+        """The repositories found on a medium, which is not changed. Only drivers with SR_PROBE are asked.
+
+        Where the configuration is too vague, raises `StorageError` with the number of what is missing and a `menu` of
+        what there is (`xapi.md` 8.3).
+        """
         ...
 
     async def create(self, repository: Repository, size: int) -> None:
@@ -104,8 +154,14 @@ class StorageDriver(Protocol):
         """The medium's sizes, true at this moment."""
         ...
 
-    async def create_disk(self, repository: Repository, uuid: str, virtual_size: int) -> DiskInfo:
-        """Make an empty disk (reads as zeros)."""
+    async def create_disk(
+        self, repository: Repository, uuid: str, virtual_size: int, sm_config: Mapping[str, str] = NOTHING
+    ) -> DiskInfo:
+        """Make an empty disk (reads as zeros).
+
+        `sm_config` is the caller's; a driver obeys the keys it knows (`image-format`: `qcow2`, `vhd`, `raw`) and raises
+        `StorageError` 66 for a value it cannot do.
+        """
         ...
 
     async def create_image(self, repository: Repository, uuid: str) -> DiskInfo:
@@ -150,8 +206,33 @@ class StorageDriver(Protocol):
         """A full, sparse copy from any disk that is not being written. Cancelling the call removes the copy."""
         ...
 
-    async def resize_disk(self, repository: Repository, location: str, virtual_size: int) -> DiskInfo:
-        """Grow a disk that is not in use. Shrinking raises `StorageError` 79."""
+    async def resize_disk(
+        self,
+        repository: Repository,
+        location: str,
+        virtual_size: int,
+        live: Callable[[int], Awaitable[None]] | None = None,
+    ) -> DiskInfo:
+        """Grow a disk. Shrinking raises `StorageError` 79.
+
+        A disk that a domain has open for writing is grown with `live` (only drivers with VDI_RESIZE_ONLINE are asked):
+        awaited once with the new size when the medium has room for it, it makes the domain see the size, and grows the
+        image where the format has a size of its own.
+        """
+        ...
+
+    async def merges(self, repository: Repository) -> list[Merge]:
+        """What could be merged now, the most useful first. Empty for a driver whose disks share no layers."""
+        ...
+
+    async def merge(self, repository: Repository, merge: Merge, progress: Progress, live: LiveMerge | None) -> None:
+        """Carry out one of `merges`; what does not hold any more (its layers changed) is left alone without an error.
+
+        With `live` exactly one running domain has one of the disks open, and `live.pull` is awaited once to do the
+        copying in there; without, no domain has any of them open. Without `live`, a call of `source` for one of the
+        disks ends the merge early and in order, so that a machine need not wait. Cancelling, failing and killing are
+        harmless at every moment: the disks' content never changes, and the next `scan` removes what is left over.
+        """
         ...
 
     async def update_disk(self, repository: Repository, location: str) -> DiskInfo:
