@@ -71,7 +71,7 @@ class DhcpServer:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceSpec:
-    """A physical interface that domzero may configure; `settings` are `ethtool-…` keys without the prefix, `mtu` too."""
+    """An interface that domzero may configure; `settings` are `ethtool-…` keys without the prefix, and `mtu`."""
 
     device: str
     settings: Mapping[str, str] = field(default_factory=dict)
