@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -27,6 +27,7 @@ from domzero.host.storage.memory import find_image, image_name, list_images
 from domzero.host.storage.merge import merge_layers
 from domzero.host.storage.place import Ownership, Place, Step
 from domzero.host.storage.protocol import (
+    NOTHING,
     DiskInfo,
     DriverInfo,
     Progress,
@@ -35,6 +36,7 @@ from domzero.host.storage.protocol import (
     StorageError,
 )
 from domzero.host.storage.qcow2 import BadImageError
+from domzero.host.storage.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ INFO = DriverInfo(
 Switch = Callable[[DiskSource], Awaitable[None]]
 
 
-class FileStorage:
+class FileStorage(Refusals):
     """Implements `StorageDriver`.
 
     A disk's location is its uuid. `owner` is the user that machines run as: disks' files (mode 0600) are given to it.
@@ -137,7 +139,11 @@ class FileStorage:
 
     # Disks
 
-    async def create_disk(self, repository: Repository, uuid: str, virtual_size: int) -> DiskInfo:
+    async def create_disk(
+        self, repository: Repository, uuid: str, virtual_size: int, sm_config: Mapping[str, str] = NOTHING
+    ) -> DiskInfo:
+        if sm_config.get("image-format", "qcow2") != "qcow2":
+            raise StorageError(numbers.DISK_TYPE, f"the format {sm_config['image-format']!r} is unknown")
         place = self._place(repository)
         async with place.hold(uuid), self._making(place, uuid):
             await self._make(place, new_name(uuid), rounded(virtual_size))
@@ -195,7 +201,13 @@ class FileStorage:
             await in_thread(places.seal, path, self._owner)
             return await self._publish(place, uuid)
 
-    async def resize_disk(self, repository: Repository, location: str, virtual_size: int) -> DiskInfo:
+    async def resize_disk(
+        self,
+        repository: Repository,
+        location: str,
+        virtual_size: int,
+        live: Callable[[int], Awaitable[None]] | None = None,
+    ) -> DiskInfo:
         place = self._place(repository)
         async with place.hold(location):
             size = rounded(virtual_size)
@@ -204,8 +216,11 @@ class FileStorage:
                 raise StorageError(numbers.DISK_SIZE, f"a disk of {present} bytes cannot shrink to {size}")
             if size > present:
                 path = place.directory / disk_name(location)
-                await finish(resize_image(path, size))
-                await in_thread(places.seal, path, self._owner)
+                if live is not None:
+                    await live(size)
+                else:
+                    await finish(resize_image(path, size))
+                    await in_thread(places.seal, path, self._owner)
                 place.note_size(location, size)
         return await self.update_disk(repository, location)
 

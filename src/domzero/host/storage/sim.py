@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from domzero.host.storage import file, numbers
 from domzero.host.storage.layers import UUID, UUID_PATTERN
 from domzero.host.storage.memory import IMAGE_NAME, find_image, image_name
 from domzero.host.storage.protocol import (
+    NOTHING,
     DiskInfo,
     DriverInfo,
     Progress,
@@ -38,6 +39,7 @@ from domzero.host.storage.protocol import (
     RepositorySize,
     StorageError,
 )
+from domzero.host.storage.refusals import Refusals
 from domzero.host.storage.sim_faults import enter, physical_size
 from domzero.host.storage.sparse import copy_sparse
 
@@ -48,7 +50,7 @@ INFO = dataclasses.replace(
 )
 
 
-class SimStorage:
+class SimStorage(Refusals):
     """Implements `StorageDriver`. A repository is a directory below `directory`, named by its uuid.
 
     device_config's `location` is asked for, as `file` does, but may be any text.
@@ -102,7 +104,13 @@ class SimStorage:
 
     # Disks
 
-    async def create_disk(self, repository: Repository, uuid: str, virtual_size: int) -> DiskInfo:
+    async def create_disk(
+        self,
+        repository: Repository,
+        uuid: str,
+        virtual_size: int,
+        sm_config: Mapping[str, str] = NOTHING,  # noqa: ARG002 - every format is raw here
+    ) -> DiskInfo:
         await enter("create-disk", repository, self._clock)
         async with self._making(repository, uuid, file.rounded(virtual_size)):
             return self._disk_info(repository, uuid)
@@ -149,7 +157,13 @@ class SimStorage:
             await copy_sparse(source.path, path, progress)
             return self._disk_info(repository, uuid)
 
-    async def resize_disk(self, repository: Repository, location: str, virtual_size: int) -> DiskInfo:
+    async def resize_disk(
+        self,
+        repository: Repository,
+        location: str,
+        virtual_size: int,
+        live: Callable[[int], Awaitable[None]] | None = None,
+    ) -> DiskInfo:
         await enter("resize-disk", repository, self._clock)
         present, size = self._known(repository, location), file.rounded(virtual_size)
         if size < present:
@@ -157,6 +171,8 @@ class SimStorage:
         self._reserve(repository, size - present)
         with _translated():
             os.truncate(self._disk(repository, location), size)
+        if live is not None:
+            await live(size)
         self._shelf(repository)[location] = size
         return self._disk_info(repository, location)
 
