@@ -1,12 +1,19 @@
-"""A network that only pretends, for the simulated hypervisor."""
+"""A network that only pretends, for the simulated hypervisor.
+
+It knows which interfaces there are and follows every plan that names no others. Interfaces whose packets a bridge of
+the plan carries lend it their addresses, as on a real host; DHCP answers at once. Each bridge of the plan is shown by
+`devices`, lazily made ones too.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from domzero.host.clock import Clock
 from domzero.host.hypervisor.spec import TapBackend, UserBackend
-from domzero.host.network.protocol import CardSpec, InterfaceInfo, NetworkError, TrafficCounters
+from domzero.host.network.plan import AddressMode, BridgeSpec, Ipv6Mode, NetworkPlan
+from domzero.host.network.protocol import CardSpec, DeviceState, InterfaceInfo, NetworkError, TrafficCounters
 
 RECEIVED_RATE = 2000
 SENT_RATE = 500
@@ -37,6 +44,10 @@ INTERFACES = (_interface(0), _interface(1))
 """Two cards with addresses reserved for documentation (RFC 5737, RFC 7042)."""
 
 
+DHCP_SUBNET = "198.51.100"
+"""What the simulated DHCP server hands out: addresses reserved for documentation (RFC 5737)."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Connected:
     card: CardSpec
@@ -44,12 +55,19 @@ class _Connected:
 
 
 class SimNetwork:
-    """Implements `NetworkBackend`. Each card's traffic follows the clock; `bridges` says what there would be."""
+    """Implements `NetworkBackend`. Each card's traffic follows the clock.
+
+    For tests: `plans` lists every plan that was carried out, oldest first, and `faults` what is to fail: the name of a
+    method of the protocol (`apply`, `connect`, `configure`, `devices`, `interfaces`) to the text of its `NetworkError`.
+    """
 
     def __init__(self, clock: Clock, interfaces: tuple[InterfaceInfo, ...] = INTERFACES) -> None:
+        self.plans: list[NetworkPlan] = []
+        self.faults: dict[str, str] = {}
         self._clock = clock
         self._interfaces = interfaces
         self._cards: dict[tuple[int, int], _Connected] = {}
+        self._plan = NetworkPlan()
 
     async def open(self) -> None:
         """Nothing can be left of an earlier daemon."""
@@ -64,14 +82,78 @@ class SimNetwork:
         """The bridges that cards are on."""
         return frozenset(connected.card.bridge for connected in self._cards.values() if connected.card.bridge)
 
+    def card(self, domid: int, slot: int) -> CardSpec:
+        """What a card is connected to now. Raises `NetworkError` when it is not there."""
+        return self._connected(domid, slot).card
+
+    async def apply(self, plan: NetworkPlan) -> None:
+        """Besides the contract: raises `NetworkError` for a plan with interfaces that are not there."""
+        self._enter("apply")
+        missing = set(_devices_of(plan)) - {interface.name for interface in self._interfaces}
+        if missing:
+            raise NetworkError(f"there is no interface {min(missing)}")
+        self._plan = plan
+        self.plans.append(plan)
+
+    async def devices(self) -> list[DeviceState]:
+        self._enter("devices")
+        present = {interface.name: interface for interface in self._interfaces}
+        bonds = [
+            DeviceState(
+                name=bond.name,
+                mac=bond.mac or present[bond.members[0]].mac,
+                mtu=1500,
+                carrier=any(present[member].carrier for member in bond.members),
+                speed=sum(present[member].speed for member in bond.members if present[member].carrier),
+                addresses=(),
+                gateway="",
+                dns=(),
+                active_member=next((member for member in bond.members if present[member].carrier), ""),
+            )
+            for bond in self._plan.bonds
+        ]
+        return [*bonds, *(self._bridge_state(number, bridge) for number, bridge in enumerate(self._plan.bridges))]
+
+    def _bridge_state(self, number: int, bridge: BridgeSpec) -> DeviceState:
+        addresses = _addresses(number, bridge)
+        return DeviceState(
+            name=bridge.name,
+            mac=f"02:00:5e:00:54:{number & 0xFF:02x}",
+            mtu=bridge.mtu,
+            carrier=True,
+            speed=0,
+            addresses=addresses,
+            gateway=_gateway(bridge),
+            dns=bridge.addresses.dns or ((f"{DHCP_SUBNET}.53",) if _gateway(bridge) else ()),
+        )
+
     async def interfaces(self) -> list[InterfaceInfo]:
-        return list(self._interfaces)
+        self._enter("interfaces")
+        used = {device: bridge for bridge in self._plan.bridges for device in _leads_out(self._plan, bridge)}
+        states = {state.name: state for state in await self.devices()} if used else {}
+        return [
+            interface
+            if interface.name not in used
+            else replace(
+                interface,
+                addresses=states[used[interface.name].name].addresses,
+                gateway=states[used[interface.name].name].gateway,
+                dns=states[used[interface.name].name].dns,
+            )
+            for interface in self._interfaces
+        ]
 
     async def connect(self, card: CardSpec) -> TapBackend | UserBackend:
+        self._enter("connect")
         present = self._cards.get((card.domid, card.slot))
         since = present.since if present else self._clock.monotonic()
         self._cards[card.domid, card.slot] = _Connected(card, since)
         return TapBackend(f"vif{card.domid}.{card.slot}")
+
+    async def configure(self, card: CardSpec) -> None:
+        self._enter("configure")
+        present = self._connected(card.domid, card.slot)
+        self._cards[card.domid, card.slot] = _Connected(card, present.since)
 
     async def disconnect(self, domid: int, slot: int) -> None:
         self._cards.pop((domid, slot), None)
@@ -80,8 +162,48 @@ class SimNetwork:
         self._cards = {key: connected for key, connected in self._cards.items() if key[0] in domids}
 
     async def counters(self, domid: int, slot: int) -> TrafficCounters:
+        passed = self._clock.monotonic() - self._connected(domid, slot).since
+        return TrafficCounters(int(passed * RECEIVED_RATE), int(passed * SENT_RATE))
+
+    def _connected(self, domid: int, slot: int) -> _Connected:
         connected = self._cards.get((domid, slot))
         if connected is None:
             raise NetworkError(f"there is no card {slot} of domain {domid}")
-        passed = self._clock.monotonic() - connected.since
-        return TrafficCounters(int(passed * RECEIVED_RATE), int(passed * SENT_RATE))
+        return connected
+
+    def _enter(self, verb: str) -> None:
+        if verb in self.faults:
+            raise NetworkError(self.faults[verb])
+
+
+def _devices_of(plan: NetworkPlan) -> Iterator[str]:
+    """The interfaces that have to be there for the plan."""
+    bonds = {bond.name for bond in plan.bonds}
+    yield from (interface.device for interface in plan.interfaces)
+    yield from (member for bond in plan.bonds for member in bond.members)
+    yield from (bridge.uplink for bridge in plan.bridges if bridge.uplink and bridge.uplink not in bonds)
+
+
+def _leads_out(plan: NetworkPlan, bridge: BridgeSpec) -> Iterator[str]:
+    """The interfaces whose untagged packets the bridge carries."""
+    if bridge.tag < 0 and bridge.uplink:
+        members = {bond.name: bond.members for bond in plan.bonds}
+        yield from members.get(bridge.uplink, (bridge.uplink,))
+
+
+def _addresses(number: int, bridge: BridgeSpec) -> tuple[str, ...]:
+    spec = bridge.addresses
+    own: list[str] = [bridge.dhcp_server.address] if bridge.dhcp_server else []
+    if spec.mode is AddressMode.DHCP:
+        own.append(f"{DHCP_SUBNET}.{100 + number % 100}/24")
+    elif spec.mode is AddressMode.STATIC:
+        own.append(spec.address)
+    if spec.ipv6_mode in (Ipv6Mode.DHCP, Ipv6Mode.AUTOCONF):
+        own.append(f"2001:db8::{100 + number % 100}/64")
+    elif spec.ipv6_mode is Ipv6Mode.STATIC:
+        own.extend(spec.ipv6_addresses)
+    return tuple(own)
+
+
+def _gateway(bridge: BridgeSpec) -> str:
+    return f"{DHCP_SUBNET}.1" if bridge.addresses.mode is AddressMode.DHCP else bridge.addresses.gateway
