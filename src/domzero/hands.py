@@ -91,14 +91,13 @@ async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) 
     from domzero.host.hypervisor.qemu.driver import QemuHypervisor, UserRange
     from domzero.host.network.bridge import BridgeNetwork
     from domzero.host.network.user import UserNetwork
-    from domzero.host.storage.file import FileStorage
-    from domzero.host.storage.iso import IsoStorage
+    from domzero.host.storage.registry import Surroundings, make_drivers
 
     root = os.geteuid() == 0
     users = UserRange(FIRST_USER) if root else None
     return Hands(
         QemuHypervisor(runtime, state, accelerator=settings.accel, users=users),
-        {"file": FileStorage(), "iso": IsoStorage()},
+        make_drivers(Surroundings(state, runtime, runtime / "mounts")),
         BridgeNetwork() if root else UserNetwork(),
         LinuxControl(log_file),
         LinuxFacts(),

@@ -1,0 +1,97 @@
+"""Which storage drivers there are, and how each is made: the built-in ones, and those that other packages bring.
+
+A package brings a driver by an entry point of the group `domzero.storage`: its name is the SR type, its object a
+factory like those in `BUILT_IN`. See docs/howto-add-a-storage-driver.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from domzero.host.storage.place import Ownership
+from domzero.host.storage.protocol import StorageDriver, StorageError
+
+log = logging.getLogger(__name__)
+
+GROUP = "domzero.storage"
+"""The group of the entry points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a driver is told of the host that it works on."""
+
+    state_dir: Path
+    """The daemon's directory. What a driver has to remember beyond its media belongs below `state_dir/storage/TYPE`."""
+    runtime_dir: Path
+    """For sockets and process numbers; empty after a boot of the host."""
+    mounts: Path
+    """File systems are mounted in directories in here, each named by its repository's uuid."""
+    owner: Ownership | None = None
+    """The user that the disks' files are given to, where it is another than the daemon's."""
+
+
+Factory = Callable[[Surroundings], StorageDriver]
+"""Makes a driver without touching a medium. Raises `StorageError` where this host cannot have it at all."""
+
+
+def _file(surroundings: Surroundings) -> StorageDriver:
+    from domzero.host.storage.file import FileStorage
+
+    return FileStorage(owner=surroundings.owner)
+
+
+def _iso(_: Surroundings) -> StorageDriver:
+    from domzero.host.storage.iso import IsoStorage
+
+    return IsoStorage()
+
+
+BUILT_IN: Mapping[str, Factory] = {
+    "file": _file,
+    "iso": _iso,
+}
+"""SR type → factory. Each imports its driver only when it is called."""
+
+
+def make_drivers(surroundings: Surroundings) -> dict[str, StorageDriver]:
+    """Every driver that this host can have, by type. What cannot be made is logged and left out."""
+    factories = {**dict(_foreign(entry_points(group=GROUP))), **BUILT_IN}
+    made = ((type, _made(type, factory, surroundings)) for type, factory in sorted(factories.items()))
+    return {type: driver for type, driver in made if driver is not None}
+
+
+def _foreign(found: Iterable[EntryPoint]) -> Iterator[tuple[str, Factory]]:
+    for entry in found:
+        if entry.name in BUILT_IN:
+            log.warning("the storage driver %s is left out: type %r is built in", entry.value, entry.name)
+        else:
+            yield entry.name, _loader(entry)
+
+
+def _loader(entry: EntryPoint) -> Factory:
+    def load(surroundings: Surroundings) -> StorageDriver:
+        driver: StorageDriver = entry.load()(surroundings)
+        return driver
+
+    return load
+
+
+def _made(type: str, factory: Factory, surroundings: Surroundings) -> StorageDriver | None:
+    try:
+        driver = factory(surroundings)
+        told = driver.info().type
+    except StorageError as error:
+        log.info("storage of type %r is not to be had here: %s", type, error.text)
+        return None
+    except Exception:  # the driver of another package must not keep the host from starting
+        log.exception("the storage driver of type %r cannot be used", type)
+        return None
+    if told != type:
+        log.error("the storage driver of type %r is left out: it calls itself %r", type, told)
+        return None
+    return driver
