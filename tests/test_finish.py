@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from domzero.finish import finish, in_thread
+from domzero.finish import beside, finish, in_thread
 
 
 async def test_a_cancelled_caller_waits_and_is_told_afterwards() -> None:
@@ -48,3 +48,27 @@ async def test_the_result_comes_back() -> None:
     assert await in_thread(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         await in_thread(divmod, 7, 0)
+
+
+async def test_work_beside_a_block_is_over_when_the_block_failed() -> None:
+    done: list[int] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        done.append(1)
+
+    with pytest.raises(ValueError, match="block"):
+        async with beside(work()):
+            raise ValueError("block")
+    assert done == [1]
+
+
+async def test_what_failed_beside_a_block_is_raised_where_it_is_awaited() -> None:
+    async def work() -> None:
+        raise ZeroDivisionError
+
+    async with beside(work()) as task:
+        with pytest.raises(ZeroDivisionError):
+            await task
+    async with beside(work()):
+        pass

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from argon2 import PasswordHasher
+
 from domzero import paths
 from domzero.addresses import HTTPS_PORT, authority, bracketed
 from domzero.datamodel.graph import GRAPH
@@ -30,8 +32,9 @@ from domzero.engine.dispatch import Dispatcher
 from domzero.engine.errors import ApiError
 from domzero.engine.events import Events
 from domzero.engine.pam import PamAuthenticator
-from domzero.engine.passwords import Authenticator, Passwords
+from domzero.engine.passwords import Authenticator, Passwords, password_in
 from domzero.engine.users import ROOT
+from domzero.finish import beside
 from domzero.front.administration import Administration
 from domzero.front.certificates import FILE_NAME, Certificate, ensure_certificate, local_identities, tls_context
 from domzero.front.listeners import ListenError
@@ -115,38 +118,39 @@ def places(settings: Settings) -> Places:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Serving]:
+async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> AsyncIterator[Serving]:
     """Start everything; within the block calls are answered; afterwards everything is put away, machines keep running.
 
-    The door is open before the host is ready; until then it answers HOST_STILL_BOOTING. Raises `StartError`,
-    `BackgroundError`, and the errors of the parts, which all say what is wrong.
+    The door is open before the host is ready; until then it answers HOST_STILL_BOOTING. `hasher` says how passwords
+    are hashed when it is not to be done as well as can be. Raises `StartError`, `BackgroundError`, and the errors of
+    the parts, which all say what is wrong.
     """
     where = places(settings)
     clock = make_clock(settings)
+    file = settings.root_password_file
+    password = None if file is None else await asyncio.to_thread(password_in, file)
     async with AsyncExitStack() as cleanup:
-        database = await Database.open(GRAPH, where.state / "state.db", clock, owners=OWNERS)
+        database = await Database.claim(GRAPH, where.state / "state.db")
         cleanup.push_async_callback(database.close)
+        passwords = Passwords(where.state / "passwords.json", hasher)
+        cleanup.callback(passwords.close)
+        # A key and hashes take more processor time than all the rest; they are made in threads beside it.
+        made = await cleanup.enter_async_context(beside(asyncio.to_thread(_certificate, where.state / "tls", settings)))
+        known = await cleanup.enter_async_context(beside(_ensure_root_password(passwords, password)))
+        await database.load(clock, owners=OWNERS)
         for finding in database.findings:
             log.warning("database: %s", finding)
-        passwords = Passwords(where.state / "passwords.json")
-        cleanup.callback(passwords.close)
-        # What takes processor time at the first start is done side by side.
-        certificate, _, hands = await asyncio.gather(
-            asyncio.to_thread(_certificate, where.state / "tls", settings),
-            _ensure_root_password(passwords, settings.root_password_file),
-            make_hands(settings, where.state, where.runtime, where.log_file, clock),
-        )
+        hands = await make_hands(settings, where.state, where.runtime, where.log_file, clock)
         stopping, restart = asyncio.Event(), asyncio.Event()
         stack = _stack(settings, where, database, clock, hands, stopping, restart)
         engine, dispatcher = _join(settings, stack, passwords)
-        server = Server(dispatcher, GRAPH)
-        Administration(engine.users, engine.sessions).add_to(server.routes)
-        if hands.simulation is not None:
-            hands.simulation.add_to(server.routes)
+        server = _door(engine, dispatcher, hands)
         cleanup.push_async_callback(server.stop, STOP_GRACE)
+        certificate = await made
         host, port = _listen(server, settings, where, certificate, stack.settings.address)
         stack.authority = authority(host, port)
         await _open_hands(stack, engine, hands, cleanup)
+        await known
         dispatcher.guard = None
         async with _background(
             stopping,
@@ -186,6 +190,15 @@ def _join(settings: Settings, stack: Stack, passwords: Passwords) -> tuple[Engin
 def _still_booting(method: str, _origin: Origin) -> None:
     if not method.startswith("system."):
         raise ApiError("HOST_STILL_BOOTING")
+
+
+def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands) -> Server:
+    """What takes the calls, and the requests that are none; it listens nowhere yet."""
+    server = Server(dispatcher, GRAPH)
+    Administration(engine.users, engine.sessions).add_to(server.routes)
+    if hands.simulation is not None:
+        hands.simulation.add_to(server.routes)
+    return server
 
 
 async def _open_hands(stack: Stack, engine: Engine, hands: Hands, cleanup: AsyncExitStack) -> None:
@@ -252,26 +265,11 @@ def notify_service_manager(state: str) -> None:
             log.warning("the service manager could not be told %s: %s", state, error)
 
 
-async def _ensure_root_password(passwords: Passwords, file: Path | None) -> None:
-    if file is None:
-        password = await passwords.ensure(ROOT)
-        if password is not None:
-            # At once: should the start fail further on, the next one will not know it any more.
-            tell(f"root's password is {password} (shown once)")
-        return
-    try:
-        lines = (await asyncio.to_thread(file.read_text, "utf-8")).splitlines()
-    except OSError as error:
-        raise StartError(f"{file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise StartError(f"{file} is no text: {error.reason}") from error
-    if not lines or not lines[0]:
-        raise StartError(f"{file} has no password in its first line")
-    if not await passwords.verify(ROOT, lines[0]):
-        try:
-            await passwords.set(ROOT, lines[0])
-        except ValueError as error:
-            raise StartError(f"{file}: {error}") from error
+async def _ensure_root_password(passwords: Passwords, wanted: str | None) -> None:
+    made_up = await passwords.ensure(ROOT, wanted)
+    if made_up is not None:
+        # At once: should the start fail further on, the next one will not know it any more.
+        tell(f"root's password is {made_up} (shown once)")
 
 
 def _authenticators(passwords: Passwords, pam_service: str) -> tuple[Authenticator, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -27,3 +28,16 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run blocking work in a thread; when this call is over, so is the work."""
     return await finish(asyncio.to_thread(function, *args, **kwargs))
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Work that goes on while the block does; the block awaits the task for its result. The work comes to its end
+    however the block ends; when that failed, what the work raised is dropped."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
+    finally:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report it as forgotten

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from domzero.engine.passwords import LONGEST, PasswordFileError, Passwords
+from domzero.engine.passwords import LONGEST, PasswordFileError, Passwords, password_in
 from tests.engine.toy_calls import CHEAP
 
 
@@ -56,6 +56,40 @@ async def test_first_password_is_made_up_once(passwords: Passwords) -> None:
     assert len(made_up) >= 20
     assert await passwords.verify("root", made_up)
     assert await passwords.ensure("root") is None
+
+
+async def test_a_wanted_password_replaces_another_and_is_hashed_once(passwords: Passwords, tmp_path: Path) -> None:
+    assert await passwords.ensure("root", "one") is None
+    first = (tmp_path / "passwords.json").read_text()
+    assert await passwords.ensure("root", "one") is None
+    assert await passwords.ensure("root") is None
+    assert (tmp_path / "passwords.json").read_text() == first
+    assert await passwords.ensure("root", "two") is None
+    assert await passwords.verify("root", "two")
+    assert not await passwords.verify("root", "one")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"\n", "has no password in its first line"),
+        (b"\xff\n", "is no text"),
+        (b"x" * (LONGEST + 1), f"a password has between 1 and {LONGEST} characters"),
+    ],
+)
+def test_files_without_a_fit_password(tmp_path: Path, content: bytes | None, said: str) -> None:
+    path = tmp_path / "password"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(PasswordFileError, match=said) as raised:
+        password_in(path)
+    assert str(raised.value).startswith(f"{path}")
+
+
+def test_the_first_line_of_a_file_is_the_password(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(" sword fish \nanything\n")
+    assert password_in(tmp_path / "password") == " sword fish "
 
 
 @pytest.mark.parametrize("password", ["", "x" * (LONGEST + 1)])

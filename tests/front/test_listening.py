@@ -177,7 +177,14 @@ def test_a_certificate_is_valid_from_before_now() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"rubbish", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+    "content",
+    [
+        b"",
+        b"rubbish",
+        b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN CERTIFICATE-----\nAAAAA\n-----END CERTIFICATE-----\n",
+    ],
 )
 def test_a_broken_certificate_is_an_error_and_not_replaced(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "server.pem"

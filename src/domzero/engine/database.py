@@ -68,24 +68,45 @@ class Database:
         new_uuid: Callable[[], str] = random_uuid,
         deletions_kept: int = DELETIONS_KEPT,
     ) -> Self:
-        """Open the file, or make it; without a path nothing is kept.
+        """Open the file, or make it; without a path nothing is kept: `claim` and `load` in one. Raises like those."""
+        database = await cls.claim(graph, path, new_uuid=new_uuid, deletions_kept=deletions_kept)
+        await database.load(clock, migrations=migrations, owners=owners)
+        return database
 
-        `owners` names reference fields ("VBD.VM") without whose object the row itself makes no sense: a row that lost
-        it is dropped. Other references to objects that are gone are set to null. Raises `StoreError` when the file is
-        in use, of another program, damaged, or written by a newer version.
+    @classmethod
+    async def claim(
+        cls,
+        graph: Graph,
+        path: Path | None,
+        *,
+        new_uuid: Callable[[], str] = random_uuid,
+        deletions_kept: int = DELETIONS_KEPT,
+    ) -> Self:
+        """Keep everybody else from the file, which is made if there is none. Nothing of it is read before `load`.
+
+        Raises `StoreError` when the file is in use, of another program or no database.
         """
         database = cls(graph, new_uuid, deletions_kept)
         if path is not None:
-            await database._open_store(path, clock, migrations, owners)
+            database._writer = Writer("database")
+            try:
+                database._store = await database._writer.run(lambda: Store(path))
+            except BaseException:
+                await database._release()
+                raise
         return database
 
-    async def _open_store(
-        self, path: Path, clock: Clock, migrations: Sequence[Migration], owners: Collection[str]
-    ) -> None:
-        self._writer = Writer("database")
+    async def load(self, clock: Clock, *, migrations: Sequence[Migration] = (), owners: Collection[str] = ()) -> None:
+        """Read every object; before this is over the database is not to be used.
+
+        `owners` names reference fields ("VBD.VM") without whose object the row itself makes no sense: a row that lost
+        it is dropped. Other references to objects that are gone are set to null. Raises `StoreError` when the file is
+        damaged or written by a newer version; then it is let go.
+        """
+        if self._store is None or self._writer is None:
+            return
+        store, loader = self._store, Loader(self.graph, self.tables, migrations, owners, self.new_uuid)
         try:
-            self._store = store = await self._writer.run(lambda: Store(path))
-            loader = Loader(self.graph, self.tables, migrations, owners, self.new_uuid)
             start = await self._writer.run(lambda: self._load(store, loader))
         except BaseException:
             await self._release()

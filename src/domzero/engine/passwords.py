@@ -26,6 +26,8 @@ THREADS = 2
 LONGEST = 1024
 """Characters of a password; longer ones are refused unread."""
 
+UNFIT = f"a password has between 1 and {LONGEST} characters"
+
 
 class Authenticator(Protocol):
     """Something that knows whether a password is the right one."""
@@ -36,7 +38,7 @@ class Authenticator(Protocol):
 
 
 class PasswordFileError(Exception):
-    """The file of hashes cannot be read, or says what it should not; the text names the file."""
+    """A file of hashes or with a password cannot be read, or says what it should not; the text names the file."""
 
 
 class Passwords:
@@ -63,7 +65,7 @@ class Passwords:
         if len(password) > LONGEST:
             return False
         if self._decoy is None:
-            # Not at start, which it would slow down; from the first login on, whoever that is, it is being made.
+            # From the first login on, whoever that is, it is being made.
             self._decoy = asyncio.ensure_future(self._threaded(self._hasher.hash, secrets.token_urlsafe()))
         hashed = await asyncio.shield(self._decoy) if known is None else known
         right = await self._threaded(self._matches, hashed, password)
@@ -71,8 +73,8 @@ class Passwords:
 
     async def set(self, name: str, password: str) -> None:
         """Store a password, on disk when this returns. Raises `ValueError` for one that is empty or too long."""
-        if not 0 < len(password) <= LONGEST:
-            raise ValueError(f"a password has between 1 and {LONGEST} characters")
+        if not _is_fit(password):
+            raise ValueError(UNFIT)
         hashed = await self._threaded(self._hasher.hash, password)
         async with self._writing:
             await self._replace({**self._hashes, name: hashed})
@@ -82,13 +84,18 @@ class Passwords:
         async with self._writing:
             await self._replace({other: hashed for other, hashed in self._hashes.items() if other != name})
 
-    async def ensure(self, name: str) -> str | None:
-        """Give the account a random password if it has none. Returns it for being shown once, else None."""
-        if name in self._hashes:
+    async def ensure(self, name: str, wanted: str | None = None) -> str | None:
+        """Give the account the wanted password unless that is the one it has; without one, a random one if it has none.
+
+        Returns a random one for being shown once, else None. Raises `ValueError` like `set`. Who calls this knows the
+        password: unlike `verify` it takes no care that an unknown account cannot be told, and so is quicker.
+        """
+        known = self._hashes.get(name)
+        if known is not None and (wanted is None or await self._threaded(self._matches, known, wanted)):
             return None
-        password = secrets.token_urlsafe(15)
+        password = secrets.token_urlsafe(15) if wanted is None else wanted
         await self.set(name, password)
-        return password
+        return password if wanted is None else None
 
     def close(self) -> None:
         """End the threads after what they are doing."""
@@ -106,6 +113,25 @@ class Passwords:
 
     async def _threaded(self, function: Callable[..., Result], *arguments: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+def password_in(path: Path) -> str:
+    """The password in the first line of a file that an administrator wrote. Blocks. Raises `PasswordFileError`."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise PasswordFileError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PasswordFileError(f"{path} is no text: {error.reason}") from error
+    if not lines or not lines[0]:
+        raise PasswordFileError(f"{path} has no password in its first line")
+    if not _is_fit(lines[0]):
+        raise PasswordFileError(f"{path}: {UNFIT}")
+    return lines[0]
+
+
+def _is_fit(password: str) -> bool:
+    return 0 < len(password) <= LONGEST
 
 
 def _load(path: Path) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import ipaddress
 import os
+import re
 import socket
 import ssl
 from asyncio import sslproto
@@ -13,11 +15,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 FILE_NAME = "server.pem"
 KEY_SIZE = 2048
@@ -31,6 +28,9 @@ TLS_BUFFER = 64 << 10
 for events costs; bulk transfers were as fast with this."""
 MAX_COMMON_NAME = 64
 """RFC 5280's upper bound; the full names are in the alternative names anyway."""
+
+_CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----([^-]*)-----END", re.ASCII)
+"""RFC 7468, sections 2 and 5.1."""
 
 
 class CertificateError(Exception):
@@ -64,6 +64,12 @@ def ensure_certificate(
 
 def make_certificate(names: Iterable[str], addresses: Iterable[str], now: datetime) -> bytes:
     """A new RSA key and a certificate for all names and addresses, as PEM, key first."""
+    # A large library that all starts but the first do without: what is there already is read by OpenSSL.
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
     names = list(dict.fromkeys(names)) or ["localhost"]
     key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_SIZE)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:MAX_COMMON_NAME])])
@@ -95,11 +101,15 @@ def fingerprint(pem: bytes) -> str:
 
     Raises `CertificateError` when there is none.
     """
+    found = _CERTIFICATE.search(pem)
+    if found is None:
+        raise CertificateError("there is no certificate in the file")
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
+        encoded = base64.decodebytes(found[1])
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=encoded)
+    except (ValueError, ssl.SSLError) as error:
         raise CertificateError(f"there is no certificate in the file: {error}") from error
-    digest = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest().upper()
+    digest = hashlib.sha256(encoded).hexdigest().upper()
     return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
 
 
