@@ -16,7 +16,8 @@ from pathlib import Path
 from domzero.host.hypervisor.spec import TapBackend, UserBackend
 from domzero.host.network.interfaces import InterfaceFacts, describe
 from domzero.host.network.links import Link, Links, without_ipv6
-from domzero.host.network.protocol import CardSpec, InterfaceInfo, NetworkError, TrafficCounters
+from domzero.host.network.plan import CardRules, NetworkPlan
+from domzero.host.network.protocol import CardSpec, DeviceState, InterfaceInfo, NetworkError, TrafficCounters
 from domzero.host.network.tap import NAME_LIMIT, TapOwner, make_tap
 from domzero.host.network.worker import NetworkThread
 
@@ -56,6 +57,19 @@ class BridgeNetwork:
 
     def mode(self) -> str:
         return "bridge"
+
+    async def apply(self, plan: NetworkPlan) -> None:
+        if plan.interfaces or plan.bonds or any(bridge.uplink or bridge.dhcp_server for bridge in plan.bridges):
+            raise NetworkError("the bridge backend makes networks of this host alone")
+
+    async def devices(self) -> list[DeviceState]:
+        return await self._thread.run(_devices)
+
+    async def configure(self, card: CardSpec) -> None:
+        if card.rules != CardRules():
+            raise NetworkError("the bridge backend cannot restrict a card")
+        name = tap_name(card.domid, card.slot)
+        await self._thread.run(lambda links: links.change(name, mtu=card.mtu))
 
     async def interfaces(self) -> list[InterfaceInfo]:
         return await self._thread.run(lambda links: describe(links, self._facts))
@@ -160,6 +174,26 @@ def _remove_empty_bridges(links: Links) -> None:
     for link in present:
         if link.ours and link.kind == "bridge" and link.index not in in_use:
             links.remove(link)
+
+
+def _devices(links: Links) -> list[DeviceState]:
+    addresses, gateways = links.addresses(), links.gateways()
+    return [
+        DeviceState(
+            name=link.name,
+            mac=link.mac,
+            mtu=link.mtu,
+            carrier=link.carrier,
+            speed=0,
+            addresses=tuple(addresses.get(link.index, ())),
+            gateway=gateways.get(link.index, ""),
+            dns=(),
+            received_bytes=link.received_bytes,
+            sent_bytes=link.sent_bytes,
+        )
+        for link in links.all()
+        if link.ours and link.kind == "bridge"
+    ]
 
 
 def _is_tap(link: Link) -> bool:
