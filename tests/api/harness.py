@@ -13,16 +13,22 @@ import xmlrpc.client
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import XenAPI
+from argon2 import PasswordHasher
 
 from domzero.daemon import Serving, serving
+from domzero.front.certificates import FILE_NAME, make_certificate
 from domzero.settings import Endpoint, Settings
 
 PASSWORD = "correct horse"
 READY = "domzero: ready "
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+"""Passwords of tests need not withstand anybody."""
 
 
 _connected: list[tuple[str, Any]] = []
@@ -65,6 +71,21 @@ def password_file(directory: Path) -> Path:
     return path
 
 
+@cache
+def certificate() -> bytes:
+    """One for all hosts that this process runs: a key is expensive to make."""
+    return make_certificate(["localhost"], ["127.0.0.1"], datetime.now(UTC))
+
+
+def spare_making_a_certificate(state: Path) -> None:
+    """Put down the certificate that a first start would make."""
+    path = state / "tls" / FILE_NAME
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True)
+        path.touch(0o600)
+        path.write_bytes(certificate())
+
+
 @dataclass
 class InProcessHost:
     """A host in a thread of this process: quick to make, and its parts can be looked at."""
@@ -92,11 +113,13 @@ def in_process(directory: Path, **settings: Any) -> Iterator[InProcessHost]:
         "root_password_file": password_file(directory),
     }
     host = InProcessHost(Settings({**chosen, **settings}))
+    assert host.settings.state_dir is not None
+    spare_making_a_certificate(host.settings.state_dir)
     ready = threading.Event()
     problems: list[BaseException] = []
 
     async def serve() -> None:
-        async with serving(host.settings) as daemon:
+        async with serving(host.settings, CHEAP) as daemon:
             host.daemon, host.loop = daemon, asyncio.get_running_loop()
             ready.set()
             await daemon.stopping.wait()
