@@ -19,7 +19,7 @@ from domzero.host.clock import SystemClock
 from tests.engine.toy import GRAPH, create, update
 
 WRITERS = 4
-QUICK_KILLS = 60
+QUICK_KILLS = 16
 MANY_KILLS = 600
 LIFE = 0.06
 """Seconds that a process writes before it is killed, on average."""

@@ -78,6 +78,7 @@ def test_a_second_daemon_is_refused(running: Daemon) -> None:
     assert login(running.url, "root", SAID.fullmatch(running.said)["password"]).xenapi.VM.get_all()  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_refused(running: Daemon, tmp_path: Path) -> None:
     port = running.url.rpartition(":")[2]
     said = sentence(("--hypervisor", "sim", "--https", f"127.0.0.1:{port}", "--state-dir", tmp_path), 1)

@@ -216,6 +216,7 @@ async def test_destroying_takes_the_parents_that_nobody_needs(shelf: Shelf) -> N
     assert shelf.files() == []
 
 
+@pytest.mark.slow
 async def test_a_chain_has_its_limit(shelf: Shelf) -> None:
     await shelf.driver.create_disk(shelf.repository, uuid(1), MIB)
     for number in range(2, layers.CHAIN_LIMIT + 1):

@@ -77,6 +77,7 @@ def machine(tmp_path: Path) -> Iterator[StorageDaemon]:
     daemon.close()
 
 
+@pytest.mark.slow
 async def test_a_disk_in_use_is_snapshotted_merged_and_found_again(
     shelf: Shelf, machine: StorageDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:

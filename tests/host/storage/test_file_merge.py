@@ -42,6 +42,7 @@ def still_holds(machine: subprocess.Popen[str], mark: int, offset: int) -> bool:
     return "65536/65536" in first
 
 
+@pytest.mark.slow
 async def test_snapshots_can_come_and_go_without_end(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "MERGE_FROM", 6)
     monkeypatch.setattr(layers, "CHAIN_LIMIT", 8)

@@ -12,6 +12,7 @@ import pytest
 from domzero.engine.errors import ApiError
 from domzero.engine.steps import before_step
 from domzero.idl.types import Ref
+from tests.sampling import each
 from tests.toolstack.vm.world import World, world
 
 REASON = ("INTERNAL_ERROR", "this step fails")
@@ -126,7 +127,7 @@ async def shared(tmp_path: Path) -> AsyncIterator[World]:
         yield running_host
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", each(4, OPERATIONS))
 async def test_a_failure_at_any_step_leaves_nothing(shared: World, name: str) -> None:
     prepare, (method, *arguments) = OPERATIONS[name]
     host = shared
