@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import gc
-import os
 
 import hypothesis
 
 pytest_plugins = ["tests.cost"]
 
 hypothesis.settings.register_profile("fast", max_examples=20)
-"""For `script/test fast`; a test that names a number of its own keeps it."""
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+"""What `script/test fast` asks for; a test that names a number of its own keeps it."""
 
 
 def pytest_collection_finish() -> None:
