@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from domzero.engine.referrers import Referrers
 from domzero.idl.types import Ref
+from domzero.toolstack.networking import Networking
+from domzero.toolstack.remote_access import NoRemoteAccess, RemoteAccess
 from domzero.toolstack.vm.memory_ledger import MemoryLedger
 
 if TYPE_CHECKING:
@@ -47,6 +49,10 @@ class StackSettings:
     """The management address other machines reach this host by."""
     allow_power_off: bool = False
     """Whether `host.shutdown` and `host.reboot` may really end the machine."""
+    manage_interfaces: frozenset[str] | None = frozenset()
+    """The host's own interfaces that domzero may configure; None stands for all."""
+    management_probation: float = 60.0
+    """Seconds in which a change of the management interface must prove itself."""
     guest_kernel: Path | None = None
     guest_ramdisk: Path | None = None
     """The Tiny Linux kernel and initial RAM disk; None leaves that template out."""
@@ -85,10 +91,15 @@ class Stack:
     """The owners of the running domains."""
     methods: Callable[[], tuple[str, ...]] = field(init=False)
     """Every method name the server answers to. This and the three before are set by the composition root."""
+    remote: RemoteAccess = field(default_factory=NoRemoteAccess)
+    """The doors for callers from outside; set by the composition root."""
+    networking: Networking = field(init=False)
+    """The plan of this host's network, and the lock on it."""
     memory: MemoryLedger = field(init=False)
     image_users: Referrers = field(init=False)
     """The machines that refer to an image of saved memory."""
 
     def __post_init__(self) -> None:
+        self.networking = Networking(self)
         self.memory = MemoryLedger(self.database)
         self.image_users = Referrers(self.database, "VM", "suspend_VDI")
