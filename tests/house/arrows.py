@@ -32,7 +32,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
 }
 """By room, the rooms whose modules it may import besides its own and the standard library's."""
 
-CONTRACT_MODULE = re.compile(r"domzero\.host(\.\w+)*\.(protocol|spec)")
+CONTRACT_MODULE = re.compile(r"domzero\.host(\.\w+)*\.(protocol|spec|plan)")
 
 
 def is_allowed(room: str, target: str) -> bool:

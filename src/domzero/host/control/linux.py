@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+from domzero.host.control.hostname import set_hostname
+from domzero.host.control.neighbours import ROUTES, has_neighbour, parse_routes
 from domzero.host.control.own_log import RemoteLog, read_tail
 from domzero.host.control.protocol import ControlError
 from domzero.host.process import ProcessError, run
@@ -28,6 +31,21 @@ class LinuxControl:
     async def reboot(self) -> None:
         """See `HostControl`."""
         await _run("systemctl", "reboot", "--no-block")
+
+    async def set_hostname(self, name: str) -> None:
+        """See `HostControl`; what hostname(5) asks for."""
+        await asyncio.to_thread(set_hostname, name)
+
+    async def routes(self) -> tuple[str, ...]:
+        """See `HostControl`."""
+        try:
+            return parse_routes(await asyncio.to_thread(ROUTES.read_text))
+        except OSError as error:
+            raise ControlError(f"{ROUTES} cannot be read: {error.strerror}") from error
+
+    async def answers(self, address: str, interface: str) -> bool:
+        """See `HostControl`."""
+        return await has_neighbour(address, interface)
 
     def log_tail(self, limit: int) -> str:
         """See `HostControl`."""

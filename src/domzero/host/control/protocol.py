@@ -24,6 +24,18 @@ class HostControl(Protocol):
         """Restart the machine. Returns when the request was taken. Raises `ControlError`."""
         ...
 
+    async def set_hostname(self, name: str) -> None:
+        """Give the machine another name, now and for its next starts. Raises `ControlError`."""
+        ...
+
+    async def routes(self) -> tuple[str, ...]:
+        """The IPv4 networks that the machine has routes to, with prefix length. Raises `ControlError`."""
+        ...
+
+    async def answers(self, address: str, interface: str) -> bool:
+        """Whether a neighbour with this IP address was heard on the interface just now. Takes a second at most."""
+        ...
+
     def log_tail(self, limit: int) -> str:
         """The last `limit` bytes of domzero's own log, from a line's start. Blocks for as long as reading takes."""
         ...

@@ -12,6 +12,8 @@ class SimulatedControl:
 
     def __init__(self, log_file: Path, kernel_log: str = "[    0.000000] a simulated host\n") -> None:
         self.asked: list[str] = []
+        self.neighbours_answer = True
+        """What `answers` says."""
         self._log_file = log_file
         self._kernel_log = kernel_log
         self._remote_log = RemoteLog()
@@ -30,6 +32,18 @@ class SimulatedControl:
     async def reboot(self) -> None:
         """Remembered only."""
         self.asked.append("reboot")
+
+    async def set_hostname(self, name: str) -> None:
+        """Remembered only."""
+        self.asked.append(f"hostname {name}")
+
+    async def routes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    async def answers(self, address: str, interface: str) -> bool:  # noqa: ARG002 - every neighbour is alike
+        """As `neighbours_answer` says."""
+        return self.neighbours_answer
 
     def log_tail(self, limit: int) -> str:
         """Done for real, as sending it."""
