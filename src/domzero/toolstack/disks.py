@@ -19,7 +19,7 @@ from domzero.host.hypervisor.spec import DiskSource
 from domzero.host.storage.protocol import DiskInfo, Progress
 from domzero.idl.records import EMPTY_MAP
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.repositories import asking, attached, refresh_size
+from domzero.toolstack.repositories import asking, attached, measured, refresh_size
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vbd_admission import is_exclusive
 from domzero.toolstack.vm.failures import acting_on
@@ -58,6 +58,7 @@ async def disk_source(stack: Stack, vdi: Ref) -> DiskSource:
     driver, repository = attached(stack, record["SR"])
     if record["missing"]:
         raise ApiError("VDI_MISSING", record["SR"], vdi)
+    await stack.merges.leave(vdi)
     return await asking(driver.source(repository, record["location"]))
 
 
@@ -70,9 +71,12 @@ async def create_vdi(
     virtual_size: int,
     type: str = "user",
     other_config: Mapping[str, str] = EMPTY_MAP,
+    sm_config: Mapping[str, str] = EMPTY_MAP,
     **fields: Any,
 ) -> Ref:
     """A new empty disk of at least that many bytes. `fields` are further fields of its row.
+
+    The driver obeys what it knows of `sm_config`, such as `image-format`.
 
     Raises INVALID_VALUE for a size that is none, SR_OPERATION_NOT_SUPPORTED, SR_BACKEND_FAILURE_*; nothing is left
     then.
@@ -88,8 +92,9 @@ async def create_vdi(
         "name_description": name_description,
         "type": type,
         "other_config": dict(other_config),
+        "sm_config": dict(sm_config),
     }
-    return await _make(stack, sr, row, lambda: driver.create_disk(repository, uuid, virtual_size))
+    return await _make(stack, sr, row, lambda: driver.create_disk(repository, uuid, virtual_size, sm_config))
 
 
 async def destroy_vdi(stack: Stack, vdi: Ref) -> None:
@@ -100,8 +105,10 @@ async def destroy_vdi(stack: Stack, vdi: Ref) -> None:
     sr = found.record["SR"]
     require(stack, sr, "VDI_DELETE")
     driver, repository = attached(stack, sr)
+    await stack.merges.leave(vdi)
     await asking(driver.destroy_disk(repository, found.record["location"]))
     forget_vdi(stack, vdi)
+    stack.merges.want(sr)
     await _refresh_size_if_possible(stack, sr)
 
 
@@ -149,6 +156,7 @@ async def clone_vdi(stack: Stack, vdi: Ref) -> Ref:
     driver, repository = attached(stack, sr)
     location = record["location"]
     uuid = stack.database.new_uuid()
+    await stack.merges.leave(vdi)
     writer = writer_of(stack, vdi)
     if writer is None or writer.domid < 0:
         return await _make(stack, sr, _copied(record), lambda: driver.clone_disk(repository, location, uuid))
@@ -172,7 +180,9 @@ async def copy_vdi(stack: Stack, vdi: Ref, sr: Ref, progress: Progress = lambda 
     driver, repository = attached(stack, sr)
     uuid = stack.database.new_uuid()
     size = record["virtual_size"]
-    return await _make(stack, sr, _copied(record), lambda: driver.copy_disk(source, repository, uuid, size, progress))
+    # Settings of the old repository's driver, and the old disk's serial number, mean nothing elsewhere.
+    row = {**_copied(record), "sm_config": {}, "xenstore_data": {}}
+    return await _make(stack, sr, row, lambda: driver.copy_disk(source, repository, uuid, size, progress))
 
 
 async def snapshot_vdi(stack: Stack, vdi: Ref) -> Ref:
@@ -193,19 +203,40 @@ async def snapshot_vdi(stack: Stack, vdi: Ref) -> Ref:
 
 
 async def resize_vdi(stack: Stack, vdi: Ref, size: int) -> None:
-    """Grow a disk that is not in use to at least that many bytes."""
+    """Grow a disk to at least that many bytes, before the eyes of the running machine that writes to it.
+
+    Raises VDI_IN_USE where several drives have it, or one that only reads or whose machine is suspended.
+    """
     record = stack.database.record("VDI", vdi)
     driver, repository = attached(stack, record["SR"])
-    info = await asking(driver.resize_disk(repository, record["location"], size))
-    _record_sizes(stack, vdi, info)
+    await stack.merges.leave(vdi)
+    info = await asking(driver.resize_disk(repository, record["location"], size, _grower(stack, vdi)))
+    _record_measures(stack, vdi, info)
     await _refresh_size_if_possible(stack, record["SR"])
+
+
+def _grower(stack: Stack, vdi: Ref) -> Callable[[int], Awaitable[None]] | None:
+    """How the machine that has the disk is made to see another size; None where no machine has it."""
+    vbds = stack.database.get("VDI", vdi, "VBDs")
+    attached_in = sum(stack.database.get("VBD", vbd, "currently_attached") for vbd in vbds)
+    if not attached_in:
+        return None
+    writer = writer_of(stack, vdi)
+    if attached_in > 1 or writer is None or writer.domid < 0:
+        raise ApiError("VDI_IN_USE", vdi, "resize_online")
+
+    async def grow(size: int) -> None:
+        with acting_on(writer.vm):
+            await stack.hypervisor.resize_disk(writer.domid, writer.slot, size)
+
+    return grow
 
 
 async def update_vdi(stack: Stack, vdi: Ref) -> None:
     """Bring the row's sizes up to date with the medium."""
     record = stack.database.record("VDI", vdi)
     driver, repository = attached(stack, record["SR"])
-    _record_sizes(stack, vdi, await asking(driver.update_disk(repository, record["location"])))
+    _record_measures(stack, vdi, await asking(driver.update_disk(repository, record["location"])))
 
 
 class Writer(NamedTuple):
@@ -233,6 +264,7 @@ async def _capture(stack: Stack, vdi: Ref, uuid: str) -> DiskInfo:
     """The disk's content under a new uuid on the medium, whoever writes to the disk."""
     record = stack.database.record("VDI", vdi)
     driver, repository = attached(stack, record["SR"])
+    await stack.merges.leave(vdi)
     writer = writer_of(stack, vdi)
     if writer is None or writer.domid < 0:
         return await driver.snapshot_disk(repository, record["location"], uuid, None)
@@ -257,11 +289,10 @@ async def _make(stack: Stack, sr: Ref, row: Mapping[str, Any], on_medium: Callab
                 "VDI",
                 {
                     **row,
+                    **measured({"sm_config": {}, "xenstore_data": {}, **row}, info),
                     "uuid": info.uuid,
                     "SR": sr,
                     "location": info.location,
-                    "virtual_size": info.virtual_size,
-                    "physical_utilisation": info.physical_utilisation,
                     "managed": True,
                 },
             )
@@ -287,17 +318,12 @@ def _copied(record: Mapping[str, Any]) -> dict[str, Any]:
     return {field: record[field] for field in COPIED_FIELDS}
 
 
-def _record_sizes(stack: Stack, vdi: Ref, info: DiskInfo) -> None:
-    if stack.database.find("VDI", vdi) is None:
+def _record_measures(stack: Stack, vdi: Ref, info: DiskInfo) -> None:
+    found = stack.database.find("VDI", vdi)
+    if found is None:
         return
     with stack.database.transaction(observed=True) as transaction:
-        transaction.update(
-            "VDI",
-            vdi,
-            virtual_size=info.virtual_size,
-            physical_utilisation=info.physical_utilisation,
-            missing=False,
-        )
+        transaction.update("VDI", vdi, **measured(found.record, info), missing=False)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import StorageError
 from domzero.idl.types import Ref
+from domzero.toolstack import disks
 from domzero.toolstack.repositories import asking, driver_for, repository_of
 from domzero.toolstack.stack import Stack
 
@@ -47,17 +48,28 @@ async def plug(stack: Stack, context: Context, self: Ref) -> None:
 
 async def plug_pbd(stack: Stack, pbd: Ref) -> None:
     """As PBD.plug, for callers inside the toolstack."""
+    if not stack.database.get("PBD", pbd, "currently_attached"):
+        await attach_medium(stack, pbd)
+        record_attached(stack, pbd, attached=True)
+
+
+async def attach_medium(stack: Stack, pbd: Ref) -> None:
+    """Have the driver attach the repository; the row stays as it is. Raises SR_NOT_SHARABLE, SR_BACKEND_FAILURE_*."""
     record = stack.database.record("PBD", pbd)
-    if record["currently_attached"]:
-        return
     sr = stack.database.record("SR", record["SR"])
     others = [other for other in sr["PBDs"] if other != pbd and stack.database.get("PBD", other, "currently_attached")]
     if others and not sr["shared"]:
         raise ApiError("SR_NOT_SHARABLE", record["SR"], record["host"])
     await asking(driver_for(stack, sr["type"]).attach(repository_of(stack, record["SR"], pbd)))
+
+
+def record_attached(stack: Stack, pbd: Ref, *, attached: bool) -> None:
+    """Note what has become of the medium; the repository, its disks and their drives allow other things now."""
+    sr = stack.database.get("PBD", pbd, "SR")
     with stack.database.transaction(observed=True) as transaction:
-        transaction.update("PBD", pbd, currently_attached=True)
-    stack.gates["SR"].refresh(record["SR"])
+        transaction.update("PBD", pbd, currently_attached=attached)
+        stack.gates["SR"].refresh(sr)
+        disks.refresh_operations(stack, stack.database.get("SR", sr, "VDIs"))
 
 
 @implements("PBD.unplug")
@@ -70,10 +82,9 @@ async def unplug(stack: Stack, context: Context, self: Ref) -> None:
             return
         _refuse_while_used(stack, record["SR"])
         sr = stack.database.record("SR", record["SR"])
+        await stack.merges.leave_repository(record["SR"])
         await asking(driver_for(stack, sr["type"]).detach(repository_of(stack, record["SR"], self)))
-        with stack.database.transaction(observed=True) as transaction:
-            transaction.update("PBD", self, currently_attached=False)
-    stack.gates["SR"].refresh(record["SR"])
+        record_attached(stack, self, attached=False)
 
 
 def _refuse_while_used(stack: Stack, sr: Ref) -> None:
@@ -93,19 +104,6 @@ def set_device_config(stack: Stack, context: Context, self: Ref, value: dict[str
         raise ApiError("OPERATION_NOT_ALLOWED", "The PBD is plugged; unplug it first.")
     with stack.database.transaction() as transaction:
         transaction.update("PBD", self, device_config=value)
-
-
-async def replug_all(stack: Stack) -> None:
-    """After a start of the daemon: plug this host's PBDs again. A medium that is missing is logged, not fatal."""
-    own = [ref for ref, row in stack.database.rows("PBD").items() if row.record["host"] == stack.host]
-    with stack.database.transaction(observed=True) as transaction:
-        for pbd in own:
-            transaction.update("PBD", pbd, currently_attached=False)
-    for pbd in own:
-        try:
-            await plug_pbd(stack, pbd)
-        except ApiError as error:
-            log.warning("storage repository %s is not available: %s", stack.database.get("PBD", pbd, "SR"), error)
 
 
 async def detach_all(stack: Stack) -> None:

@@ -1,19 +1,16 @@
-"""What the messages about SRs, PBDs and VDIs share: drivers, attached repositories, errors, scans."""
+"""What the messages about SRs, PBDs and VDIs share: drivers, attached repositories, errors, sizes."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeVar
 
-from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import DiskInfo, Repository, StorageDriver, StorageError
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
 
 Result = TypeVar("Result")
-log = logging.getLogger(__name__)
 
 
 def driver_for(stack: Stack, type: str) -> StorageDriver:
@@ -60,23 +57,6 @@ async def asking(answer: Awaitable[Result]) -> Result:
         raise backend_failure(error) from error
 
 
-async def scan(stack: Stack, sr: Ref, *, alone: bool = True) -> None:
-    """Make the VDI rows and the SR's sizes what the medium says. Raises SR_BACKEND_FAILURE_*, and as `attached`.
-
-    The caller keeps others from making disks meanwhile (the SR's gate does, for `scan`), or is not `alone`: then a disk
-    without a row may be in somebody's hands, so new ones are only taken in when nobody was at work here.
-    """
-    driver, repository = attached(stack, sr)
-    before = stack.database.generation
-    disks = await asking(driver.scan(repository))
-    found = stack.database.find("SR", sr)
-    if found is None:
-        return
-    undisturbed = found.generation <= before and not found.record["current_operations"]
-    _reconcile(stack.database, sr, disks, before, take_in=alone or undisturbed)
-    await refresh_size(stack, sr)
-
-
 async def refresh_size(stack: Stack, sr: Ref) -> None:
     """Bring the SR's three sizes up to date."""
     driver, repository = attached(stack, sr)
@@ -93,44 +73,11 @@ async def refresh_size(stack: Stack, sr: Ref) -> None:
         )
 
 
-def _reconcile(database: Database, sr: Ref, disks: list[DiskInfo], before: int, *, take_in: bool) -> None:
-    """Rows for disks that came, sizes for those that changed, `missing` for those that went.
-
-    `disks` is what there was at some moment after the generation `before`; what has happened to a row since is newer.
-    """
-    by_location = {database.get("VDI", vdi, "location"): vdi for vdi in database.get("SR", sr, "VDIs")}
-    gone = {deletion.uuid for deletion in database.changes.deleted_since(before) if deletion.class_name == "VDI"}
-    read_only = database.get("SR", sr, "content_type") == "iso"
-    with database.transaction(observed=True) as transaction:
-        for disk in disks:
-            measured = {"virtual_size": disk.virtual_size, "physical_utilisation": disk.physical_utilisation}
-            vdi = by_location.pop(disk.location, None)
-            if vdi is not None:
-                transaction.update("VDI", vdi, missing=False, **measured)
-                continue
-            if not take_in or disk.uuid in gone or _is_elsewhere(database, sr, disk):
-                continue
-            transaction.create(
-                "VDI",
-                {
-                    "uuid": disk.uuid,
-                    "name_label": disk.name or disk.location,
-                    "SR": sr,
-                    "location": disk.location,
-                    "type": "user",
-                    "read_only": disk.read_only or read_only,
-                    "managed": True,
-                    **measured,
-                },
-            )
-        for vdi in by_location.values():
-            if database.row("VDI", vdi).generation <= before:
-                transaction.update("VDI", vdi, missing=True)
-
-
-def _is_elsewhere(database: Database, sr: Ref, disk: DiskInfo) -> bool:
-    """Whether the disk's uuid is one of another repository, of which this one must be a copy."""
-    row = database.tables.by_class["VDI"].uuids.get(disk.uuid)
-    if row is not None:
-        log.warning("disk %s of %s is left out: there is a disk of that uuid in %s", disk.uuid, sr, row.record["SR"])
-    return row is not None
+def measured(record: Mapping[str, Any], disk: DiskInfo) -> dict[str, Any]:
+    """What a VDI row is to say of a disk as the medium has it; `record` is what it said before."""
+    return {
+        "virtual_size": disk.virtual_size,
+        "physical_utilisation": disk.physical_utilisation,
+        "sm_config": {**record["sm_config"], **disk.sm_config},
+        "xenstore_data": {**record["xenstore_data"], **disk.xenstore_data},
+    }

@@ -9,18 +9,17 @@ from domzero.engine.binding import implements
 from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
-from domzero.host.storage.protocol import Repository, StorageError
 from domzero.idl.types import Ref
 from domzero.toolstack.pbd import plug_pbd
 from domzero.toolstack.repositories import (
     asking,
-    backend_failure,
+    attached,
     driver_for,
     refresh_size,
     repository_of,
-    scan,
     this_host_pbd,
 )
+from domzero.toolstack.scanning import scan
 from domzero.toolstack.stack import Stack
 
 
@@ -153,9 +152,17 @@ async def destroy(stack: Stack, context: Context, sr: Ref) -> None:
 
 @implements("SR.scan")
 async def scan_message(stack: Stack, context: Context, sr: Ref) -> None:
-    """Look at the medium: new disks appear, changed ones are brought up to date, vanished ones marked missing."""
-    async with stack.gates["SR"].operation(context, sr, "scan"):
-        await scan(stack, sr)
+    """Look at the medium: new disks appear, changed ones are brought up to date, vanished ones marked missing.
+
+    Calls that come while one is being carried out share the next.
+    """
+
+    async def look() -> None:
+        async with stack.gates["SR"].operation(context, sr, "scan"):
+            await scan(stack, sr)
+
+    stack.database.row("SR", sr)
+    await stack.scans.share(sr, look)
 
 
 @implements("SR.update")
@@ -165,26 +172,28 @@ async def update(stack: Stack, context: Context, sr: Ref) -> None:
         await refresh_size(stack, sr)
 
 
-@implements("SR.probe")
-async def probe(
-    stack: Stack, context: Context, host: Ref, device_config: dict[str, str], type: str, sm_config: dict[str, str]
-) -> str:
-    """Whether a medium can be reached with this configuration: XML that lists the repositories found on it.
+@implements("SR.assert_can_host_ha_statefile")
+def assert_can_host_ha_statefile(stack: Stack, context: Context, sr: Ref) -> None:
+    """Whether the small disk through which hosts watch each other can be here.
 
-    Raises SR_UNKNOWN_DRIVER, SR_BACKEND_FAILURE_*.
+    Raises SR_NOT_ATTACHED, HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED, and SR_OPERATION_NOT_SUPPORTED where the driver
+    cannot hand out a disk without a database.
     """
-    driver = driver_for(stack, type.lower())
-    stack.database.row("host", host)
-    repository = Repository(stack.database.new_uuid(), device_config, sm_config)
-    try:
-        await driver.attach(repository)
-        try:
-            await driver.size(repository)
-        finally:
-            await driver.detach(repository)
-    except StorageError as error:
-        raise backend_failure(error) from error
-    return '<?xml version="1.0"?>\n<SRlist/>\n'
+    _require_configuration(stack, sr)
+    if not stack.database.get("SR", sr, "shared"):
+        raise ApiError("HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", sr)
+
+
+@implements("SR.assert_supports_database_replication")
+def assert_supports_database_replication(stack: Stack, context: Context, sr: Ref) -> None:
+    """Whether the pool's database can be copied to a disk in here. Raises SR_OPERATION_NOT_SUPPORTED."""
+    _require_configuration(stack, sr)
+
+
+def _require_configuration(stack: Stack, sr: Ref) -> None:
+    driver, _ = attached(stack, sr)
+    if "VDI_GENERATE_CONFIG" not in driver.info().capabilities:
+        raise ApiError("SR_OPERATION_NOT_SUPPORTED", sr)
 
 
 @implements("SR.set_name_label")

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 
 from domzero.engine.referrers import Referrers
 from domzero.idl.types import Ref
+from domzero.toolstack.merge_register import MergeRegister
 from domzero.toolstack.networking import Networking
 from domzero.toolstack.remote_access import NoRemoteAccess, RemoteAccess
+from domzero.toolstack.shared_work import SharedWork
 from domzero.toolstack.vm.memory_ledger import MemoryLedger
 
 if TYPE_CHECKING:
@@ -98,6 +100,10 @@ class Stack:
     memory: MemoryLedger = field(init=False)
     image_users: Referrers = field(init=False)
     """The machines that refer to an image of saved memory."""
+    scans: SharedWork = field(default_factory=SharedWork)
+    """Looks at repositories, shared by all who ask for one at the same time."""
+    merges: MergeRegister = field(default_factory=MergeRegister)
+    """The merges of disks' layers that go on."""
 
     def __post_init__(self) -> None:
         self.networking = Networking(self)

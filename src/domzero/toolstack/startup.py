@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
-from domzero.engine.errors import ApiError
 from domzero.host.hypervisor.protocol import DomainStatus
-from domzero.host.storage.protocol import DriverInfo, StorageError
-from domzero.idl.types import NULL_REF, Ref
+from domzero.host.storage.protocol import DriverInfo
+from domzero.toolstack.first_repositories import ensure_repositories
 from domzero.toolstack.gates import refresh_changed
 from domzero.toolstack.host.rows import ensure_pool_and_host
 from domzero.toolstack.interfaces import refresh_interfaces_if_possible
-from domzero.toolstack.pbd import replug_all
-from domzero.toolstack.repositories import repository_of, scan
+from domzero.toolstack.media import replug_all, scan_all
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.adoption import machine_of
 from domzero.toolstack.vm.consoles import refresh_locations
 from domzero.toolstack.vm.templates import ensure_templates
-
-log = logging.getLogger(__name__)
-
-LOCAL_STORAGE = {
-    "name_label": "Local storage",
-    "name_description": "Disks of virtual machines, in files of this host",
-    "type": "file",
-    "content_type": "user",
-    "other_config": {
-        "i18n-key": "local-storage",
-        "i18n-original-value-name_label": "Local storage",
-        "i18n-original-value-name_description": "Disks of virtual machines, in files of this host",
-    },
-}
-ISO_LIBRARY = {
-    "name_label": "ISO library",
-    "name_description": "CD images: put .iso files into this directory of the host",
-    "type": "iso",
-    "content_type": "iso",
-    "other_config": {"auto-scan": "true"},
-}
 
 
 async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
@@ -55,13 +31,13 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     _ensure_drivers(stack)
     await refresh_interfaces_if_possible(stack)
     _ensure_default_network(stack)
-    await _ensure_repositories(stack)
+    await ensure_repositories(stack)
     await replug_all(stack)
     # Before machines are adopted: that boots some, and their cards must stay.
     await stack.network.retain({status.domid for status in domains if machine_of(stack, status) is not None})
     await stack.machines.adopt(domains)
     refresh_locations(stack)
-    await _scan_all(stack)
+    await scan_all(stack)
     ensure_templates(stack)
     refresh_changed(stack.database, stack.gates, before)
     await stack.database.durable()
@@ -110,38 +86,3 @@ def _ensure_default_network(stack: Stack) -> None:
                 "bridge": "xenbr0",
             },
         )
-
-
-async def _ensure_repositories(stack: Stack) -> None:
-    if stack.database.get("pool", stack.pool, "default_SR") != NULL_REF or stack.database.refs("SR"):
-        return
-    local = await _create_repository(stack, LOCAL_STORAGE, "sr")
-    await _create_repository(stack, ISO_LIBRARY, "iso")
-    if local is not None:
-        with stack.database.transaction() as transaction:
-            for field in ("default_SR", "suspend_image_SR", "crash_dump_SR"):
-                transaction.update("pool", stack.pool, **{field: local})
-
-
-async def _create_repository(stack: Stack, fields: dict[str, Any], directory: str) -> Ref | None:
-    driver = stack.storage.get(fields["type"])
-    if driver is None:
-        return None
-    location = stack.settings.state_dir / directory
-    await asyncio.to_thread(location.mkdir, mode=0o700, parents=True, exist_ok=True)
-    with stack.database.transaction() as transaction:
-        sr = transaction.create("SR", {**fields, "physical_size": 0})
-        pbd = transaction.create("PBD", {"host": stack.host, "SR": sr, "device_config": {"location": str(location)}})
-    try:
-        await driver.create(repository_of(stack, sr, pbd), 0)
-    except StorageError as error:
-        log.warning("%s could not be prepared in %s: %s", fields["name_label"], location, error.text)
-    return sr
-
-
-async def _scan_all(stack: Stack) -> None:
-    for sr in stack.database.refs("SR"):
-        try:
-            await scan(stack, sr)
-        except ApiError as error:
-            log.warning("storage repository %s could not be scanned: %s", sr, error)

@@ -13,6 +13,7 @@ from domzero.engine.steps import Steps
 from domzero.host.hypervisor.spec import DiskSource, DiskSpec
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack import disks
+from domzero.toolstack.disk_limits import SUPPORTED, limits_of
 from domzero.toolstack.hotplug import attaching, detaching
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vbd_admission import disk_refusal
@@ -27,9 +28,11 @@ def create(stack: Stack, context: Context, args: Mapping[str, Any]) -> Ref:
     """A new drive, not attached to anything yet.
 
     Raises INVALID_DEVICE and DEVICE_ALREADY_EXISTS for its position, VBD_CDS_MUST_BE_READONLY, VBD_NOT_REMOVABLE_MEDIA
-    for an empty hard disk, VDI_IS_NOT_ISO, VDI_READONLY, VDI_NOT_MANAGED, VDI_INCOMPATIBLE_TYPE for saved memory.
+    for an empty hard disk, VDI_IS_NOT_ISO, VDI_READONLY, VDI_NOT_MANAGED, VDI_INCOMPATIBLE_TYPE for saved memory,
+    INVALID_VALUE for limits that make no sense.
     """
     stack.database.row("VM", args["VM"])
+    limits_of(args["qos_algorithm_type"], args["qos_algorithm_params"])
     vbd = add_drive(stack, {**args, "empty": _is_empty(stack, args)})
     refresh(stack, vbd)
     return vbd
@@ -47,6 +50,7 @@ def add_drive(stack: Stack, fields: Mapping[str, Any]) -> Ref:
                 "userdevice": position,
                 "device": "",
                 "currently_attached": False,
+                "qos_supported_algorithms": SUPPORTED,
                 "metrics": transaction.create("VBD_metrics", {}),
             },
         )
@@ -135,6 +139,7 @@ async def unplug_force(stack: Stack, context: Context, self: Ref) -> None:
 async def _unplug(stack: Stack, context: Context, vbd: Ref, *, force: bool) -> None:
     async with _operation(stack, context, vbd, "unplug_force" if force else "unplug"):
         record = stack.database.record("VBD", vbd)
+        await stack.merges.leave(record["VDI"])
         async with stack.machines.running(record["VM"]) as domain:
             slot = int(record["userdevice"])
             out = stack.hypervisor.unplug_disk(domain.domid, slot, force=force)

@@ -12,7 +12,7 @@ from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import StorageError
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack import disks
-from domzero.toolstack.repositories import attached
+from domzero.toolstack.repositories import attached, measured
 from domzero.toolstack.stack import Stack
 
 
@@ -86,7 +86,11 @@ async def resize(stack: Stack, context: Context, vdi: Ref, size: int) -> None:
 
 @implements("VDI.resize_online")
 async def resize_online(stack: Stack, context: Context, vdi: Ref, size: int) -> None:
-    """Grow a disk; one that is in use only where the driver can, else SR_OPERATION_NOT_SUPPORTED."""
+    """Grow a disk, before the eyes of the one running machine that writes to it.
+
+    Raises SR_OPERATION_NOT_SUPPORTED where the driver cannot do that to a disk in use, VDI_IN_USE where several drives
+    have it.
+    """
     await _resize(stack, context, vdi, size, "resize_online")
 
 
@@ -95,6 +99,7 @@ async def _resize(stack: Stack, context: Context, vdi: Ref, size: int, operation
     async with (
         disks.operation(stack, context, vdi, operation),
         stack.gates["SR"].operation(context, record["SR"], "vdi_resize"),
+        _turn_of_writer(stack, vdi),
     ):
         present = stack.database.get("VDI", vdi, "virtual_size")
         if size < present:
@@ -136,14 +141,14 @@ async def introduce(
     for known in stack.database.get("SR", SR, "VDIs"):
         if stack.database.get("VDI", known, "location") == location:
             raise ApiError("LOCATION_NOT_UNIQUE", SR, location)
-    fields = {
+    fields: dict[str, Any] = {
         "uuid": uuid, "name_label": name_label, "name_description": name_description, "SR": SR, "type": type,
         "sharable": sharable, "read_only": read_only or found.read_only, "other_config": other_config,
         "location": location, "xenstore_data": xenstore_data, "sm_config": sm_config, "managed": managed,
-        "virtual_size": found.virtual_size, "physical_utilisation": found.physical_utilisation,
         "metadata_of_pool": metadata_of_pool, "is_a_snapshot": is_a_snapshot, "snapshot_time": snapshot_time,
         "snapshot_of": snapshot_of,
     }  # fmt: skip
+    fields.update(measured(fields, found))
     with stack.database.transaction() as transaction:
         vdi = transaction.create("VDI", fields)
     disks.refresh_operations(stack, (vdi,))

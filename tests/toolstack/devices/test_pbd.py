@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from domzero.host.storage.iso import IsoStorage
 from domzero.idl.types import Ref
 from tests.toolstack.devices.test_vdi import default_sr, disk, disturb
 from tests.toolstack.vm.world import DISK, World
@@ -38,12 +37,3 @@ async def test_a_disk_that_is_read_keeps_its_repository(host: World) -> None:
     refused = await host.fails("PBD.unplug", pbd_of(host, sr))
     assert refused[:4] == ("OTHER_OPERATION_IN_PROGRESS", "VDI", vdi, "copy")
     await host.over(copying, 6)
-
-
-async def test_a_look_at_a_medium_is_forgotten(host: World) -> None:
-    library = host.stack.storage["iso"]
-    assert isinstance(library, IsoStorage)
-    before = dict(library._attached)
-    where = {"location": str(host.stack.settings.state_dir)}
-    await host.call("SR.probe", host.stack.host, where, "iso", {})
-    assert library._attached == before

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
-from domzero.host.storage.protocol import DiskInfo, Repository, StorageError
+from domzero.host.storage.protocol import NOTHING, DiskInfo, Repository, StorageError
 from domzero.host.storage.sim import SimStorage
 from domzero.idl.types import NULL_REF
-from domzero.toolstack.housekeeping import round_of_work
 from domzero.toolstack.repositories import attached
+from domzero.toolstack.scanning import scan_automatically
 from tests.toolstack.devices.test_vdi import default_sr, disk
 from tests.toolstack.vm.world import DISK, World
 
@@ -27,8 +29,10 @@ class SlowStorage(SimStorage):
         await self.may_tell_found.wait()
         return found
 
-    async def create_disk(self, repository: Repository, uuid: str, virtual_size: int) -> DiskInfo:
-        made = await super().create_disk(repository, uuid, virtual_size)
+    async def create_disk(
+        self, repository: Repository, uuid: str, virtual_size: int, sm_config: Mapping[str, str] = NOTHING
+    ) -> DiskInfo:
+        made = await super().create_disk(repository, uuid, virtual_size, sm_config)
         await self.may_tell_made.wait()
         if self.fails:
             await self.destroy_disk(repository, made.location)
@@ -51,7 +55,7 @@ async def slow(host: World) -> SlowStorage:
 async def test_a_disk_destroyed_meanwhile_does_not_come_back(host: World, slow: SlowStorage) -> None:
     slow.may_tell_made.set()
     vdi = await disk(host)
-    looking = asyncio.ensure_future(round_of_work(host.stack))
+    looking = asyncio.ensure_future(scan_automatically(host.stack))
     await host.settle()
     await host.call("VDI.destroy", vdi)
     slow.may_tell_found.set()
@@ -63,7 +67,7 @@ async def test_a_disk_in_the_making_is_left_to_its_maker(host: World, slow: Slow
     making = host.begin("VDI.create", {**DISK, "SR": default_sr(host)})
     await host.settle()
     slow.may_tell_found.set()
-    await round_of_work(host.stack)
+    await scan_automatically(host.stack)
     slow.may_tell_made.set()
     made = await making
     assert host.get("SR", default_sr(host), "VDIs") == (made,)
@@ -74,7 +78,7 @@ async def test_a_disk_that_failed_meanwhile_is_not_introduced(host: World, slow:
     slow.fails = True
     making = asyncio.ensure_future(host.fails("VDI.create", {**DISK, "SR": default_sr(host)}))
     await host.settle()
-    looking = asyncio.ensure_future(round_of_work(host.stack))
+    looking = asyncio.ensure_future(scan_automatically(host.stack))
     await host.settle()
     slow.may_tell_made.set()
     assert (await making)[0] == "SR_BACKEND_FAILURE_1"
@@ -83,19 +87,25 @@ async def test_a_disk_that_failed_meanwhile_is_not_introduced(host: World, slow:
     assert (host.get("SR", default_sr(host), "VDIs"), host.files()) == ((), set())
 
 
+def begin_looking(host: World, asked: bool) -> asyncio.Future[Any]:
+    if asked:
+        return host.begin("SR.scan", default_sr(host))
+    return asyncio.ensure_future(scan_automatically(host.stack))
+
+
 @pytest.mark.parametrize("asked", [False, True])
 async def test_a_machine_is_suspended_meanwhile(host: World, slow: SlowStorage, asked: bool) -> None:
     slow.may_tell_made.set()
     vm = await host.machine(cards=0)
     await host.call("VM.start", vm, False, False)
-    looking = host.begin("SR.scan", default_sr(host)) if asked else asyncio.ensure_future(round_of_work(host.stack))
+    looking = begin_looking(host, asked)
     await host.settle()
     await host.call("VM.suspend", vm)
     slow.may_tell_found.set()
     await looking
     assert not host.get("VDI", host.get("VM", vm, "suspend_VDI"), "missing")
     slow.may_tell_found.clear()
-    looking = host.begin("SR.scan", default_sr(host)) if asked else asyncio.ensure_future(round_of_work(host.stack))
+    looking = begin_looking(host, asked)
     await host.settle()
     await host.call("VM.resume", vm, False, False)
     assert host.get("VM", vm, "suspend_VDI") == NULL_REF

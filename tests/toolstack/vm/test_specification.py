@@ -132,7 +132,10 @@ def test_kernels_of_the_guest_directory_may_be_booted_but_nothing_beside_it(sett
 
 
 def test_drives_and_cards() -> None:
-    drive = {"userdevice": "xvdd", "type": "Disk", "mode": "RW", "bootable": True}
+    drive = {
+        "userdevice": "xvdd", "type": "Disk", "mode": "RW", "bootable": True, "qos_algorithm_type": "",
+        "qos_algorithm_params": {},
+    }  # fmt: skip
     assert disk_spec(drive, CD.source, disk_read_only=False) == DiskSpec(3, DiskKind.DISK, CD.source, bootable=True)
     assert disk_spec(drive, CD.source, disk_read_only=True).read_only
     assert disk_spec({**drive, "mode": "RO"}, CD.source, disk_read_only=False).read_only

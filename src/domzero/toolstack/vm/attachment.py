@@ -12,6 +12,7 @@ from typing import Any
 from domzero.engine.errors import ApiError
 from domzero.host.hypervisor.spec import DiskSpec
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.disk_limits import SUPPORTED
 from domzero.toolstack.disks import disk_source
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vbd_admission import disk_refusal
@@ -87,4 +88,10 @@ def attached_fields(drive: Mapping[str, Any]) -> dict[str, Any]:
     """What a VBD shows while the domain runs."""
     slot = parse_vbd_position(drive["userdevice"])
     name = "" if slot is None else drive_name(slot)
-    return {"currently_attached": True, "device": name, "status_code": 0, "status_detail": ""}
+    return {
+        "currently_attached": True,
+        "device": name,
+        "qos_supported_algorithms": SUPPORTED,
+        "status_code": 0,
+        "status_detail": "",
+    }

@@ -21,6 +21,7 @@ from domzero.host.hypervisor.spec import (
     UserBackend,
 )
 from domzero.idl.types import Ref
+from domzero.toolstack.disk_limits import limits_at_start
 from domzero.toolstack.stack import StackSettings
 from domzero.toolstack.vm.device_names import parse_vbd_position, parse_vif_position
 
@@ -138,7 +139,9 @@ def disk_spec(record: Mapping[str, Any], source: DiskSource | None, *, disk_read
         raise ApiError("INVALID_DEVICE", record["userdevice"])
     kind = DiskKind.CD if record["type"] == "CD" else DiskKind.DISK
     read_only = kind is DiskKind.CD or record["mode"] == "RO" or disk_read_only
-    return DiskSpec(slot, kind, source, read_only=read_only, bootable=record["bootable"])
+    return DiskSpec(
+        slot, kind, source, read_only=read_only, bootable=record["bootable"], limits=limits_at_start(record)
+    )
 
 
 def nic_slot(record: Mapping[str, Any]) -> int:

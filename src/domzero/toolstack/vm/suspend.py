@@ -40,6 +40,8 @@ async def save(stack: Stack, steps: Steps, vm: Ref, domain: Domain) -> Ref:
 
     The domain stays, paused. Undoing it deletes the image and lets the domain go on if it ran before.
     """
+    # A machine that copies layers of its disks cannot give them up.
+    await stack.merges.leave_machine(vm)
     running = domain.state is RunState.RUNNING
     uuid = stack.database.new_uuid()
     image = await steps.do("remember the image", lambda: images.remember(stack, vm, uuid))
