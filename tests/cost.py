@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Generator
 
 import pytest
@@ -41,12 +41,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
-                file = report.nodeid.partition("::")[0]
-                spent[file] += sum(value for name, value in report.user_properties if name == PROPERTY)  # type: ignore[misc]
-    terminalreporter.section(f"processor time: {spent.total():.0f} s without collection")
-    for file, seconds in spent.most_common(SHOWN):
-        terminalreporter.line(f"{seconds:.2f}s {file}")
+                figure = dict(report.user_properties).get(PROPERTY, 0.0)
+                assert isinstance(figure, float)
+                spent[report.nodeid.partition("::")[0]] += figure
+    if spent:
+        terminalreporter.section(f"processor time: {sum(spent.values()):.0f} s without collection")
+    for file in sorted(spent, key=spent.__getitem__, reverse=True)[:SHOWN]:
+        terminalreporter.line(f"{spent[file]:.2f}s {file}")
