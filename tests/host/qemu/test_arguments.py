@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import stat
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,16 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domzero.host.hypervisor.protocol import HypervisorError
-from domzero.host.hypervisor.qemu import arguments, devices, images, names
+from domzero.host.hypervisor.qemu import arguments, devices, images, names, places
 from domzero.host.hypervisor.qemu.arguments import Descriptors, Launch, command_line, memory_size
 from domzero.host.hypervisor.qemu.files import DomainFiles
-from domzero.host.hypervisor.qemu.images import Descriptor, OpenedImage
+from domzero.host.hypervisor.qemu.images import OpenedImage
 from domzero.host.hypervisor.qemu.launch import check
+from domzero.host.hypervisor.qemu.places import Descriptor, Label
 from domzero.host.hypervisor.spec import (
     DiskFormat,
     DiskKind,
     DiskSource,
     DiskSpec,
+    Extent,
     FirmwareBoot,
     KernelBoot,
     MachineSpec,
@@ -77,7 +81,7 @@ def launch(spec: MachineSpec, **changes: Any) -> Launch:
         disk.slot: OpenedImage(
             names.image(disk.slot, disk.slot + 1),
             {"driver": "raw", "node-name": names.image(disk.slot, disk.slot + 1)},
-            [Descriptor(30 + disk.slot, disk.slot + 1, names.image(disk.slot, disk.slot + 1))],
+            [Descriptor(30 + disk.slot, disk.slot + 1, Label(disk.slot, True, (1, 2)))],
         )
         for disk in spec.disks
         if disk.kind is DiskKind.DISK
@@ -205,27 +209,69 @@ def test_memory_size(asked: int) -> None:
         assert memory_size(asked, accelerator, version) == asked - asked % (8 * KIB)
 
 
+def described(chain: list[DiskSource], driver: str = "file", **how: bool) -> dict[str, object]:
+    storage: list[dict[str, object]] = [
+        {"driver": driver, "filename": f"/dev/fdset/{5 + n}"} for n in range(len(chain))
+    ]
+    return images.blockdev(chain, storage, 0, 5, **how)
+
+
 def test_blockdev_names_every_layer() -> None:
     chain = [DiskSource(Path(name), DiskFormat.QCOW2) for name in ("top", "middle")]
     chain.append(DiskSource(Path("base"), DiskFormat.RAW))
-    node = images.blockdev(chain, ["file"] * 3, "image-0-5", 5, writable=True)
 
     def file(number: int, **more: object) -> dict[str, object]:
         return {"driver": "file", "filename": f"/dev/fdset/{number}", **more}
 
-    base = {"driver": "raw", "read-only": True, "file": file(7, **{"read-only": True})}
-    middle = {"driver": "qcow2", "read-only": True, "file": file(6, **{"read-only": True}), "backing": base}
-    assert node == {
+    base = {"driver": "raw", "node-name": "layer-0-7", "read-only": True, "file": file(7)}
+    middle = {"driver": "qcow2", "node-name": "layer-0-6", "read-only": True, "file": file(6), "backing": base}
+    assert described(chain, writable=True) == {
         "node-name": "image-0-5",
         "driver": "qcow2",
         "read-only": False,
         "discard": "unmap",
-        "file": file(5, **{"read-only": False, "discard": "unmap"}),
+        "file": file(5, discard="unmap"),  # whether it is read-only follows its parent, also when that is reopened
         "backing": middle,
     }
-    alone = images.blockdev(chain[:1], ["host_device"], "n", 1, writable=False)
-    assert alone["file"] == {"driver": "host_device", "filename": "/dev/fdset/1", "read-only": True}
+    alone = described(chain[:1], "host_device", writable=False)
+    assert alone["file"] == {"driver": "host_device", "filename": "/dev/fdset/5"}
     assert alone["backing"] is None  # said, so that no header is asked
+
+
+def test_extents() -> None:
+    extent = Extent(Path("/dev/sdz"), 1 << 20, 8 << 20)
+    raw = described([DiskSource(extent, DiskFormat.RAW)], writable=True)
+    assert (raw["driver"], raw["offset"], raw["size"]) == ("raw", 1 << 20, 8 << 20)
+    qcow2 = described([DiskSource(extent, DiskFormat.QCOW2)], writable=False)
+    assert "offset" not in qcow2
+    inner = qcow2["file"]
+    assert isinstance(inner, dict)
+    assert (inner["driver"], inner["node-name"], inner["offset"], inner["size"]) == (
+        "raw",
+        "part-0-5",
+        1 << 20,
+        8 << 20,
+    )
+    for offset, length in ((-512, 512), (0, 0), (0, 513), (1, 512)):
+        with pytest.raises(HypervisorError, match="sectors"):
+            described([DiskSource(Extent(Path("/dev/sdz"), offset, length), DiskFormat.RAW)], writable=True)
+
+
+def test_drivers_of_files_and_devices() -> None:
+    assert places.file_driver(stat.S_IFREG | 0o600, 0) == "file"
+    assert places.file_driver(stat.S_IFBLK, os.makedev(8, 1)) == "host_device"
+    assert places.file_driver(stat.S_IFBLK, os.makedev(11, 0)) == "host_cdrom"
+    for kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFDIR, stat.S_IFSOCK):
+        assert places.file_driver(kind, 0) is None
+
+
+@given(st.integers(0, 15), st.booleans(), st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 64) - 1))
+def test_labels_round_trip(slot: int, writable: bool, device: int, inode: int) -> None:
+    label = places.Label(slot, writable, (device, inode))
+    assert places.Label.parse(str(label)) == label
+    assert "," not in str(label)
+    for other in (None, "", f"{label} ", f"x{label}", 5):
+        assert places.Label.parse(other) is None
 
 
 def test_backing_of(tmp_path: Path) -> None:

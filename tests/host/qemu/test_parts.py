@@ -120,8 +120,9 @@ async def test_probe_guest_prints_its_line() -> None:
 
 
 def test_names_count_up_past_everything_seen() -> None:
-    assert adoption.highest_set([], []) == 0
-    assert adoption.highest_set([3], ["image-0-12", "image-1-x", "#block3", "void-1-99"]) == 12
+    assert adoption.highest_number([], []) == 0
+    assert adoption.highest_number([3], ["image-0-12", "image-1-x", "#block3", "void-1-9"]) == 12
+    assert adoption.highest_number([3], ["void-1-99", "pull-0-100"]) == 100
 
 
 def test_disk_counters_by_slot() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import re
 
 from domzero.host.hypervisor.protocol import HypervisorError, RunState
+from domzero.host.hypervisor.qemu import names, pulling, resizing, slots
 from domzero.host.hypervisor.qemu.arguments import vnc_address
 from domzero.host.hypervisor.qemu.domain import LOST_STATES, RUNNING_STATES, Domain
 from domzero.host.hypervisor.qemu.files import DomainFiles, Handle
@@ -30,10 +30,9 @@ async def adopt(domain: Domain, boot: str, timeout: float) -> bool:
         run_state = (await domain.monitor.execute("query-status"))["status"]
         if run_state in LOST_STATES:
             raise HypervisorError(f"its guest is lost ({run_state})")
-        domain.state = RunState.RUNNING if run_state in RUNNING_STATES else RunState.PAUSED
-        sets = await domain.monitor.execute("query-fdsets")
-        nodes = await domain.monitor.execute("query-named-block-nodes", flat=True)
-        domain.next_set = 1 + highest_set([item["fdset-id"] for item in sets], [node["node-name"] for node in nodes])
+        running = run_state in RUNNING_STATES or handle.held
+        domain.state = RunState.RUNNING if running else RunState.PAUSED
+        await tidy(domain)
     except HypervisorError as error:
         log.warning("domain %s is not taken over: %s", domain.domid, error)
         await domain.release()
@@ -41,10 +40,25 @@ async def adopt(domain: Domain, boot: str, timeout: float) -> bool:
     return True
 
 
-def highest_set(sets: list[int], nodes: list[str]) -> int:
-    """The highest descriptor set number that is in use or part of a block node's name."""
-    named = [int(found[1]) for node in nodes if (found := re.fullmatch(r"image-\d+-(\d+)", node))]
-    return max([*sets, *named], default=0)
+async def tidy(domain: Domain) -> None:
+    """End what the earlier daemon had begun, and let go of what it held for that."""
+    found = await slots.holdings(domain)
+    jobs = [job["device"] for job in await domain.monitor.execute("query-block-jobs")]
+    objects = [entry["name"] for entry in await domain.monitor.execute("qom-list", path="/objects")]
+    used = [entry["fdset-id"] for entry in found.sets]
+    domain.next_number = 1 + highest_number(used, [*(node["node-name"] for node in found.nodes), *jobs])
+    for job in jobs:
+        await pulling.end_job(domain, job)
+    await resizing.recover(domain)
+    for name in objects:
+        if (place := names.parse(name)) is not None and place[0] == "secret":
+            await slots.quietly(domain, "object-del", id=name)
+    await slots.let_go(domain, None)
+
+
+def highest_number(used: list[int], named: list[str]) -> int:
+    """The highest number that is a descriptor set's or part of a name."""
+    return max([*used, *(place[2] for name in named if (place := names.parse(name)))], default=0)
 
 
 async def clear(files: DomainFiles) -> None:

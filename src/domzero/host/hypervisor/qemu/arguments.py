@@ -14,6 +14,7 @@ from pathlib import Path
 from domzero.host.hypervisor.qemu import devices, names
 from domzero.host.hypervisor.qemu.files import DomainFiles
 from domzero.host.hypervisor.qemu.images import OpenedImage
+from domzero.host.hypervisor.qemu.remote import secret_from
 from domzero.host.hypervisor.spec import (
     DiskKind,
     FirmwareBoot,
@@ -79,6 +80,7 @@ def command_line(launch: Launch) -> list[str]:
         *confinement(launch),
         *channels(launch),
         *descriptor_sets(launch.images.values()),
+        *passwords(launch.images.values()),
         *hardware(launch),
     ]
 
@@ -222,8 +224,18 @@ def descriptor_sets(images: Iterable[OpenedImage]) -> list[str]:
     arguments: list[str] = []
     for image in images:
         for descriptor in image.descriptors:
-            arguments += ["-add-fd", f"fd={descriptor.fd},set={descriptor.set},opaque={descriptor.opaque}"]
+            arguments += ["-add-fd", f"fd={descriptor.fd},set={descriptor.set},opaque={descriptor.label}"]
     return arguments
+
+
+def passwords(images: Iterable[OpenedImage]) -> list[str]:
+    """Hand over what remote images are opened with: QEMU reads it from descriptors."""
+    return [
+        argument
+        for image in images
+        for secret in image.secrets
+        for argument in ("-object", secret_from(secret.fd, secret.id))
+    ]
 
 
 def hardware(launch: Launch) -> list[str]:

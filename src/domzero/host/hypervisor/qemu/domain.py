@@ -66,8 +66,8 @@ class Domain:
         self.lock = asyncio.Lock()
         self.monitor = Monitor(f"domain-{handle.domid}", self._on_monitor_event)
         self.state = RunState.PAUSED
-        self.next_set = 1
-        """The next descriptor set number never used in this domain."""
+        self.next_number = 1
+        """The next number of a layer or descriptor set never used in this domain."""
         self._process: WatchedProcess | None = None
         self._listener = listener
         self._forget = forget
@@ -115,8 +115,12 @@ class Domain:
     def mark_live(self) -> None:
         """Have a later daemon take the domain over, which until now it would end. Raises `OSError`."""
         if not self.handle.live:
-            self.handle = replace(self.handle, live=True)
-            self.files.write_handle(self.handle)
+            self.remember(replace(self.handle, live=True))
+
+    def remember(self, handle: Handle) -> None:
+        """Write down something new of the domain. Raises `OSError`."""
+        self.files.write_handle(handle)
+        self.handle = handle
 
     def announce(self) -> None:
         """From now on events are delivered. Raises `HypervisorError` when the domain ended meanwhile."""
@@ -186,6 +190,24 @@ class Domain:
         """Let the virtual processors run or stop them; nothing happens where they do as asked already."""
         await self.monitor.execute("cont" if run else "stop")
 
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """The guest stands still meanwhile, and nobody is told. A daemon that adopts the domain lets it go on."""
+        if self.state is not RunState.RUNNING:
+            yield
+            return
+        self.remember(replace(self.handle, held=True))
+        try:
+            await self.set_running(False)
+            yield
+        finally:
+            await asyncio.shield(self.release_hold())
+
+    async def release_hold(self) -> None:
+        """Let a guest go on that was held."""
+        await self.set_running(True)
+        self.remember(replace(self.handle, held=False))
+
     def _not_found(self) -> DomainNotFoundError:
         return DomainNotFoundError(f"domain {self.domid} is gone")
 
@@ -204,7 +226,7 @@ class Domain:
                 expectation.event.set_result((name, data))
 
     def _change_state(self, state: RunState) -> None:
-        if state is self.state or self._reason is not None:
+        if state is self.state or self._reason is not None or self.handle.held:
             return
         self.state = state
         if self._announced and not self._destroying:

@@ -23,13 +23,14 @@ from domzero.host.hypervisor.protocol import (
     HypervisorError,
     RunState,
 )
-from domzero.host.hypervisor.qemu import adoption, hotplug, saving, signals, sizes
+from domzero.host.hypervisor.qemu import adoption, hotplug, pulling, resizing, saving, signals, sizes
+from domzero.host.hypervisor.qemu import limits as disk_limits
 from domzero.host.hypervisor.qemu.accelerator import Choice, decide
 from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.files import SOCKET_PATH_LIMIT, DomainFiles, Handle, bound
 from domzero.host.hypervisor.qemu.launch import UEFI_CODE, UEFI_VARIABLES, Host, SavedMachine, launch
 from domzero.host.hypervisor.qemu.process import boot_id, cpuinfo
-from domzero.host.hypervisor.spec import DiskSource, DiskSpec, MachineSpec, NicSpec
+from domzero.host.hypervisor.spec import DiskLimits, DiskSource, DiskSpec, LayerPull, MachineSpec, NicSpec
 from domzero.host.process import ProcessError, run
 
 log = logging.getLogger(__name__)
@@ -152,6 +153,7 @@ class QemuHypervisor:
     async def save(self, domid: int, image: Path) -> None:
         domain = self._find(domid)
         async with domain.lock:
+            await pulling.end_pulls(domain, None)
             await saving.save(domain, image)
 
     async def pause(self, domid: int) -> None:
@@ -197,6 +199,20 @@ class QemuHypervisor:
         domain = self._find(domid)
         async with domain.lock:
             await hotplug.switch_disk(domain, slot, source)
+
+    async def resize_disk(self, domid: int, slot: int, size: int) -> None:
+        domain = self._find(domid)
+        async with domain.lock:
+            await pulling.end_pulls(domain, slot)
+            await resizing.resize_disk(domain, slot, size)
+
+    async def limit_disk(self, domid: int, slot: int, limits: DiskLimits | None) -> None:
+        domain = self._find(domid)
+        async with domain.lock:
+            await disk_limits.limit_disk(domain, slot, limits)
+
+    async def pull_layer(self, domid: int, slot: int, pull: LayerPull, progress: Callable[[float], None]) -> None:
+        await pulling.pull_layer(self._find(domid), slot, pull, progress)
 
     async def plug_nic(self, domid: int, nic: NicSpec) -> None:
         domain = self._find(domid)

@@ -11,8 +11,9 @@ import logging
 import os
 import shutil
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,10 @@ class Handle:
     live: bool = False
     """Whether the guest has been let run, or is about to go on from saved memory: one that has not is of no use to
     anybody."""
+    held: bool = False
+    """Whether the guest was stopped for a moment that nobody was to notice: it is to go on."""
+    limits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By disk slot, what `limits` wrote down."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Disks, media and network cards of a running domain.
 
-QEMU itself is the record of what is plugged: names follow from slots (`names`). Block nodes that the monitor made for a
-slot begin with `image-<slot>-`; the one the device uses may stand on others when `switch_disk` was called.
+What is promised of a device that was plugged: the machine has it and the guest was told (an ACPI event, as a real
+board would raise). Whether the guest has a driver and when it is ready only the guest knows; QEMU is not told. A device
+that is unplugged is different: the guest must let go of it, and that QEMU is told.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from domzero.host.hypervisor.protocol import GuestNotRespondingError, HypervisorError
-from domzero.host.hypervisor.qemu import devices, names
+from domzero.host.hypervisor.qemu import devices, limits, names, slots
 from domzero.host.hypervisor.qemu.domain import Domain
-from domzero.host.hypervisor.qemu.images import OpenedImage, backing_chain, open_image
+from domzero.host.hypervisor.qemu.images import open_image, prepared_chain
 from domzero.host.hypervisor.qemu.launch import RESOLVER, is_writable, open_tap
+from domzero.host.hypervisor.qemu.modules import provide
 from domzero.host.hypervisor.qemu.monitor import CommandRefusedError
+from domzero.host.hypervisor.qemu.pulling import end_pulls
 from domzero.host.hypervisor.spec import DiskSource, DiskSpec, NicSpec, TapBackend
 
 FORCED_SECONDS = 2.0
@@ -27,15 +30,22 @@ async def plug_disk(domain: Domain, disk: DiskSpec, image_tool: str) -> None:
     """Add a disk or CD drive. On failure nothing of it is left in QEMU. Raises `HypervisorError`."""
     if disk.slot not in names.DISK_SLOTS:
         raise HypervisorError(f"there is no disk slot {disk.slot}")
+    limits.check(disk.limits)
+    await _check_free(domain, disk.slot)
     node = None
     if disk.source is not None:
         node = await _add_image(domain, disk.slot, disk.source, image_tool, writable=is_writable(disk))
     try:
         await domain.monitor.command("device_add", devices.disk_device(disk, node))
     except BaseException:
-        if node is not None:
-            await asyncio.shield(_remove_image(domain, node))
+        await asyncio.shield(slots.let_go(domain, disk.slot))
         raise
+    if disk.limits is not None:
+        try:
+            await limits.limit_disk(domain, disk.slot, disk.limits)
+        except HypervisorError:
+            await asyncio.shield(unplug_disk(domain, disk.slot, FORCED_SECONDS, force=True))
+            raise
 
 
 async def unplug_disk(domain: Domain, slot: int, timeout: float, *, force: bool) -> None:
@@ -43,47 +53,46 @@ async def unplug_disk(domain: Domain, slot: int, timeout: float, *, force: bool)
 
     With `force` a guest that will not part with it keeps a device that answers reads with errors; the files are free.
     """
+    await end_pulls(domain, slot)
     try:
-        await _delete_device(domain, names.disk(slot), FORCED_SECONDS if force else timeout)
+        await _delete_device(domain, names.disk(slot), f"the disk in slot {slot}", FORCED_SECONDS if force else timeout)
     except GuestNotRespondingError:
         if not force:
             raise
         await _hollow_out(domain, slot)
-    await _remove_images(domain, slot)
+    kept = [node for node in await slots.let_go(domain, slot) if node.startswith("image-")]
+    if kept:
+        raise HypervisorError(f"the disk in slot {slot} is out, but QEMU still uses its image ({', '.join(kept)})")
+    limits.forget(domain, slot)
 
 
 async def change_medium(domain: Domain, slot: int, source: DiskSource | None, image_tool: str) -> None:
     """Swap the disc in a CD drive, even if the guest locked its door. A failure may leave the drive empty."""
     device = names.disk(slot)
+    old = await slots.medium(domain, slot)
     new = None if source is None else await _add_image(domain, slot, source, image_tool, writable=False)
     try:
         await domain.monitor.execute("blockdev-open-tray", id=device, force=True)
-        old = await _medium(domain, device)
         if old is not None:
             await domain.monitor.execute("blockdev-remove-medium", id=device)
         if new is not None:
             await domain.monitor.execute("blockdev-insert-medium", id=device, node_name=new)
         await domain.monitor.execute("blockdev-close-tray", id=device)
-    except BaseException:
-        if new is not None:
-            await asyncio.shield(_remove_image(domain, new))
-        raise
-    if old is not None:
-        await _remove_image(domain, old)
+    finally:
+        await asyncio.shield(slots.let_go(domain, slot))
+    await limits.renew(domain, slot)
 
 
 async def switch_disk(domain: Domain, slot: int, source: DiskSource) -> None:
     """Put a prepared, empty overlay on top of a disk's content; the guest notices nothing."""
-    current = await _medium(domain, names.disk(slot))
-    if current is None:
-        raise HypervisorError(f"there is no disk in slot {slot}")
-    node = _take_name(domain, slot, 1)
-    overlay = open_image((source,), node, domain.next_set - 1, writable=True)
-    await _send_image(domain, overlay)
+    current = await slots.filled(domain, slot)
+    await end_pulls(domain, slot)
+    overlay = open_image((source,), slot, slots.take(domain), writable=True)
+    await slots.send(domain, slot, overlay)
     try:
-        await domain.monitor.execute("blockdev-snapshot", node=current, overlay=node)
+        await domain.monitor.execute("blockdev-snapshot", node=current, overlay=overlay.node)
     except BaseException:
-        await asyncio.shield(_remove_image(domain, node))
+        await asyncio.shield(slots.let_go(domain, slot))
         raise
 
 
@@ -102,7 +111,7 @@ async def plug_nic(domain: Domain, nic: NicSpec) -> None:
 async def unplug_nic(domain: Domain, slot: int, timeout: float, *, force: bool) -> None:
     """Take a network card out. With `force` a guest that will not part with it keeps a card without a link."""
     try:
-        await _delete_device(domain, names.nic(slot), FORCED_SECONDS if force else timeout)
+        await _delete_device(domain, names.nic(slot), f"network card {slot}", FORCED_SECONDS if force else timeout)
     except GuestNotRespondingError:
         if not force:
             raise
@@ -125,11 +134,18 @@ async def _add_backend(domain: Domain, nic: NicSpec) -> None:
     try:
         await domain.monitor.command("netdev_add", devices.tap_backend(nic.slot, name))
     except CommandRefusedError:
-        await _quietly(domain, "closefd", fdname=name)
+        await slots.quietly(domain, "closefd", fdname=name)
         raise
 
 
-async def _delete_device(domain: Domain, device: str, timeout: float) -> None:
+async def _check_free(domain: Domain, slot: int) -> None:
+    """Raises `HypervisorError` for a slot that has a device."""
+    present = {found["name"] for found in await domain.monitor.execute("qom-list", path="/machine/peripheral")}
+    if names.disk(slot) in present:
+        raise HypervisorError(f"there is a disk in slot {slot} already")
+
+
+async def _delete_device(domain: Domain, device: str, what: str, timeout: float) -> None:
     """Ask the guest for a device and wait until it is gone. Raises `GuestNotRespondingError`."""
 
     def answers(name: str, data: Mapping[str, Any]) -> bool:
@@ -139,14 +155,16 @@ async def _delete_device(domain: Domain, device: str, timeout: float) -> None:
         try:
             await domain.monitor.execute("device_del", id=device)
         except CommandRefusedError as error:
+            if "not found" in str(error):
+                raise HypervisorError(f"the domain does not have {what}") from error
             if "unplug" not in str(error):  # an unplug that was asked for before is still pending: wait for it
                 raise
         try:
             name, _ = await asyncio.wait_for(answer, timeout)
         except TimeoutError:
-            raise GuestNotRespondingError(f"the guest did not let go of {device} in {timeout:g} seconds") from None
+            raise GuestNotRespondingError(f"the guest did not let go of {what} in {timeout:g} seconds") from None
     if name != "DEVICE_DELETED":
-        raise GuestNotRespondingError(f"the guest refused to let go of {device}")
+        raise GuestNotRespondingError(f"the guest refused to let go of {what}")
 
 
 async def _hollow_out(domain: Domain, slot: int) -> None:
@@ -154,13 +172,11 @@ async def _hollow_out(domain: Domain, slot: int) -> None:
 
     QEMU cannot take a node from a device that uses it, but at the end of a mirror it moves the device to another node.
     """
-    device = names.disk(slot)
-    current = await _medium(domain, device)
-    if current is None:
+    current = await slots.medium(domain, slot)
+    if current is None or current.startswith(names.VOID_PREFIX):
         return
-    size = await _virtual_size(domain, current)
-    node = f"{names.VOID_PREFIX}{slot}-{domain.next_set}"
-    domain.next_set += 1
+    size = (await slots.holdings(domain)).size(current)
+    node = names.void(slot, slots.take(domain))
     faulty = {"event": "none", "iotype": "read", "errno": 5, "immediately": True}
     empty = {"driver": "null-co", "size": size}
     await domain.monitor.command(
@@ -179,74 +195,9 @@ async def _hollow_out(domain: Domain, slot: int) -> None:
 
 
 async def _add_image(domain: Domain, slot: int, source: DiskSource, image_tool: str, *, writable: bool) -> str:
-    chain = await backing_chain(source, image_tool)
-    first_set = domain.next_set
-    node = _take_name(domain, slot, len(chain))
-    await _send_image(domain, open_image(chain, node, first_set, writable=writable))
-    return node
-
-
-def _take_name(domain: Domain, slot: int, sets: int) -> str:
-    """A node name never used before, and as many descriptor set numbers from `next_set` on."""
-    first = domain.next_set
-    domain.next_set += sets
-    return names.image(slot, first)
-
-
-async def _send_image(domain: Domain, image: OpenedImage) -> None:
-    """Hand over an image's descriptors and make its block node; the image is closed here in any case."""
-    try:
-        for descriptor in image.descriptors:
-            await domain.monitor.with_descriptor(
-                descriptor.fd, "add-fd", fdset_id=descriptor.set, opaque=descriptor.opaque
-            )
-        await domain.monitor.command("blockdev-add", image.blockdev)
-    except BaseException:
-        await asyncio.shield(_remove_descriptors(domain, image.node))
-        raise
-    finally:
-        image.close()
-
-
-async def _medium(domain: Domain, device: str) -> str | None:
-    """The block node a device uses now, None for an empty drive. Raises `HypervisorError` where there is no device."""
-    for block in await domain.monitor.execute("query-block"):
-        if f"/{block.get('qdev', '')}/".find(f"/{device}/") >= 0:
-            inserted = block.get("inserted")
-            return None if inserted is None else str(inserted["node-name"])
-    raise HypervisorError(f"there is no device {device}")
-
-
-async def _virtual_size(domain: Domain, node: str) -> int:
-    for block in await domain.monitor.execute("query-named-block-nodes", flat=True):
-        if block["node-name"] == node:
-            return int(block["image"]["virtual-size"])
-    raise HypervisorError(f"there is no block node {node}")
-
-
-async def _remove_images(domain: Domain, slot: int) -> None:
-    """Delete every node made for a slot, the newest (topmost) first."""
-    prefix = names.image_prefix(slot)
-    found = await domain.monitor.execute("query-named-block-nodes", flat=True)
-    nodes = [node["node-name"] for node in found if node["node-name"].startswith(prefix)]
-    for node in sorted(nodes, key=lambda name: int(name.removeprefix(prefix)), reverse=True):
-        await _remove_image(domain, node)
-
-
-async def _remove_image(domain: Domain, node: str) -> None:
-    await domain.monitor.execute("blockdev-del", node_name=node)
-    await _remove_descriptors(domain, node)
-
-
-async def _remove_descriptors(domain: Domain, node: str) -> None:
-    for found in await domain.monitor.execute("query-fdsets"):
-        if any(descriptor.get("opaque") == node for descriptor in found["fds"]):
-            await _quietly(domain, "remove-fd", fdset_id=found["fdset-id"])
-
-
-async def _quietly(domain: Domain, command: str, **arguments: object) -> None:
-    """A command whose refusal only says that there was nothing to do."""
-    try:
-        await domain.monitor.execute(command, **arguments)
-    except CommandRefusedError:
-        return
+    """Make the block node of an image and return its name. On failure nothing of it is left."""
+    chain = await prepared_chain(source, image_tool)
+    await provide(domain, chain)
+    image = open_image(chain, slot, slots.take(domain, len(chain)), writable=writable)
+    await slots.send(domain, slot, image)
+    return image.node

@@ -9,46 +9,71 @@ from __future__ import annotations
 
 import json
 import os
-import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from domzero.host.hypervisor.protocol import HypervisorError
-from domzero.host.hypervisor.spec import DiskFormat, DiskSource
+from domzero.host.hypervisor.qemu import names
+from domzero.host.hypervisor.qemu.places import Descriptor, Secret, cut, open_file, storage_node
+from domzero.host.hypervisor.qemu.remote import reached, secret_pipe
+from domzero.host.hypervisor.spec import DiskFormat, DiskSource, Extent, RemoteImage
 from domzero.host.process import ProcessError, run
 
 CHAIN_LIMIT = 64
 """The most files one disk may consist of; a chain that bites its own tail ends here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
-    """An opened file on its way into one of QEMU's descriptor sets."""
-
-    fd: int
-    set: int
-    opaque: str
-
-
 class OpenedImage:
-    """A disk's block node and the descriptors it needs, which are ours until `close`."""
+    """A disk's block node and the descriptors and passwords it needs, which are ours until `close`."""
 
-    def __init__(self, node: str, blockdev: dict[str, object], descriptors: Sequence[Descriptor]) -> None:
+    def __init__(
+        self,
+        node: str,
+        blockdev: dict[str, object],
+        descriptors: Sequence[Descriptor],
+        secrets: Sequence[Secret] = (),
+    ) -> None:
         self.node = node
         self.blockdev = blockdev
         self.descriptors = tuple(descriptors)
+        self.secrets = tuple(secrets)
+
+    @property
+    def fds(self) -> list[int]:
+        """Every descriptor that QEMU needs."""
+        return [opened.fd for opened in self.descriptors] + [opened.fd for opened in self.secrets]
 
     def close(self) -> None:
-        for descriptor in self.descriptors:
-            os.close(descriptor.fd)
+        for fd in self.fds:
+            os.close(fd)
+
+
+async def prepared_chain(source: DiskSource, image_tool: str) -> tuple[DiskSource, ...]:
+    """The layers a disk consists of, topmost first, those elsewhere known to answer (see `remote.reached`).
+
+    Raises `HypervisorError` also for a header that is not to be trusted.
+    """
+    chain = await backing_chain(source, image_tool)
+    return tuple(
+        [
+            replace(layer, place=await reached(layer.place, image_tool))
+            if isinstance(layer.place, RemoteImage)
+            else layer
+            for layer in chain
+        ]
+    )
 
 
 async def backing_chain(source: DiskSource, image_tool: str) -> tuple[DiskSource, ...]:
-    """The files a disk consists of, topmost first. Raises `HypervisorError` for a header that is not to be trusted."""
+    """The layers a disk consists of, topmost first. Raises `HypervisorError` for a header that is not to be trusted."""
     if source.backing is not None:
         return (source, *source.backing)
+    if source.format is not DiskFormat.QCOW2:
+        return (source,)
+    if not isinstance(source.place, Path):
+        raise HypervisorError(f"{source.place}: what backing files it has must be known beforehand")
     repository = source.path.resolve().parent
     chain = [source]
     while chain[-1].format is DiskFormat.QCOW2:
@@ -91,65 +116,57 @@ def backing_of(info: dict[str, object], image: Path, repository: Path) -> DiskSo
     return DiskSource(path, backing_format)
 
 
-def open_image(chain: Sequence[DiskSource], node: str, first_set: int, *, writable: bool) -> OpenedImage:
-    """Open every file of a chain and describe the block node. Set numbers count up from `first_set`, topmost first.
+def open_image(chain: Sequence[DiskSource], slot: int, first: int, *, writable: bool) -> OpenedImage:
+    """Open every file of a chain and describe the block node. Layers are numbered from `first` on, topmost first.
 
     A writable top is opened twice, also for reading alone: QEMU reopens a disk so when it becomes a backing file.
     Backing files are opened for reading only: others may share them. Raises `HypervisorError`.
     """
     with ExitStack() as undo:
-        descriptors = []
-        protocols = []
-        for position, layer in enumerate(chain):
-            modes = (os.O_RDWR, os.O_RDONLY) if writable and position == 0 else (os.O_RDONLY,)
-            for mode in modes:
-                fd = _open(layer.path, mode)
-                undo.callback(os.close, fd)
-                descriptors.append(Descriptor(fd, first_set + position, node))
-            protocols.append(_protocol(layer.path, fd))
+        descriptors: list[Descriptor] = []
+        secrets: list[Secret] = []
+        nodes = []
+        for number, layer in enumerate(chain, first):
+            opened: Descriptor | None = None
+            if isinstance(layer.place, RemoteImage):
+                if layer.place.secret:
+                    secrets.append(Secret(names.secret(slot, number), secret_pipe(layer.place.secret)))
+                    undo.callback(os.close, secrets[-1].fd)
+            else:
+                for write in (True, False) if writable and number == first else (False,):
+                    opened = open_file(layer.path, slot, number, writable=write)
+                    undo.callback(os.close, opened.fd)
+                    descriptors.append(opened)
+            nodes.append(storage_node(layer, slot, number, opened))
+        described = blockdev(chain, nodes, slot, first, writable=writable)
         undo.pop_all()
-    return OpenedImage(node, blockdev(chain, protocols, node, first_set, writable=writable), descriptors)
-
-
-def _open(path: Path, mode: int) -> int:
-    try:
-        return os.open(path, mode | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
-    except OSError as error:
-        raise HypervisorError(f"{path}: {error.strerror}") from error
-
-
-def _protocol(path: Path, fd: int) -> str:
-    """QEMU's driver for an opened file. Raises `HypervisorError` for what is neither a file nor a block device."""
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISREG(mode):
-        return "file"
-    if stat.S_ISBLK(mode):
-        return "host_device"
-    raise HypervisorError(f"{path} is neither a file nor a block device")
+    return OpenedImage(names.image(slot, first), described, descriptors, secrets)
 
 
 def blockdev(
-    chain: Sequence[DiskSource], protocols: Sequence[str], node: str, first_set: int, *, writable: bool
+    chain: Sequence[DiskSource], storage: Sequence[dict[str, object]], slot: int, first: int, *, writable: bool
 ) -> dict[str, object]:
-    """The block node of a chain whose files are in the sets from `first_set` on, with nothing left to a header."""
+    """The block node of a chain whose layers are in the nodes `storage`, with nothing left to a header."""
     below: dict[str, object] | None = None
     for position in reversed(range(len(chain))):
-        layer = chain[position]
-        read_only = not (writable and position == 0)
-        filename = f"/dev/fdset/{first_set + position}"
-        file: dict[str, object] = {"driver": protocols[position], "filename": filename, "read-only": read_only}
-        if not read_only:
-            file["discard"] = "unmap"
-        current: dict[str, object] = {"driver": layer.format.value, "read-only": read_only, "file": file}
-        if not read_only:
-            current["discard"] = "unmap"
+        layer, number = chain[position], first + position
+        on_top = position == 0
+        current: dict[str, object] = {
+            "driver": layer.format.value,
+            "node-name": names.image(slot, number) if on_top else names.layer(slot, number),
+            "read-only": not (writable and on_top),
+        }
+        passed_down: dict[str, object] = {"discard": "unmap"} if writable and on_top else {}
+        file = {**storage[position], **passed_down}
+        if isinstance(layer.place, Extent):
+            part = cut(layer.place)
+            if layer.format is DiskFormat.RAW:
+                current.update(part)
+            else:
+                file = {"driver": "raw", "node-name": names.part(slot, number), **part, **passed_down, "file": file}
+        current.update(passed_down, file=file)
         if layer.format is DiskFormat.QCOW2:
             current["backing"] = below
         below = current
     assert below is not None
-    return {"node-name": node, **below}
-
-
-def sets_used(images: Iterable[OpenedImage]) -> int:
-    """The highest descriptor set number in use, 0 where there is none."""
-    return max((descriptor.set for image in images for descriptor in image.descriptors), default=0)
+    return below

@@ -14,11 +14,11 @@ from datetime import datetime
 from pathlib import Path
 
 from domzero.host.hypervisor.protocol import HypervisorError
-from domzero.host.hypervisor.qemu import names
+from domzero.host.hypervisor.qemu import limits, names, slots
 from domzero.host.hypervisor.qemu.arguments import Descriptors, Launch, command_line, memory_size
 from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.files import listen
-from domzero.host.hypervisor.qemu.images import OpenedImage, backing_chain, open_image, sets_used
+from domzero.host.hypervisor.qemu.images import OpenedImage, open_image, prepared_chain
 from domzero.host.hypervisor.qemu.process import start_time
 from domzero.host.hypervisor.spec import DiskKind, DiskSpec, FirmwareBoot, MachineSpec, TapBackend, UserBackend
 from domzero.host.process import ProcessError, spawn_detached
@@ -63,7 +63,7 @@ async def launch(
     """
     check(spec)
     with ExitStack() as opened:
-        images = await open_images(spec.disks, host.image_tool, opened)
+        images, domain.next_number = await open_images(spec.disks, host.image_tool, opened)
         plan = _plan(spec, domain, host, images, opened, now, saved)
         log = os.open(domain.files.process_log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         opened.callback(os.close, log)
@@ -73,44 +73,46 @@ async def launch(
         except ProcessError as error:
             raise HypervisorError(str(error)) from error
         domain.watch(pid)
-    domain.next_set = sets_used(images.values()) + 1
-    domain.handle = replace(
-        domain.handle,
-        pid=pid,
-        start_time=start_time(pid),
-        accelerator=host.accelerator,
-        processors_started=plan.spec.vcpus,
-    )
-    domain.files.write_handle(domain.handle)
+    started = replace(domain.handle, pid=pid, start_time=start_time(pid), accelerator=host.accelerator)
+    domain.remember(replace(started, processors_started=plan.spec.vcpus))
     await domain.connect(timeout)
+    for image in images.values():
+        await slots.forget_secrets(domain, image)
+    await limits.set_all(domain, spec.disks)
 
 
 def check(spec: MachineSpec) -> None:
     """Refuse a specification that has no place on the board. Raises `HypervisorError`."""
     if spec.domid <= 0 or spec.memory <= 0 or not 1 <= spec.vcpus <= spec.vcpus_max:
         raise HypervisorError("a machine needs a domid, memory and processors")
-    for kind, slots, valid in (
+    for kind, taken, valid in (
         ("disk", [disk.slot for disk in spec.disks], names.DISK_SLOTS),
         ("network card", [nic.slot for nic in spec.nics], names.NIC_SLOTS),
     ):
-        if len(set(slots)) != len(slots) or not set(slots) <= set(valid):
+        if len(set(taken)) != len(taken) or not set(taken) <= set(valid):
             raise HypervisorError(f"each {kind} needs a slot of its own from {valid.start} to {valid.stop - 1}")
+    for disk in spec.disks:
+        limits.check(disk.limits)
 
 
-async def open_images(disks: Sequence[DiskSpec], image_tool: str, opened: ExitStack) -> dict[int, OpenedImage]:
-    """Open every disk's files, by slot; `opened` closes them. Raises `HypervisorError`."""
+async def open_images(
+    disks: Sequence[DiskSpec], image_tool: str, opened: ExitStack
+) -> tuple[dict[int, OpenedImage], int]:
+    """Open every disk's files, by slot, which `opened` closes; and the first number no layer has.
+
+    Raises `HypervisorError`.
+    """
     filled = [(disk, disk.source) for disk in disks if disk.source is not None]
-    chains = await asyncio.gather(*(backing_chain(source, image_tool) for _, source in filled), return_exceptions=True)
+    chains = await asyncio.gather(*(prepared_chain(source, image_tool) for _, source in filled), return_exceptions=True)
     images: dict[int, OpenedImage] = {}
-    first_set = 1
+    number = 1
     for (disk, _), chain in zip(filled, chains, strict=True):
         if isinstance(chain, BaseException):
             raise chain
-        node = names.image(disk.slot, first_set)
-        images[disk.slot] = open_image(chain, node, first_set, writable=is_writable(disk))
+        images[disk.slot] = open_image(chain, disk.slot, number, writable=is_writable(disk))
         opened.callback(images[disk.slot].close)
-        first_set += len(chain)
-    return images
+        number += len(chain)
+    return images, number
 
 
 def is_writable(disk: DiskSpec) -> bool:
@@ -189,5 +191,5 @@ def _firmware(spec: MachineSpec, directory: Path) -> tuple[Path | None, Path | N
 
 def _passed(plan: Launch) -> list[int]:
     listening = plan.descriptors
-    files = [descriptor.fd for image in plan.images.values() for descriptor in image.descriptors]
+    files = [fd for image in plan.images.values() for fd in image.fds]
     return [listening.monitor, listening.serial, listening.guest, *listening.taps.values(), *files]

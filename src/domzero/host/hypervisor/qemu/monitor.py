@@ -6,6 +6,7 @@ Command and event names are those of QEMU's QMP reference manual.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Monitor:
 
     def __init__(self, name: str, on_event: EventHandler) -> None:
         self._client = QMPClient(name)
+        self._client.logger.setLevel(logging.INFO)  # below that the library logs every message, passwords included
         self._client.events.names.add("")  # no event has this name: the library's own listener stays empty
         self._client.register_listener(_Delivery(on_event))
         self._descriptors = asyncio.Lock()

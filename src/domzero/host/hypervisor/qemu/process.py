@@ -34,6 +34,14 @@ def start_time(pid: int) -> int | None:
     return int(stat.rpartition(")")[2].split()[19])
 
 
+def threads(pid: int) -> list[int]:
+    """The threads of a process, none where it is gone."""
+    try:
+        return [int(entry.name) for entry in (PROC / str(pid) / "task").iterdir()]
+    except FileNotFoundError:
+        return []
+
+
 def thread_seconds(pid: int, thread: int) -> float:
     """Processor time a thread has used (user and system), 0 where it is gone."""
     try:

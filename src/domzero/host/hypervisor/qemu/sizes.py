@@ -88,8 +88,7 @@ async def _plug(domain: Domain, socket: Mapping[str, Any], places: int) -> None:
     if handle.accelerator == "tcg" and handle.processors_started >= places:
         raise HypervisorError("under TCG a processor that was unplugged cannot be plugged again in the same boot")
     await domain.monitor.command("device_add", {"driver": socket["type"], **socket["props"]})
-    domain.handle = replace(handle, processors_started=handle.processors_started + 1)
-    domain.files.write_handle(domain.handle)
+    domain.remember(replace(handle, processors_started=handle.processors_started + 1))
 
 
 async def _unplug(domain: Domain, path: str, timeout: float) -> None:

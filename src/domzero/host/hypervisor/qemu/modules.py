@@ -1,0 +1,68 @@
+"""QEMU's block drivers that are modules, for a domain that sees only its own root.
+
+QEMU loads such a driver when it first meets an image that needs it. At start that is before it changes its root; later
+the module and its libraries must be in there. They are copied when they are needed, below directories that the
+domain's user cannot write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import sysconfig
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from domzero.host.hypervisor.protocol import HypervisorError
+from domzero.host.hypervisor.qemu.domain import Domain
+from domzero.host.hypervisor.spec import DiskSource, RemoteImage
+from domzero.host.process import ProcessError, run
+
+LIBRARY = re.compile(r"(?:=>\s+|^\s+)(/\S+)\s+\(0x[0-9a-f]+\)", re.MULTILINE)
+"""A file in what ldd(1) prints."""
+
+
+def module_directories() -> list[Path]:
+    """Where distributions put QEMU's modules."""
+    triplet = sysconfig.get_config_var("MULTIARCH")
+    libraries = [f"lib/{triplet}"] if triplet else []
+    return [Path("/usr") / library / "qemu" for library in (*libraries, "lib64", "lib")]
+
+
+def module_of(driver: str, directories: Iterable[Path]) -> Path | None:
+    """The file of a block driver's module, None where there is none: the driver may be built in."""
+    return next((path for where in directories if (path := where / f"block-{driver}.so").is_file()), None)
+
+
+async def provide(domain: Domain, chain: Sequence[DiskSource]) -> None:
+    """Have the modules at hand that a chain's layers need. Raises `HypervisorError`."""
+    if domain.handle.uid is None:
+        return
+    for driver in {layer.place.driver for layer in chain if isinstance(layer.place, RemoteImage)}:
+        module = module_of(driver, module_directories())
+        if module is None or (domain.files.root / module.relative_to("/")).exists():
+            continue
+        try:
+            said = await run(["ldd", module], timeout=10)
+            needed = [Path(found) for found in LIBRARY.findall(said.stdout.decode(errors="replace"))]
+            await asyncio.to_thread(copy_into, domain.files.root, [*needed, module])
+        except (ProcessError, OSError) as error:
+            raise HypervisorError(f"QEMU's module {module} cannot be given to the domain: {error}") from error
+
+
+def copy_into(root: Path, files: Iterable[Path]) -> None:
+    """Copy files to the same places below another root, readable by everybody. The last one vouches for the others.
+
+    Raises `OSError`.
+    """
+    for path in files:
+        target = root / path.relative_to("/")
+        made = [parent for parent in target.parents if parent.is_relative_to(root) and not parent.exists()]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for directory in made:
+            directory.chmod(0o755)
+        partial = target.with_name(target.name + ".partial")
+        shutil.copyfile(path, partial)
+        partial.chmod(0o755)
+        partial.replace(target)

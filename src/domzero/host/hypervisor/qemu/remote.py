@@ -1,0 +1,175 @@
+"""Images that QEMU reaches over the network by itself: iSCSI, NFS and Ceph, by its own drivers.
+
+QEMU opens an image in the loop that also serves its guest, and gives a server that accepts and then says nothing all
+the time in the world. So `qemu-img`, which has the same drivers, opens every remote image first, for a bounded time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from domzero.host.hypervisor.protocol import HypervisorError
+from domzero.host.hypervisor.spec import RemoteImage
+from domzero.host.process import ProcessError, run
+
+DRIVERS = {"iscsi": "an iSCSI target", "nfs": "an NFS server", "rbd": "a Ceph cluster"}
+PACKAGE = "qemu-block-extra"
+"""Debian's package of these drivers."""
+ANSWER_SECONDS = 10.0
+"""How long a server may take until an image is open, and to say what its name's address is."""
+COMMAND_SECONDS = 15
+"""After how long QEMU's iSCSI driver connects anew and repeats a command. Its own default is never."""
+SECRET_LIMIT = 4096
+ISCSI_PORT = 3260
+PORTAL = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d{1,5}))?")
+HOST_OPTION = re.compile(r"(?:server\.)(?:\d{1,2}\.)?host")
+
+
+def options(image: RemoteImage, secret: str | None) -> dict[str, object]:
+    """The options of `blockdev-add`, nested as QEMU wants them. `secret` is the object with the password.
+
+    Raises `HypervisorError` for a driver or a combination of names that cannot be.
+    """
+    if image.driver not in DRIVERS:
+        raise HypervisorError(f"disks cannot be reached by {image.driver}; only by {', '.join(DRIVERS)}")
+    named = dict(image.options)
+    if image.driver == "iscsi":
+        named.setdefault("timeout", COMMAND_SECONDS)
+    if secret is not None:
+        if not image.secret_option:
+            raise HypervisorError(f"{image}: it is not said what its password is for")
+        named[image.secret_option] = secret
+    return {"driver": image.driver, **nested(named)}
+
+
+def nested(named: Mapping[str, object]) -> dict[str, Any]:
+    """Structures from dotted names; a level whose names are the numbers from 0 on is a list.
+
+    Raises `HypervisorError` where a name stands for a value and a structure at once.
+    """
+    tree: dict[str, Any] = {}
+    for name, value in named.items():
+        *path, last = name.split(".")
+        level = tree
+        for step in path:
+            level = level.setdefault(step, {})
+            if not isinstance(level, dict):
+                raise HypervisorError(f"the option {name} contradicts another")
+        if last in level:
+            raise HypervisorError(f"the option {name} contradicts another")
+        level[last] = value
+    return {name: _listed(value) for name, value in tree.items()}
+
+
+def _listed(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {str(number) for number in range(len(value))}:
+        return [_listed(value[str(number)]) for number in range(len(value))]
+    return {name: _listed(inner) for name, inner in value.items()}
+
+
+def secret_pipe(secret: str) -> int:
+    """The readable end of a pipe with a password in it, the caller's to close. It can be read once.
+
+    Raises `HypervisorError` for a password too long to be one.
+    """
+    content = secret.encode()
+    if len(content) > SECRET_LIMIT:
+        raise HypervisorError(f"a password of {len(content)} bytes is too long")
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, content)
+    finally:
+        os.close(writer)
+    return reader
+
+
+def secret_from(descriptor: int, name: str) -> str:
+    """The argument of `-object` for a password that QEMU finds in a descriptor it is started with."""
+    return json.dumps({"qom-type": "secret", "id": name, "file": f"/proc/self/fd/{descriptor}"})
+
+
+async def reached(image: RemoteImage, image_tool: str) -> RemoteImage:
+    """The image with addresses instead of names, after it could be opened.
+
+    A domain sees no resolver, and must connect again at any time. Raises `HypervisorError` with a sentence for an
+    operator: no answer, refused, no such image, no driver.
+    """
+    settled = await resolved(image)
+    with ExitStack() as opened:
+        argv, secrets = [image_tool, "info", "--output=json"], []
+        if image.secret:
+            secrets.append(secret_pipe(image.secret))
+            opened.callback(os.close, secrets[0])
+            argv += ["--object", secret_from(secrets[0], "password")]
+        storage = options(settled, "password" if image.secret else None)
+        argv.append("json:" + json.dumps({"driver": "raw", "file": storage}))
+        try:
+            said = await run(argv, timeout=ANSWER_SECONDS, check=False, pass_fds=secrets)
+        except ProcessError as error:
+            raise HypervisorError(f"{image.driver}: {_where(image)} did not answer: {error}") from error
+    if said.returncode != 0:
+        raise HypervisorError(explained(image, said.stderr.decode(errors="replace")))
+    return settled
+
+
+def explained(image: RemoteImage, said: str) -> str:
+    """What an operator is told of an image that could not be opened, from what QEMU said."""
+    if "Unknown driver" in said or "Unknown protocol" in said:
+        return (
+            f"QEMU has no driver for {DRIVERS.get(image.driver, image.driver)}: install the package {PACKAGE} "
+            f"(or what has QEMU's block-{image.driver} module in this distribution)"
+        )
+    lines = [line for line in said.strip().splitlines() if line] or ["it did not say why"]
+    reason = re.sub(r"^qemu-img: |Could not open '(?:[^'\\]|\\.)*': ", "", lines[-1])
+    return f"{DRIVERS.get(image.driver, image.driver)} ({_where(image)}): {reason}"
+
+
+def _where(image: RemoteImage) -> str:
+    """The server's address, as configured."""
+    for name, value in image.options:
+        if name == "portal" or HOST_OPTION.fullmatch(name):
+            return str(value)
+    return "as configured on this host"
+
+
+async def resolved(image: RemoteImage) -> RemoteImage:
+    """The image with each server's name replaced by its address. Raises `HypervisorError` for one nobody knows."""
+    settled: list[tuple[str, str | int | bool]] = []
+    for name, value in image.options:
+        if name == "portal" and image.driver == "iscsi":
+            settled.append((name, await _portal(str(value))))
+        elif HOST_OPTION.fullmatch(name):
+            settled.append((name, await _address(str(value))))
+        else:
+            settled.append((name, value))
+    return replace(image, options=tuple(settled))
+
+
+async def _portal(portal: str) -> str:
+    found = PORTAL.fullmatch(portal)
+    if found is None:
+        raise HypervisorError(f"{portal!r} is no iSCSI portal: an address, a colon and a port are expected")
+    address = await _address(found["v6"] or found["host"])
+    port = found["port"] or ISCSI_PORT
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+async def _address(host: str) -> str:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        raise HypervisorError(f"nobody said within {ANSWER_SECONDS:g} seconds what the address of {host} is") from None
+    except (OSError, UnicodeError) as error:
+        raise HypervisorError(f"the address of {host!r} is not known: {error}") from error
+    return str(found[0][4][0])
