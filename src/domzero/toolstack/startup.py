@@ -28,7 +28,7 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     before = stack.database.generation
     machine = await asyncio.to_thread(stack.facts.machine)
     ensure_pool_and_host(stack, machine)
-    _ensure_drivers(stack)
+    ensure_drivers(stack)
     await refresh_interfaces_if_possible(stack)
     _ensure_default_network(stack)
     await ensure_repositories(stack)
@@ -43,7 +43,7 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     await stack.database.durable()
 
 
-def _ensure_drivers(stack: Stack) -> None:
+def ensure_drivers(stack: Stack) -> None:
     """One SM object per storage driver, refreshed; those of drivers that are gone are removed."""
     known = {row.record["type"]: ref for ref, row in stack.database.rows("SM").items()}
     with stack.database.transaction() as transaction:
