@@ -1,55 +1,131 @@
-"""Work that qemu-img does for the file driver. Sizes are bytes; failures are `StorageError`."""
+"""Work that qemu-img does for drivers whose disks are files. Sizes are bytes; failures are `StorageError`."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import re
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from domzero.host.hypervisor.spec import DiskSource
+from domzero.finish import in_thread
+from domzero.host.hypervisor.spec import DiskSource, Extent, RemoteImage
 from domzero.host.process import ProcessError, run, spawn
 from domzero.host.storage import numbers
+from domzero.host.storage.formats import QCOW2, ImageFormat
 from domzero.host.storage.protocol import Progress, StorageError
 
+log = logging.getLogger(__name__)
+
 QEMU_IMG = "qemu-img"
+STALLED = 900.0
+"""Seconds without any progress after which work is ended."""
+ENDING = 30.0
+"""Seconds that a killed program may take to go."""
 SAID_LIMIT = 4096
 PROGRESS = re.compile(rb"\(([0-9]+\.[0-9]+)/100%\)")
+SECRET = "source-secret"  # noqa: S105 - the name under which qemu-img knows it
+MODEST = ("nice", "-n", "10")
+"""How work in the background is started, which nobody waits for."""
 
 _MEANINGS = (
     ("No space left on device", numbers.NO_SPACE),
     ("Disk quota exceeded", numbers.NO_SPACE),
     ('Failed to get "', numbers.DISK_IN_USE),
+    ('Failed to get shared "', numbers.DISK_IN_USE),
     ("Failed to lock", numbers.DISK_IN_USE),
     ("No such file or directory", numbers.DISK_MISSING),
     ("output file is smaller than input file", numbers.DISK_SIZE),
     ("too large", numbers.DISK_SIZE),
     ("File too large", numbers.DISK_SIZE),
     ("Input/output error", numbers.INPUT_OUTPUT),
+    ("did not finish within", numbers.INPUT_OUTPUT),
 )
 
+Argument = str | Path
 
-async def create_image(path: Path, virtual_size: int, backing: str | None = None) -> None:
-    """A new qcow2 file, blank or above a backing file of the same directory, which need not exist yet."""
+
+async def create_image(path: Path, virtual_size: int, format: ImageFormat = QCOW2, backing: str | None = None) -> None:
+    """A new image, blank or above a backing file of the same directory, which need not exist yet."""
+    options = ["-o", format.options] if format.options else []
     above = ["-u", "-b", backing, "-F", "qcow2"] if backing else []
-    await _qemu_img(["create", "-q", "-f", "qcow2", *above, path, str(virtual_size)])
+    await _qemu_img(["create", "-q", "-f", format.driver.value, *options, *above, path, str(virtual_size)])
 
 
-async def resize_image(path: Path, virtual_size: int) -> None:
-    """Grow an image that nobody has open."""
-    await _qemu_img(["resize", "-q", "-f", "qcow2", path, str(virtual_size)])
+async def resize_image(path: Path, virtual_size: int, format: ImageFormat = QCOW2) -> None:
+    """Grow a qcow2 or raw image that nobody has open."""
+    await _qemu_img(["resize", "-q", "-f", format.driver.value, path, str(virtual_size)])
 
 
-async def rebase_image(path: Path, backing: str) -> None:
-    """Put an image above a layer further down its own chain, copying what lay between into it."""
-    await _qemu_img(["rebase", "-q", "-f", "qcow2", "-F", "qcow2", "-b", backing, path], timeout=None)
+async def rebase_image(path: Path, backing: str | None, progress: Progress = lambda _: None) -> None:
+    """Put an image above a layer further down its own chain, or above none, copying what lay between into it.
+
+    Ending it at any moment leaves an image with the same content.
+    """
+    new = ["-F", "qcow2", "-b", backing] if backing else ["-b", ""]
+    await _long([*MODEST, QEMU_IMG, "rebase", "-p", "-f", "qcow2", *new, path], progress)
 
 
-async def convert_image(source: DiskSource, target: Path, progress: Progress) -> None:
-    """Fill a blank qcow2 image, at least as large as the source, with the source's content. Zeros stay holes."""
-    kinds = ["-f", source.format.value, "-O", "qcow2"]
-    argv: list[str | Path] = [QEMU_IMG, "convert", "-p", "-n", "--target-is-zero", *kinds, source.path, target]
+async def commit_image(path: Path, lower: Path, progress: Progress) -> None:
+    """Write what an image holds into the layer below it, which then has the same content. Harmless when ended."""
+    await _long([*MODEST, QEMU_IMG, "commit", "-p", "-f", "qcow2", "-d", "-b", lower, path], progress)
+
+
+async def convert_image(source: DiskSource, target: Path, format: ImageFormat, progress: Progress) -> None:
+    """Fill a blank image, at least as large as the source, with the source's content. Zeros stay holes."""
+    device = isinstance(source.place, Extent) and await in_thread(source.place.path.is_block_device)
+    with _secret(source) as (descriptors, secrets):
+        new = ["-n", "--target-is-zero", "-O", format.driver.value]
+        argv = [QEMU_IMG, "convert", "-p", *secrets, *new, *source_arguments(source, is_device=device), target]
+        await _long(argv, progress, descriptors)
+
+
+def source_arguments(source: DiskSource, *, is_device: bool = False) -> list[Argument]:
+    """How a tool of QEMU's is told what to read, its format always given. `is_device`: an `Extent` is of a device.
+
+    A secret is an object of the name `SECRET`.
+    """
+    place = source.place
+    if isinstance(place, Extent):
+        driver = "host_device" if is_device else "file"
+        options = {"driver": "raw", "offset": place.offset, "size": place.length}
+        return _image_options({**options, "file.driver": driver, "file.filename": place.path})
+    if isinstance(place, RemoteImage):
+        secret = {f"file.{place.secret_option}": SECRET} if place.secret_option else {}
+        options = {f"file.{name}": _plain(value) for name, value in place.options}
+        return _image_options({"driver": "raw", "file.driver": place.driver, **options, **secret})
+    return ["-f", source.format.value, place]
+
+
+def _image_options(options: dict[str, object]) -> list[Argument]:
+    return ["--image-opts", ",".join(f"{name}={str(value).replace(',', ',,')}" for name, value in options.items())]
+
+
+def _plain(value: object) -> object:
+    return ("off", "on")[value] if isinstance(value, bool) else value
+
+
+@contextmanager
+def _secret(source: DiskSource) -> Iterator[tuple[tuple[int, ...], list[str]]]:
+    """A descriptor that holds the source's secret, if it has one, and the arguments that tell of it."""
+    place = source.place
+    if not isinstance(place, RemoteImage) or not place.secret_option:
+        yield (), []
+        return
+    descriptor = os.memfd_create("secret", os.MFD_CLOEXEC)
     try:
-        process = await spawn(argv)
+        os.pwrite(descriptor, place.secret.encode(), 0)
+        yield (descriptor,), ["--object", f"secret,id={SECRET},format=raw,file=/dev/fd/{descriptor}"]
+    finally:
+        os.close(descriptor)
+
+
+async def _long(argv: Sequence[Argument], progress: Progress, descriptors: Sequence[int] = ()) -> None:
+    """Run a program that prints how far it is. Cancelling the call ends the program first."""
+    try:
+        process = await spawn(argv, pass_fds=descriptors)
     except ProcessError as error:
         raise StorageError(numbers.GENERAL, str(error)) from error
     if process.stdout is None or process.stderr is None:
@@ -58,17 +134,15 @@ async def convert_image(source: DiskSource, target: Path, progress: Progress) ->
         said, _ = await asyncio.gather(_tail(process.stderr), _report(process.stdout, progress))
         returncode = await process.wait()
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await _end(process)
     if returncode != 0:
         raise _meaning(f"qemu-img failed with code {returncode}: {said}")
     progress(1.0)
 
 
-async def _qemu_img(arguments: list[str | Path], timeout: float | None = 60.0) -> None:
+async def _qemu_img(arguments: list[Argument]) -> None:
     try:
-        await run([QEMU_IMG, *arguments], timeout=timeout)
+        await run([QEMU_IMG, *arguments])
     except ProcessError as error:
         raise _meaning(str(error)) from error
 
@@ -80,14 +154,33 @@ def _meaning(said: str) -> StorageError:
     return StorageError(numbers.GENERAL, said)
 
 
-async def _report(stream: asyncio.StreamReader, progress: Progress) -> None:
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill it, and wait for its end unless a medium that does not answer holds it."""
+    if process.returncode is None:
+        process.kill()
+        try:
+            async with asyncio.timeout(ENDING):
+                await process.wait()
+        except TimeoutError:
+            log.error("qemu-img (process %d) does not end: its medium does not answer", process.pid)
+
+
+async def _report(stream: asyncio.StreamReader, progress: Callable[[float], None]) -> None:
     rest = b""
-    while chunk := await stream.read(4096):
+    while chunk := await _in_time(stream.read(4096)):
         rest = (rest + chunk)[-SAID_LIMIT:]
         done = PROGRESS.findall(rest)
         if done:
             progress(min(1.0, float(done[-1]) / 100))
             rest = rest[rest.rfind(b")") + 1 :]
+
+
+async def _in_time(reading: Awaitable[bytes]) -> bytes:
+    try:
+        async with asyncio.timeout(STALLED):
+            return await reading
+    except TimeoutError:
+        raise StorageError(numbers.INPUT_OUTPUT, f"qemu-img got no further for {STALLED:g} seconds") from None
 
 
 async def _tail(stream: asyncio.StreamReader) -> str:

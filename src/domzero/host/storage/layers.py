@@ -4,29 +4,32 @@
 * `base-<uuid>.qcow2` is a hidden layer that never changes, shared by all that name it as their backing file.
 * `next-<uuid>.qcow2` is to become the layer that disk <uuid> writes. Its base is linked before anyone writes to it.
 * `new-<uuid>.qcow2` is a disk in the making; nobody has been told of it.
+* `<uuid>.vhd` and `<uuid>.raw` are disks of formats that share nothing here (`plain`), in the making as above.
 
 Backing files are named without a directory, so a repository can be moved. Everything here blocks: call it in a thread.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from domzero.host.storage.formats import FORMATS, PLAIN, QCOW2, ImageFormat
+from domzero.host.storage.plain import PLAIN_NAME, PlainDisk, opened, read_plain
 from domzero.host.storage.qcow2 import BadImageError, Header, holds_nothing, read_header
+from domzero.host.storage.uuids import UUID
 
-UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 DISK_NAME = re.compile(rf"({UUID})\.qcow2", re.ASCII)
 BASE_NAME = re.compile(rf"base-({UUID})\.qcow2", re.ASCII)
 NEXT_NAME = re.compile(rf"next-({UUID})\.qcow2", re.ASCII)
-NEW_NAME = re.compile(rf"new-({UUID})\.qcow2", re.ASCII)
-UUID_PATTERN = re.compile(UUID, re.ASCII)
+NEW_NAME = re.compile(rf"new-({UUID})\.(?:{'|'.join(FORMATS)})", re.ASCII)
+NAMES = (DISK_NAME, BASE_NAME, NEXT_NAME, NEW_NAME)
 
 CHAIN_LIMIT = 30
 """Layers of one disk, its own included; XenServer's limit too."""
@@ -49,9 +52,9 @@ def next_name(uuid: str) -> str:
     return f"next-{uuid}.qcow2"
 
 
-def new_name(uuid: str) -> str:
+def new_name(uuid: str, format: ImageFormat = QCOW2) -> str:
     """A disk in the making."""
-    return f"new-{uuid}.qcow2"
+    return f"new-{uuid}.{format.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +69,26 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A directory as it was a moment ago. `unreadable` names our files that could not be understood, and why."""
+    """A directory as it was a moment ago. `unreadable` names the layers that could not be understood, and why.
+
+    `odd` does so for files of plain disks; `plain` are those without a layer of the same uuid.
+    """
 
     layers: dict[str, Layer]
     new: tuple[str, ...]
     unreadable: dict[str, str]
+    plain: dict[str, PlainDisk] = field(default_factory=dict)
+    odd: dict[str, str] = field(default_factory=dict)
 
     def disks(self) -> dict[str, Layer]:
         """By uuid."""
         found = ((DISK_NAME.fullmatch(name), layer) for name, layer in self.layers.items())
         return {match[1]: layer for match, layer in found if match}
+
+    def sizes(self) -> dict[str, int]:
+        """The virtual size of every disk, by uuid."""
+        shared = {uuid: layer.header.virtual_size for uuid, layer in self.disks().items()}
+        return {**{uuid: disk.virtual_size for uuid, disk in self.plain.items()}, **shared}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +101,14 @@ class Leftovers:
 
 def read_layer(directory: Path, name: str) -> Layer:
     """Raises `BadImageError` for anything that our tools would not have written, or `OSError`."""
-    descriptor = open_layer(directory, name)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadImageError("it is no regular file")
+    with opened(directory, name) as (descriptor, status):
         return Layer(name, status.st_ino, status.st_blocks * 512, _checked(read_header(descriptor)))
-    finally:
-        os.close(descriptor)
 
 
 def is_blank(directory: Path, layer: Layer) -> bool:
     """Whether the layer adds nothing to what is below it. Nobody may be writing to it."""
-    descriptor = open_layer(directory, layer.name)
-    try:
+    with opened(directory, layer.name) as (descriptor, _):
         return holds_nothing(descriptor, layer.header)
-    finally:
-        os.close(descriptor)
 
 
 def read_chain(directory: Path, name: str) -> list[Layer]:
@@ -129,20 +133,33 @@ def _read_chain_once(directory: Path, name: str) -> list[Layer]:
 
 def survey(directory: Path) -> Survey:
     """Look at every file that has one of our names. Raises `OSError` when the directory cannot be read."""
-    layers: dict[str, Layer] = {}
-    unreadable: dict[str, str] = {}
+    found = Survey({}, (), {})
     new: list[str] = []
     for name in sorted(os.listdir(directory)):
         if NEW_NAME.fullmatch(name):
             new.append(name)
         elif DISK_NAME.fullmatch(name) or BASE_NAME.fullmatch(name) or NEXT_NAME.fullmatch(name):
             try:
-                layers[name] = read_layer(directory, name)
+                found.layers[name] = read_layer(directory, name)
             except FileNotFoundError:
                 continue
             except (BadImageError, OSError) as error:
-                unreadable[name] = str(error)
-    return Survey(layers, tuple(new), unreadable)
+                found.unreadable[name] = str(error)
+        elif match := PLAIN_NAME.fullmatch(name):
+            _add_plain(found, directory, name, match[1], PLAIN[match[2]])
+    return dataclasses.replace(found, new=tuple(new))
+
+
+def _add_plain(found: Survey, directory: Path, name: str, uuid: str, format: ImageFormat) -> None:
+    if uuid in found.plain or disk_name(uuid) in found.layers or disk_name(uuid) in found.unreadable:
+        found.odd[name] = "there is another file of the same disk"
+        return
+    try:
+        found.plain[uuid] = read_plain(directory, uuid, format)
+    except FileNotFoundError:
+        return
+    except (BadImageError, OSError) as error:
+        found.odd[name] = str(error)
 
 
 def leftovers(found: Survey, busy: AbstractSet[str]) -> Leftovers:
@@ -197,11 +214,6 @@ def _unused_bases(found: Survey, busy: AbstractSet[str], removed: AbstractSet[st
             parent = found.layers.get(below)
             below = parent.header.backing if parent else None
     return [name for name in found.layers if BASE_NAME.fullmatch(name) and name not in needed and name not in busy]
-
-
-def open_layer(directory: Path, name: str) -> int:
-    """A descriptor to read one file of the directory, never through a link."""
-    return os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _checked(header: Header) -> Header:

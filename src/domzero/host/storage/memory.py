@@ -7,9 +7,9 @@ import re
 import stat
 from pathlib import Path
 
-from domzero.host.storage.layers import UUID
 from domzero.host.storage.numbers import from_os
 from domzero.host.storage.protocol import DiskInfo
+from domzero.host.storage.uuids import UUID
 
 IMAGE_NAME = re.compile(rf"({UUID})\.memory", re.ASCII)
 

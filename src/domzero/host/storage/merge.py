@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import logging
 
-from domzero.finish import in_thread
 from domzero.host.storage import layers
 from domzero.host.storage import place as places
 from domzero.host.storage.images import rebase_image
 from domzero.host.storage.layers import BASE_NAME, Layer, new_name
 from domzero.host.storage.numbers import from_os
-from domzero.host.storage.place import Ownership, Place, Step
+from domzero.host.storage.place import Place
 from domzero.host.storage.sparse import copy_sparse
 
 log = logging.getLogger(__name__)
 
 
-async def merge_layers(place: Place, chain: list[Layer], owner: Ownership | None, step: Step) -> bool:
+async def merge_layers(place: Place, chain: list[Layer]) -> bool:
     """Make two bases of a chain into one, where that can be. Raises `StorageError`; then nothing has changed.
 
     The upper one is copied under another name, takes in what the lower one has, and then the upper one's place.
     """
     async with place.merging:
         try:
-            found = await in_thread(layers.survey, place.directory)
+            found = await place.run(layers.survey, place.directory)
         except OSError as error:
             raise from_os(error) from error
         chosen = layers.best_merge(chain, found, place.busy)
@@ -41,16 +40,16 @@ async def merge_layers(place: Place, chain: list[Layer], owner: Ownership | None
         async with place.making([merged]):
             path = place.directory / merged
             try:
-                await in_thread(places.make_blank, path)
-                await copy_sparse(place.directory / upper.name, path, lambda _: None)
-                step("layer copied")
+                await place.run(places.make_blank, path)
+                await copy_sparse(place.directory / upper.name, path, lambda _: None, place.run)
+                place.step("layer copied")
                 await rebase_image(path, below)
-                await in_thread(places.seal, path, owner)
-                step("layers merged")
-                await in_thread(places.rename, place.directory, merged, upper.name)
+                await place.seal(path, full=True)
+                place.step("layers merged")
+                await place.run(places.rename, place.directory, merged, upper.name)
             except BaseException:
-                await in_thread(places.remove, place.directory, merged)
+                await place.run(places.remove, place.directory, merged)
                 raise
-        step("merged layer in place")
+        place.step("merged layer in place")
         log.info("layer %s took in %s of %d bytes", upper.name, lower.name, lower.used)
         return True

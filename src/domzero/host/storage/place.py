@@ -1,4 +1,7 @@
-"""The directory of one attached repository: who owns it, and careful changes in it. Blocking, but for the locks."""
+"""The directory of one attached repository: who owns it, and careful changes in it.
+
+Functions here block, for `Place.run`; methods that are coroutines do not.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import orjson
 
@@ -17,7 +20,12 @@ from domzero.host.storage import layers, numbers
 from domzero.host.storage.layers import Survey
 from domzero.host.storage.memory import IMAGE_NAME
 from domzero.host.storage.numbers import from_os
+from domzero.host.storage.plain import PLAIN_NAME
 from domzero.host.storage.protocol import Repository, StorageError
+from domzero.host.storage.worker import LONG, Workers, in_own_thread
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MARKER = "domzero-repository.json"
 MARKER_LIMIT = 4096
@@ -36,13 +44,30 @@ class Ownership:
     gid: int
 
 
+@dataclass(slots=True, eq=False)
+class Run:
+    """A merge going on, of layers that `disks` read through."""
+
+    disks: frozenset[str]
+    yields: bool
+    """Whether a look for a disk's files is reason enough to end it."""
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 @dataclass(slots=True)
 class Place:
     """An attached repository. `busy` are files that belong to operations going on."""
 
     directory: Path
     descriptor: int
-    """The marker, open and locked."""
+    """The marker, open, and locked if `owned`."""
+    owned: bool
+    """Whether only this process changes the repository; on a medium that hosts share another may be at it."""
+    workers: Workers
+    owner: Ownership | None = None
+    step: Step = lambda _: None
+    runs: list[Run] = field(default_factory=list)
     busy: set[str] = field(default_factory=set)
     gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while leftovers are looked for, and to become busy."""
@@ -54,6 +79,27 @@ class Place:
     """The virtual size of each disk, so that their sum needs no look at every file; set anew by every survey."""
     changes: int = 0
     """How often a size was noted: a survey that began before the last time is not the newest word."""
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Blocking work on the medium; see `Workers.run`."""
+        return await self.workers.run(function, *args, **kwargs)
+
+    async def seal(self, path: Path, *, full: bool = False) -> None:
+        """Call `seal`. A file that is `full` has a while to get onto the medium."""
+        patience = self.workers.patience * (LONG if full else 1)
+        await self.workers.attend(lambda: in_own_thread(seal, path, self.owner), patience)
+
+    async def claim(self) -> None:
+        """Become the one that changes the repository. Raises `StorageError` 16 while another host is."""
+        if not self.owned:
+            await self.run(_lock, self.descriptor, self.directory)
+            self.owned = True
+
+    async def interrupt(self, disk: str, *, reading: bool = False) -> None:
+        """End the merges that a disk's layers take part in; those that yield only, when it is for `reading`."""
+        for run in [run for run in self.runs if disk in run.disks and (run.yields or not reading)]:
+            run.stop.set()
+            await run.done.wait()
 
     def note_size(self, uuid: str, virtual_size: int) -> None:
         """The disk is there, of that size; 0 when it is gone."""
@@ -149,23 +195,38 @@ def _make_directory(directory: Path) -> bool:
     return True
 
 
-def open_place(directory: Path, uuid: str) -> Place:
-    """Take a repository for this process. Raises `StorageError` when it is missing, another one, or taken."""
+def open_place(directory: Path, uuid: str, workers: Workers, *, shared: bool = False) -> Place:
+    """Take a repository for this process. Raises `StorageError` when it is missing, another one, or taken.
+
+    A `shared` medium that another host has taken is opened all the same, not `owned`.
+    """
     try:
         descriptor = os.open(directory / MARKER, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise from_os(error) from error
+    owned = True
     try:
         if read_marker(descriptor, directory)["repository"] != uuid:
             raise StorageError(numbers.REPOSITORY_UNAVAILABLE, f"{directory} holds another repository")
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise StorageError(numbers.REPOSITORY_IN_USE, f"{directory} is used by another process") from None
+        try:
+            _lock(descriptor, directory)
+        except StorageError as error:
+            if not shared or error.number != numbers.REPOSITORY_IN_USE:
+                raise
+            owned = False
     except BaseException:
         os.close(descriptor)
         raise
-    return Place(directory, descriptor)
+    return Place(directory, descriptor, owned, workers)
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StorageError(numbers.REPOSITORY_IN_USE, f"{directory} is used by another process") from None
+    except OSError as error:
+        raise from_os(error) from error
 
 
 def read_marker(descriptor: int, directory: Path) -> dict[str, Any]:
@@ -185,7 +246,7 @@ def erase(place: Place) -> None:
     try:
         marker = read_marker(place.descriptor, directory)
         for name in os.listdir(directory):
-            patterns = (layers.DISK_NAME, layers.BASE_NAME, layers.NEXT_NAME, layers.NEW_NAME, IMAGE_NAME)
+            patterns = (*layers.NAMES, PLAIN_NAME, IMAGE_NAME)
             if any(pattern.fullmatch(name) for pattern in patterns):
                 (directory / name).unlink(missing_ok=True)
         (directory / MARKER).unlink(missing_ok=True)
@@ -195,20 +256,23 @@ def erase(place: Place) -> None:
         raise from_os(error) from error
 
 
-def tidy(place: Place, step: Step) -> Survey:
-    """Finish or undo what killed operations left, and return what is there after that. The gate must be held."""
+def tidy(place: Place) -> Survey:
+    """Finish or undo what killed operations left, and return what is there after that. The gate must be held.
+
+    A repository that another host may be changing is only looked at.
+    """
     try:
         found = layers.survey(place.directory)
-        for _ in range(2):
+        for _ in range(2 if place.owned else 0):
             left = layers.leftovers(found, place.busy)
             if not left.finish and not left.remove:
                 break
             for name, final in left.finish:
                 os.replace(place.directory / name, place.directory / final)
-                step("finished")
+                place.step("finished")
             for name in left.remove:
                 (place.directory / name).unlink(missing_ok=True)
-                step("removed")
+                place.step("removed")
             sync_directory(place.directory)
             found = layers.survey(place.directory)
     except OSError as error:
@@ -229,6 +293,29 @@ def seal(path: Path, owner: Ownership | None) -> None:
             os.close(descriptor)
     except OSError as error:
         raise from_os(error) from error
+
+
+def sync_file(path: Path) -> None:
+    """Put what was written into a file on the medium, whoever wrote it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise from_os(error, numbers.DISK_MISSING) from error
+
+
+def need_room(directory: Path, size: int) -> None:
+    """Raises `StorageError` 44 unless that many bytes are free."""
+    try:
+        medium = os.statvfs(directory)
+    except OSError as error:
+        raise from_os(error) from error
+    free = medium.f_bavail * medium.f_frsize
+    if size > free:
+        raise StorageError(numbers.NO_SPACE, f"{size} bytes are needed and {free} are free")
 
 
 def make_blank(path: Path) -> None:

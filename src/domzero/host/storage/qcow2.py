@@ -10,18 +10,28 @@ import os
 import struct
 from dataclasses import dataclass
 
+from domzero.host.storage.formats import QCOW2
+
 MAGIC = b"QFI\xfb"
 HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 FEATURES = struct.Struct(">QQQII")
 EXTENSION = struct.Struct(">II")
+DAMAGED = 1 << 1
 EXTERNAL_DATA_FILE = 1 << 2
 """The incompatible feature with which the guest's data is in another file."""
+KNOWN_FEATURES = (1 << 5) - 1
+"""Dirty, damaged, external data file, compression type, extended level-2 entries."""
+CLUSTER_BITS = range(9, 22)
 BACKING_FORMAT = 0xE2792ACA
 NAME_LIMIT = 1023
 """Bytes of a backing file's name, by the format's own rule."""
 EXTENSIONS_LIMIT = 64
 L1_LIMIT = 32 << 20
 """Bytes of a level-1 table, QEMU's own limit."""
+REFERENCES_LIMIT = 8 << 20
+"""Bytes of a table of reference counts, QEMU's own limit."""
+SNAPSHOTS_LIMIT = 1024
+"""Snapshots inside of an image: ours have none, and QEMU reads the list of them into memory."""
 
 
 class BadImageError(Exception):
@@ -44,19 +54,39 @@ def read_header(descriptor: int) -> Header:
     start = os.pread(descriptor, 4096, 0)
     if len(start) < HEADER.size + FEATURES.size or not start.startswith(MAGIC):
         raise BadImageError("it is no qcow2 image")
-    _, version, name_offset, name_size, _, size, crypt, l1_entries, l1_offset, _, _, _, _ = HEADER.unpack_from(start)
+    _, version, name_offset, name_size, bits, size, crypt, l1_entries, *rest = HEADER.unpack_from(start)
+    l1_offset, references, reference_clusters, snapshots, _ = rest
     if version not in (2, 3):
         raise BadImageError(f"qcow2 version {version} is unknown")
     if crypt:
         raise BadImageError("it is encrypted")
-    extensions = HEADER.size
-    if version == 3:
-        incompatible, _, _, _, length = FEATURES.unpack_from(start, HEADER.size)
-        if incompatible & EXTERNAL_DATA_FILE:
-            raise BadImageError("its data is in another file")
-        extensions = length
+    if bits not in CLUSTER_BITS or size > QCOW2.largest or snapshots > SNAPSHOTS_LIMIT:
+        raise BadImageError("its header makes no sense")
+    length = os.fstat(descriptor).st_size
+    _check_table("level-1 table", l1_offset, l1_entries * 8, L1_LIMIT, length)
+    _check_table("table of reference counts", references, reference_clusters << bits, REFERENCES_LIMIT, length)
+    extensions = _check_features(start) if version == 3 else HEADER.size
     backing = _name(descriptor, name_offset, name_size) if name_offset else None
     return Header(size, backing, _backing_format(start, extensions), l1_offset, l1_entries)
+
+
+def _check_table(name: str, offset: int, size: int, limit: int, length: int) -> None:
+    if size > limit or offset + size > length:
+        raise BadImageError(f"its {name} does not fit")
+
+
+def _check_features(start: bytes) -> int:
+    """Returns where the header's extensions begin."""
+    incompatible, _, _, _, extensions = FEATURES.unpack_from(start, HEADER.size)
+    if incompatible & EXTERNAL_DATA_FILE:
+        raise BadImageError("its data is in another file")
+    if incompatible & DAMAGED:
+        raise BadImageError("it is marked as damaged (qemu-img check)")
+    if incompatible & ~KNOWN_FEATURES:
+        raise BadImageError("it has features that are unknown")
+    if not HEADER.size + FEATURES.size <= extensions <= len(start):
+        raise BadImageError("its header makes no sense")
+    return int(extensions)
 
 
 def holds_nothing(descriptor: int, header: Header) -> bool:

@@ -28,7 +28,7 @@ from domzero.finish import in_thread
 from domzero.host.clock import Clock
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage import file, numbers
-from domzero.host.storage.layers import UUID, UUID_PATTERN
+from domzero.host.storage.formats import RAW, chosen
 from domzero.host.storage.memory import IMAGE_NAME, find_image, image_name
 from domzero.host.storage.protocol import (
     NOTHING,
@@ -42,6 +42,7 @@ from domzero.host.storage.protocol import (
 from domzero.host.storage.refusals import Refusals
 from domzero.host.storage.sim_faults import enter, physical_size
 from domzero.host.storage.sparse import copy_sparse
+from domzero.host.storage.uuids import UUID, UUID_PATTERN
 
 DISK_NAME = re.compile(rf"({UUID})\.raw", re.ASCII)
 
@@ -109,10 +110,12 @@ class SimStorage(Refusals):
         repository: Repository,
         uuid: str,
         virtual_size: int,
-        sm_config: Mapping[str, str] = NOTHING,  # noqa: ARG002 - every format is raw here
+        sm_config: Mapping[str, str] = NOTHING,
     ) -> DiskInfo:
+        """Every format is raw in here, but an unknown one is refused as elsewhere."""
+        chosen(sm_config)
         await enter("create-disk", repository, self._clock)
-        async with self._making(repository, uuid, file.rounded(virtual_size)):
+        async with self._making(repository, uuid, RAW.rounded(virtual_size)):
             return self._disk_info(repository, uuid)
 
     async def create_image(self, repository: Repository, uuid: str) -> DiskInfo:
@@ -148,7 +151,7 @@ class SimStorage(Refusals):
         await enter("copy-disk", repository, self._clock)
         if source.format is not DiskFormat.RAW:
             raise StorageError(numbers.NOT_IMPLEMENTED, f"the simulator cannot read {source.format.value}")
-        size = file.rounded(virtual_size)
+        size = RAW.rounded(virtual_size)
         with _translated(numbers.DISK_MISSING):
             present = source.path.stat().st_size
         if present > size:
@@ -165,7 +168,7 @@ class SimStorage(Refusals):
         live: Callable[[int], Awaitable[None]] | None = None,
     ) -> DiskInfo:
         await enter("resize-disk", repository, self._clock)
-        present, size = self._known(repository, location), file.rounded(virtual_size)
+        present, size = self._known(repository, location), RAW.rounded(virtual_size)
         if size < present:
             raise StorageError(numbers.DISK_SIZE, f"a disk of {present} bytes cannot shrink to {size}")
         self._reserve(repository, size - present)

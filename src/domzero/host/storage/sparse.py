@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, Protocol, TypeVar
 
 from domzero.finish import in_thread
 from domzero.host.storage import numbers
 from domzero.host.storage.protocol import Progress
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 BLOCK = 16 << 20
 """Bytes copied before progress is told and a cancellation is noticed."""
 
 
-async def copy_sparse(source: Path, target: Path, progress: Progress) -> None:
+class Runner(Protocol):
+    """Where blocking work is done, as `in_thread` does."""
+
+    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+async def copy_sparse(source: Path, target: Path, progress: Progress, run: Runner = in_thread) -> None:
     """Write the data of one file into another that is blank and at least as large. Raises `StorageError`."""
-    offset, size = 0, 0
+    opened: list[int] = []
     try:
-        with source.open("rb") as reader, target.open("r+b") as writer:
-            size = os.fstat(reader.fileno()).st_size
-            while (offset := await in_thread(_next_data, reader.fileno(), offset, size)) < size:
-                offset = await in_thread(_copy, reader.fileno(), writer.fileno(), offset)
-                progress(offset / size)
+        for path, flags in ((source, os.O_RDONLY), (target, os.O_RDWR)):
+            opened.append(await run(os.open, path, flags | os.O_CLOEXEC))
+        reader, writer = opened
+        offset, size = 0, (await run(os.fstat, reader)).st_size
+        while (offset := await run(_next_data, reader, offset, size)) < size:
+            offset = await run(_copy, reader, writer, offset)
+            progress(offset / size)
     except OSError as error:
         raise numbers.from_os(error, numbers.DISK_MISSING) from error
+    finally:
+        for descriptor in opened:
+            await run(os.close, descriptor)
     progress(1.0)
 
 

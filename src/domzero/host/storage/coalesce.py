@@ -1,0 +1,141 @@
+"""Merging layers that nobody needs apart any more, in the background, so that chains stay short.
+
+`upper` takes over what `lower`, whose only child it is, holds. While no machine has them open that is done by the way
+that moves less: pulling lower's data up (`qemu-img rebase`), after which lower is a base that nobody uses; or pushing
+upper's data down (`qemu-img commit`), after which lower takes upper's name in one step. Ended at any moment, either
+leaves two layers that together have the same content as before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Coroutine
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from domzero.finish import finish
+from domzero.host.hypervisor.spec import LayerPull
+from domzero.host.storage import layers
+from domzero.host.storage import place as places
+from domzero.host.storage.images import commit_image, rebase_image
+from domzero.host.storage.layers import Layer, Survey
+from domzero.host.storage.numbers import from_os
+from domzero.host.storage.place import Place, Run
+from domzero.host.storage.protocol import LiveMerge, Merge, Progress
+
+log = logging.getLogger(__name__)
+
+SKIMMING = 10
+"""Bytes of a hole that `qemu-img rebase` passes in the time in which it copies one; it reads them, having no layer
+further down to compare with."""
+
+
+def possible_merges(found: Survey, busy: AbstractSet[str]) -> list[Merge]:
+    """Every merge that could be done now: those of the longest chains first, then those with the least to copy.
+
+    While any layer cannot be read there is none, since the unread one may be another child.
+    """
+    if found.unreadable:
+        return []
+    children = Counter(layer.header.backing for layer in found.layers.values())
+    disks: dict[str, list[str]] = defaultdict(list)
+    depth: Counter[str] = Counter()
+    for uuid, disk in found.disks().items():
+        chain = _chain(found, disk)
+        for layer in chain:
+            disks[layer.name].append(uuid)
+            depth[layer.name] = max(depth[layer.name], len(chain))
+    merges = [
+        (-depth[upper.name], lower.used, upper.name, lower.name)
+        for upper in found.layers.values()
+        if disks[upper.name]
+        and (lower := found.layers.get(upper.header.backing or "")) is not None
+        and children[lower.name] == 1
+        and not {upper.name, lower.name} & busy
+    ]
+    return [Merge(upper, lower, tuple(sorted(disks[upper])), cost) for _, cost, upper, lower in sorted(merges)]
+
+
+def pushes_down(upper: Layer, lower: Layer) -> bool:
+    """Whether writing upper's data into lower is less work than the other way."""
+    skimmed = 0 if lower.header.backing else upper.header.virtual_size // SKIMMING
+    return upper.used <= lower.used + skimmed
+
+
+async def merge_offline_or_live(place: Place, merge: Merge, progress: Progress, live: LiveMerge | None) -> bool:
+    """Carry out a merge unless it does not hold any more or somebody wants one of its disks; says whether it did.
+
+    Raises `StorageError`; then nothing has changed.
+    """
+    run = Run(frozenset(merge.disks), yields=live is None or len(merge.disks) > 1)
+    place.runs.append(run)
+    try:
+        async with place.hold(*merge.disks), place.merging:
+            layers_now = await _still_holds(place, merge)
+            if layers_now is None or run.stop.is_set():
+                return False
+            async with place.making([merge.upper, merge.lower]):
+                await place.run(places.need_room, place.directory, merge.cost)
+                return await _until(run, _work(place, *layers_now, progress, live))
+    finally:
+        place.runs.remove(run)
+        run.done.set()
+
+
+async def _still_holds(place: Place, merge: Merge) -> tuple[Layer, Layer] | None:
+    async with place.gate:
+        try:
+            found = await place.run(layers.survey, place.directory)
+        except OSError as error:
+            raise from_os(error) from error
+        now = next((each for each in possible_merges(found, place.busy) if each.upper == merge.upper), None)
+    if now is None or now.lower != merge.lower or now.disks != merge.disks:
+        return None
+    return found.layers[now.upper], found.layers[now.lower]
+
+
+async def _until(run: Run, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work unless the run is to stop before it is done; then it is cancelled. Says whether it was done."""
+    task = asyncio.ensure_future(work)
+    stop = asyncio.ensure_future(run.stop.wait())
+    try:
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+    if task.cancelled():
+        return False
+    task.result()
+    return True
+
+
+async def _work(place: Place, upper: Layer, lower: Layer, progress: Progress, live: LiveMerge | None) -> None:
+    above, below, backing = place.directory / upper.name, place.directory / lower.name, lower.header.backing
+    if live is not None:
+        await live.pull(LayerPull(above, place.directory / backing if backing else None, backing, live.speed), progress)
+        place.step("layer pulled")
+        await place.run(places.sync_file, above)
+    elif pushes_down(upper, lower):
+        await commit_image(above, below, progress)
+        place.step("layer pushed")
+        await place.seal(below, full=True)
+        await finish(place.run(places.rename, place.directory, lower.name, upper.name))
+    else:
+        await rebase_image(above, backing, progress)
+        place.step("layer pulled")
+        await place.seal(above, full=True)
+    place.step("layers are one")
+    log.info("layer %s took in %s of %d bytes", upper.name, lower.name, lower.used)
+
+
+def _chain(found: Survey, disk: Layer) -> list[Layer]:
+    chain: list[Layer] = []
+    layer: Layer | None = disk
+    while layer is not None and len(chain) <= 2 * layers.CHAIN_LIMIT:
+        chain.append(layer)
+        layer = found.layers.get(layer.header.backing or "")
+    return chain
