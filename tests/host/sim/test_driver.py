@@ -21,7 +21,7 @@ from domzero.host.hypervisor.protocol import (
     StopReason,
 )
 from domzero.host.hypervisor.sim import VERBS, SimHypervisor, WaitingVerb
-from domzero.host.hypervisor.spec import DiskFormat, DiskSource
+from domzero.host.hypervisor.spec import DiskFormat, DiskLimits, DiskSource, LayerPull
 from tests.host.sim.bench import DISK, MIB, NIC, Bench, files, machine
 
 
@@ -128,6 +128,9 @@ CALLS: dict[str, Call] = {
     "unplug-disk": lambda sim, image: sim.unplug_disk(1, 0),
     "change-medium": lambda sim, image: sim.change_medium(1, 3, DISK.source),
     "switch-disk": lambda sim, image: sim.switch_disk(1, 0, DiskSource(Path("/sr/new"), DiskFormat.QCOW2)),
+    "resize-disk": lambda sim, image: sim.resize_disk(1, 0, 64 * MIB),
+    "limit-disk": lambda sim, image: sim.limit_disk(1, 0, DiskLimits(bytes_per_second=100)),
+    "pull-layer": lambda sim, image: sim.pull_layer(1, 0, LayerPull(Path("/sr/disk.qcow2"), None, None), print),
     "plug-nic": lambda sim, image: sim.plug_nic(1, dataclasses.replace(NIC, slot=5)),
     "unplug-nic": lambda sim, image: sim.unplug_nic(1, 0),
     "memory": lambda sim, image: sim.set_memory_target(1, 64 * MIB),

@@ -6,7 +6,8 @@ the clock that the simulator is given, so the same calls give the same answers, 
 The keys below stand in the virtual machine's `other_config` (with the prefix `sim:`) and count from the next start or
 restore; `true` and `1` mean yes, `false`, `0` and the empty text no. A key that is not in the table makes the start
 fail, so that a misspelt fault is noticed. `<verb>` is one of start, restore, save, pause, unpause, shutdown, destroy,
-plug-disk, unplug-disk, change-medium, switch-disk, plug-nic, unplug-nic, memory, vcpus, sysrq, trigger.
+plug-disk, unplug-disk, change-medium, switch-disk, resize-disk, limit-disk, pull-layer, plug-nic, unplug-nic, memory,
+vcpus, sysrq, trigger. A `pull-layer` with a delay reports its progress in tenths.
 
 | key                  | value   | what it does |
 |----------------------|---------|--------------|
@@ -24,8 +25,9 @@ plug-disk, unplug-disk, change-medium, switch-disk, plug-nic, unplug-nic, memory
 | `sim:read-rate`      | bytes/s | what the guest reads from each disk (4096) |
 | `sim:write-rate`     | bytes/s | what the guest writes to each writable disk (1024) |
 
-A guest's time runs only while its domain is running. Alt-SysRq c crashes the guest, b reboots it and o powers it off;
-the other keys do nothing. The triggers `power` and `reset` act as the buttons do, `nmi` and `sleep` do nothing.
+A disk that is limited reads no more bytes than its limit says, and writes no more. A guest's time runs only while its
+domain is running. Alt-SysRq c crashes the guest, b reboots it and o powers it off; the other keys do nothing. The
+triggers `power` and `reset` act as the buttons do, `nmi` and `sleep` do nothing.
 """
 
 from domzero.host.hypervisor.sim.driver import SimHypervisor

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from domzero.host.hypervisor.protocol import DiskCounters, DomainStatistics, HypervisorError, RunState, StopReason
+from domzero.host.hypervisor.protocol import DomainStatistics, HypervisorError, RunState, StopReason
+from domzero.host.hypervisor.sim.disk import PluggedDisk, check_limits
 from domzero.host.hypervisor.sim.faults import Faults, parse_faults
-from domzero.host.hypervisor.spec import DiskFormat, DiskKind, DiskSource, DiskSpec, MachineSpec
+from domzero.host.hypervisor.spec import MachineSpec
 
 DEFAULT_CPU_LOAD = 0.02
-DEFAULT_READ_RATE = 4096.0
-DEFAULT_WRITE_RATE = 1024.0
-
-
-@dataclass(slots=True)
-class PluggedDisk:
-    """A disk, and the guest's age when it came."""
-
-    spec: DiskSpec
-    since: float = 0.0
 
 
 @dataclass(slots=True)
@@ -93,6 +83,8 @@ def check(spec: MachineSpec) -> None:
     for devices in ([disk.slot for disk in spec.disks], [nic.slot for nic in spec.nics]):
         if len(set(devices)) != len(devices):
             raise HypervisorError(f"slots are used twice: {sorted(devices)}")
+    for disk in spec.disks:
+        check_limits(disk.limits)
 
 
 def next_end(domain: SimDomain) -> tuple[float, StopReason] | None:
@@ -117,18 +109,10 @@ def next_end(domain: SimDomain) -> tuple[float, StopReason] | None:
 
 def statistics(domain: SimDomain) -> DomainStatistics:
     """The figures as of `domain.measured`."""
-    read = domain.faults.number("read-rate", DEFAULT_READ_RATE)
-    write = domain.faults.number("write-rate", DEFAULT_WRITE_RATE)
     return DomainStatistics(
         cpu_seconds=tuple(domain.processor_time),
         memory_actual=domain.memory_actual,
-        disks={
-            slot: DiskCounters(
-                read_bytes=int((domain.age - disk.since) * read) if disk.spec.source else 0,
-                written_bytes=0 if disk.spec.read_only else int((domain.age - disk.since) * write),
-            )
-            for slot, disk in domain.disks.items()
-        },
+        disks={slot: disk.counters(domain.age, domain.faults) for slot, disk in domain.disks.items()},
     )
 
 
@@ -149,7 +133,7 @@ def to_record(domain: SimDomain, wall: datetime) -> dict[str, Any]:
         "powers_off_at": domain.powers_off_at,
         "keep_crashed": domain.keep_crashed,
         "crashed": domain.crashed,
-        "disks": [_disk_record(disk) for disk in domain.disks.values()],
+        "disks": [disk.to_record() for disk in domain.disks.values()],
         "nics": [[slot, mac] for slot, mac in domain.nics.items()],
     }
 
@@ -169,7 +153,7 @@ def from_record(record: dict[str, Any], wall: datetime, now: float) -> SimDomain
         measured=now - max(0.0, (wall - datetime.fromisoformat(record["as_of"])).total_seconds()),
         age=float(record["age"]),
         processor_time=[float(seconds) for seconds in record["processor_time"]],
-        disks={int(disk["slot"]): _disk_of(disk) for disk in record["disks"]},
+        disks={int(disk["slot"]): PluggedDisk.from_record(disk) for disk in record["disks"]},
         nics={int(slot): str(mac) for slot, mac in record["nics"]},
         powers_off_at=record["powers_off_at"],
         keep_crashed=bool(record["keep_crashed"]),
@@ -177,29 +161,3 @@ def from_record(record: dict[str, Any], wall: datetime, now: float) -> SimDomain
     )
     domain.settle(now)
     return domain
-
-
-def _disk_record(disk: PluggedDisk) -> dict[str, Any]:
-    source = disk.spec.source
-    return {
-        "slot": disk.spec.slot,
-        "kind": disk.spec.kind.value,
-        "source": [str(source.path), source.format.value] if source else None,
-        "read_only": disk.spec.read_only,
-        "bootable": disk.spec.bootable,
-        "since": disk.since,
-    }
-
-
-def _disk_of(record: dict[str, Any]) -> PluggedDisk:
-    source = record["source"]
-    return PluggedDisk(
-        DiskSpec(
-            slot=int(record["slot"]),
-            kind=DiskKind(record["kind"]),
-            source=DiskSource(Path(source[0]), DiskFormat(source[1])) if source else None,
-            read_only=bool(record["read_only"]),
-            bootable=bool(record["bootable"]),
-        ),
-        float(record["since"]),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from domzero.host.clock import Clock
@@ -21,11 +22,12 @@ from domzero.host.hypervisor.protocol import (
 )
 from domzero.host.hypervisor.sim import domain as domains
 from domzero.host.hypervisor.sim.alarm import Alarm
-from domzero.host.hypervisor.sim.domain import PluggedDisk, SimDomain
+from domzero.host.hypervisor.sim.disk import PluggedDisk, check_limits, plugged, writable
+from domzero.host.hypervisor.sim.domain import SimDomain
 from domzero.host.hypervisor.sim.gate import Gate, WaitingVerb
 from domzero.host.hypervisor.sim.image import check_image, write_image
 from domzero.host.hypervisor.sim.store import DomainStore
-from domzero.host.hypervisor.spec import DiskKind, DiskSource, DiskSpec, MachineSpec, NicSpec
+from domzero.host.hypervisor.spec import DiskKind, DiskLimits, DiskSource, DiskSpec, LayerPull, MachineSpec, NicSpec
 
 SYSRQ_KEYS = {"c": StopReason.CRASH, "b": StopReason.REBOOT, "o": StopReason.SHUTDOWN}
 """The Alt-SysRq keys that end a Linux guest (kernel documentation, admin-guide/sysrq)."""
@@ -124,30 +126,54 @@ class SimHypervisor:
         domain = await self._enter("plug-disk", domid)
         if disk.slot in domain.disks:
             raise HypervisorError(f"slot {disk.slot} is taken")
+        check_limits(disk.limits)
         domain.settle(self._clock.monotonic())
         domain.disks[disk.slot] = PluggedDisk(disk, domain.age)
         self._keep(domain)
 
     async def unplug_disk(self, domid: int, slot: int, *, force: bool = False) -> None:
         domain = await self._enter("unplug-disk", domid)
-        _disk(domain, slot)
+        plugged(domain, slot)
         _ask_guest(domain, force)
         del domain.disks[slot]
         self._keep(domain)
 
     async def change_medium(self, domid: int, slot: int, source: DiskSource | None) -> None:
         domain = await self._enter("change-medium", domid)
-        disk = _disk(domain, slot)
+        disk = plugged(domain, slot)
         if disk.spec.kind is not DiskKind.CD:
             raise HypervisorError(f"slot {slot} holds no CD drive")
         self._set_source(domain, disk, source)
 
     async def switch_disk(self, domid: int, slot: int, source: DiskSource) -> None:
         domain = await self._enter("switch-disk", domid)
-        disk = _disk(domain, slot)
-        if disk.spec.read_only:
-            raise HypervisorError(f"the disk in slot {slot} is read-only")
-        self._set_source(domain, disk, source)
+        self._set_source(domain, writable(domain, slot), source)
+
+    async def resize_disk(self, domid: int, slot: int, size: int) -> None:
+        domain = await self._enter("resize-disk", domid)
+        disk = writable(domain, slot)
+        if size < disk.size:
+            raise HypervisorError(f"disk {slot} has {disk.size} bytes and cannot have {size}")
+        disk.size = size
+        self._keep(domain)
+
+    async def limit_disk(self, domid: int, slot: int, limits: DiskLimits | None) -> None:
+        domain = await self._enter("limit-disk", domid)
+        disk = plugged(domain, slot)
+        check_limits(limits)
+        domain.settle(self._clock.monotonic())
+        disk.count(domain)
+        disk.spec = replace(disk.spec, limits=limits)
+        self._keep(domain)
+
+    async def pull_layer(self, domid: int, slot: int, pull: LayerPull, progress: Callable[[float], None]) -> None:
+        disk = writable(self._living(domid), slot)
+        domain = await self._enter("pull-layer", domid, progress)
+        if domain.disks.get(slot) is not disk:
+            raise HypervisorError(f"the disk in slot {slot} was taken out")
+        disk.pull(pull)
+        self._keep(domain)
+        progress(1.0)
 
     async def plug_nic(self, domid: int, nic: NicSpec) -> None:
         domain = await self._enter("plug-nic", domid)
@@ -219,9 +245,9 @@ class SimHypervisor:
         self._look_ahead(domain)
         return _status(domain)
 
-    async def _enter(self, verb: str, domid: int) -> SimDomain:
+    async def _enter(self, verb: str, domid: int, progress: Callable[[float], None] | None = None) -> SimDomain:
         """The domain, when the verb's turn has come; it may have ended while the verb was held back."""
-        await self._gate.enter(verb, domid, self._living(domid).faults)
+        await self._gate.enter(verb, domid, self._living(domid).faults, progress)
         return self._living(domid)
 
     def _living(self, domid: int) -> SimDomain:
@@ -249,8 +275,9 @@ class SimHypervisor:
         self._look_ahead(domain)
 
     def _set_source(self, domain: SimDomain, disk: PluggedDisk, source: DiskSource | None) -> None:
-        old = disk.spec
-        disk.spec = DiskSpec(old.slot, old.kind, source, old.read_only, old.bootable)
+        domain.settle(self._clock.monotonic())
+        disk.count(domain)
+        disk.spec = replace(disk.spec, source=source)
         self._keep(domain)
 
     def _look_ahead(self, domain: SimDomain) -> None:
@@ -297,13 +324,6 @@ class SimHypervisor:
 
 def _status(domain: SimDomain) -> DomainStatus:
     return DomainStatus(domain.domid, domain.uuid, domain.state, None, None, None)
-
-
-def _disk(domain: SimDomain, slot: int) -> PluggedDisk:
-    disk = domain.disks.get(slot)
-    if disk is None:
-        raise HypervisorError(f"slot {slot} is empty")
-    return disk
 
 
 def _ask_guest(domain: SimDomain, force: bool) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from domzero.host.clock import Clock
 from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.hypervisor.sim.faults import Faults
+
+TENTHS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +29,23 @@ class Gate:
         self._clock = clock
         self._waiting: deque[tuple[WaitingVerb, asyncio.Future[None]]] = deque()
 
-    async def enter(self, verb: str, domid: int, faults: Faults) -> None:
-        """Return when the verb may act. Raises `HypervisorError` when the tester wants it to fail."""
+    async def enter(
+        self, verb: str, domid: int, faults: Faults, progress: Callable[[float], None] | None = None
+    ) -> None:
+        """Return when the verb may act. Raises `HypervisorError` when the tester wants it to fail.
+
+        `progress` is told of each tenth of the delay.
+        """
         if "step" in faults.flags:
             released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((WaitingVerb(verb, domid), released))
             await released
         delay = faults.number(f"delay-{verb}")
-        if delay:
+        if delay and progress is not None:
+            for tenth in range(TENTHS):
+                progress(tenth / TENTHS)
+                await self._clock.sleep(delay / TENTHS)
+        elif delay:
             await self._clock.sleep(delay)
         text = faults.texts.get(f"fail-{verb}")
         if text is not None:
