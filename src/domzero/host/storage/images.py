@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import orjson
+
 from domzero.finish import in_thread
 from domzero.host.hypervisor.spec import DiskSource, Extent, RemoteImage
 from domzero.host.process import ProcessError, run, spawn
@@ -75,11 +77,41 @@ async def commit_image(path: Path, lower: Path, progress: Progress) -> None:
 
 async def convert_image(source: DiskSource, target: Path, format: ImageFormat, progress: Progress) -> None:
     """Fill a blank image, at least as large as the source, with the source's content. Zeros stay holes."""
-    device = isinstance(source.place, Extent) and await in_thread(source.place.path.is_block_device)
+    await _convert(source, ["--target-is-zero", "-O", format.driver.value], [target], progress)
+
+
+async def overwrite_disk(source: DiskSource, target: Path | Extent, progress: Progress) -> None:
+    """Write the source's content over a raw disk on a device, which is at least as large; what lies behind it stays."""
+    if isinstance(target, Path):
+        await _convert(source, ["-O", "raw"], [target], progress)
+        return
+    driver, options = ("host_device" if await _is_device(target) else "file"), _extent_options(target)
+    unlocked = {"file.driver": driver, "file.filename": target.path, "file.locking": "off"}
+    await _convert(source, ["--target-image-opts"], [_joined({**options, **unlocked})], progress)
+
+
+async def virtual_size(source: DiskSource) -> int:
+    """How many bytes a disk has."""
+    if isinstance(source.place, Extent):
+        return source.place.length
     with _secret(source) as (descriptors, secrets):
-        new = ["-n", "--target-is-zero", "-O", format.driver.value]
-        argv = [QEMU_IMG, "convert", "-p", *secrets, *new, *source_arguments(source, is_device=device), target]
-        await _long(argv, progress, descriptors)
+        argv: list[Argument] = [QEMU_IMG, "info", "--force-share", "--output=json", *secrets, *source_arguments(source)]
+        try:
+            said = await run(argv, pass_fds=descriptors)
+        except ProcessError as error:
+            raise _meaning(str(error)) from error
+    return int(orjson.loads(said.stdout)["virtual-size"])
+
+
+async def _convert(source: DiskSource, new: list[str], target: list[Argument], progress: Progress) -> None:
+    device = isinstance(source.place, Extent) and await _is_device(source.place)
+    with _secret(source) as (descriptors, secrets):
+        arguments = source_arguments(source, is_device=device)
+        await _long([QEMU_IMG, "convert", "-p", *secrets, "-n", *new, *arguments, *target], progress, descriptors)
+
+
+async def _is_device(extent: Extent) -> bool:
+    return await in_thread(extent.path.is_block_device)
 
 
 def source_arguments(source: DiskSource, *, is_device: bool = False) -> list[Argument]:
@@ -90,8 +122,7 @@ def source_arguments(source: DiskSource, *, is_device: bool = False) -> list[Arg
     place = source.place
     if isinstance(place, Extent):
         driver = "host_device" if is_device else "file"
-        options = {"driver": "raw", "offset": place.offset, "size": place.length}
-        return _image_options({**options, "file.driver": driver, "file.filename": place.path})
+        return _image_options({**_extent_options(place), "file.driver": driver, "file.filename": place.path})
     if isinstance(place, RemoteImage):
         secret = {f"file.{place.secret_option}": SECRET} if place.secret_option else {}
         options = {f"file.{name}": _plain(value) for name, value in place.options}
@@ -100,7 +131,15 @@ def source_arguments(source: DiskSource, *, is_device: bool = False) -> list[Arg
 
 
 def _image_options(options: dict[str, object]) -> list[Argument]:
-    return ["--image-opts", ",".join(f"{name}={str(value).replace(',', ',,')}" for name, value in options.items())]
+    return ["--image-opts", _joined(options)]
+
+
+def _joined(options: dict[str, object]) -> str:
+    return ",".join(f"{name}={str(value).replace(',', ',,')}" for name, value in options.items())
+
+
+def _extent_options(extent: Extent) -> dict[str, object]:
+    return {"driver": "raw", "offset": extent.offset, "size": extent.length}
 
 
 def _plain(value: object) -> object:
