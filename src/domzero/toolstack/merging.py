@@ -4,7 +4,7 @@ Deleted snapshots leave layers that only one other reads. A driver says which co
 here it is decided when, and who copies: the driver itself where no running machine has the disks open, and the one
 machine that has them where there is one. Disks that several running machines have open wait.
 
-There is one merge at a time for each repository, then a pause at least as long. Whoever needs a disk ends the merge
+There is one merge at a time for each repository, then a pause. Whoever needs a disk ends the merge
 (`MergeRegister`); nothing is recorded, for what a dead daemon or an ended merge left is simply found again.
 """
 
@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 INTERVAL: Final = 300.0
 """Seconds between two looks at all repositories."""
 SHORTEST_PAUSE: Final = 1.0
-"""Seconds between two merges in a repository, where the first was quicker than that."""
+LONGEST_PAUSE: Final = 60.0
+"""Seconds between two merges in a repository: as many as the first took, within these."""
 REST: Final = 3600.0
 """Seconds that a repository is left alone after somebody has cancelled a merge there."""
 SPEED: Final = "merge-bytes-per-second"
@@ -105,7 +106,8 @@ async def merge_all(stack: Stack, sr: Ref) -> bool:
         with stack.merges.entered(running):
             if await _carry_out(stack, sr, plan, running):
                 return True
-        await stack.clock.sleep(max(SHORTEST_PAUSE, stack.clock.monotonic() - begun))
+        took = stack.clock.monotonic() - begun
+        await stack.clock.sleep(min(max(SHORTEST_PAUSE, took), LONGEST_PAUSE))
     return False
 
 
