@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from domzero.datamodel.graph import GRAPH as REAL
 from domzero.engine.database import Database
 from domzero.engine.migrations import Migration
 from domzero.engine.store import StoredRow, StoreError
@@ -67,6 +68,15 @@ async def test_references_to_what_is_gone_become_null_or_leave_their_set(path: P
     assert found[parcel]["depots"] == (depot,)
     assert found[depot]["parcels"] == (parcel,)
     assert [(ref, text.partition(":")[0]) for ref, text in findings] == [(crate, "depot"), (parcel, "depots")]
+
+
+async def test_references_in_maps_leave_their_map(path: Path) -> None:
+    async with opened(path, REAL) as database:
+        blob = create(database, "blob")
+        network = create(database, "network", blobs={"kept": blob, "lost": GONE, "none": NULL_REF})
+    async with opened(path, REAL) as database:
+        assert database.get("network", network, "blobs") == {"kept": blob, "none": NULL_REF}
+        assert [finding.ref for finding in database.findings] == [network]
 
 
 async def test_what_belongs_to_something_gone_goes_too(path: Path) -> None:

@@ -235,10 +235,11 @@ async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         await Database.open(GRAPH, tmp_path / "nowhere" / "state.db", ManualClock())
 
 
-async def test_a_row_that_is_no_json_is_named(path: Path) -> None:
+@pytest.mark.parametrize("value", ["'{'", "'[]'", "'null'", "x'7b22ff223a317d'"])
+async def test_a_row_that_is_no_json_object_is_named(path: Path, value: str) -> None:
     async with opened(path) as database:
-        crate = create(database, "crate")
-    sql(path, "UPDATE objects SET fields='{'")
+        _, crate, _ = (create(database, "crate") for _ in range(3))
+    sql(path, f"UPDATE objects SET fields={value} WHERE ref=?", crate)
     with pytest.raises(StoreError, match=crate):
         await Database.open(GRAPH, path, ManualClock())
 

@@ -7,7 +7,7 @@ follows what happened and not what exists.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
@@ -69,6 +69,11 @@ class ChangeLog:
         self._order = ChangeOrder()
         self._deletions: deque[Deletion] = deque()
         self._deletions_kept = deletions_kept
+
+    def begin(self, generation: int, rows: Iterable[Row]) -> None:
+        """Nothing older than this generation is known but these rows, given from the one changed longest ago on."""
+        self.generation = self.floor = generation
+        self._order.fill(rows)
 
     def next(self) -> int:
         """A generation above all that were given out."""

@@ -6,17 +6,21 @@ that are missing get their default.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import repeat
+from operator import countOf, itemgetter
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
 from domzero.idl.graph import Graph
+from domzero.idl.model import Field
 from domzero.idl.records import EMPTY_MAP, Layout, Record
-from domzero.idl.types import BOOL, FLOAT, INT, EnumOf, MapOf, OptionOf, Primitive, RefTo, SetOf, Type, parts
+from domzero.idl.types import BOOL, FLOAT, INT, EnumOf, MapOf, OptionOf, Primitive, SetOf, Type, parts
 
-Decode: TypeAlias = Callable[[Any], Any]
-"""JSON value → value of the API. Raises `ValueError` for a value of another type."""
+Convert: TypeAlias = Callable[[Collection[Any]], Iterable[Any]]
+"""JSON values of one type → values of the API, in the same order. Raises `ValueError`, perhaps only while the result is
+read, when one of them is of another type. A start reads millions of values, so all steps take many at once."""
 
 
 class Encoder:
@@ -33,8 +37,16 @@ class Encoder:
         return orjson.dumps({name: values[at] for at, name in self._stored}, option=self._option).decode()
 
 
+class Misfit(NamedTuple):
+    """A stored value that its field cannot hold: which of the rows given, which field, and what is wrong."""
+
+    row: int
+    field: str
+    text: str
+
+
 class Decoder:
-    """Turns the stored rows of one class into the values of a record.
+    """Turns the stored rows of one class into the values of records.
 
     Decoders of one database share `shared`, so that equal strings are kept in memory once; it is thrown away after
     loading.
@@ -42,141 +54,174 @@ class Decoder:
 
     def __init__(self, graph: Graph, layout: Layout, shared: dict[str, str]) -> None:
         self._defaults = layout.defaults
-        self._share = shared.setdefault
-        stored = [(at, field) for at, field in enumerate(layout.fields) if field.inverse is None]
-        self._plan = [(at, field.name, _decoder(graph, field.type, shared)) for at, field in stored]
-        self._texts = [(at, field.name) for at, field in stored if _is_text(field.type)]
-        self._plain = [(at, field.name, _PLAIN[field.type]) for at, field in stored if field.type in _PLAIN]
-        done = {at for at, _ in self._texts} | {at for at, _, _ in self._plain}
-        self._rest = [step for step in self._plan if step[0] not in done]
+        self._converts = [_of_field(graph, field, shared) for field in layout.fields]
+        stored = [field.name for field in layout.fields if field.inverse is None]
+        # Of one name alone an itemgetter gives the value itself.
+        self._get = itemgetter(*stored) if len(stored) > 1 else lambda fields: (fields[stored[0]],)
+        self._plan = [
+            (at, name, convert)
+            for at, (name, convert) in enumerate(zip(layout.names, self._converts, strict=True))
+            if convert is not None
+        ]
 
-    def decode(self, stored: Mapping[str, Any]) -> tuple[list[Any], list[tuple[str, str]]]:
-        """All values in the layout's order (derived sets empty), and (field, what is wrong) for those replaced by
-        their default because the stored value does not fit."""
+    def decode(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[Any, ...]], list[Misfit]]:
+        """The values of some rows, at least one, in the layout's order; derived sets are empty. A stored value that
+        does not fit is replaced by its field's default and told of."""
         try:
-            return self._decode_whole(stored), []
+            return self._decode_all(rows), []
         except (KeyError, ValueError):
-            return self._decode_each(stored)
+            return self._decode_each(rows)
 
-    def _decode_whole(self, stored: Mapping[str, Any]) -> list[Any]:
-        """The fast way, for rows that are as this version writes them: a start reads millions of fields."""
-        values = list(self._defaults)
-        share = self._share
-        for at, name in self._texts:
-            value = stored[name]
-            if type(value) is not str:
-                raise ValueError(name)
-            values[at] = share(value, value)
-        for at, name, kind in self._plain:
-            value = stored[name]
-            if type(value) is not kind:
-                raise ValueError(name)
-            values[at] = value
-        for at, name, decode in self._rest:
-            values[at] = decode(stored[name])
-        return values
+    def _decode_all(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+        """The fast way, field by field, for rows that are as this version writes them."""
+        fields = iter(zip(*map(self._get, rows), strict=True))
+        none = [()] * len(rows)
+        values = [none if convert is None else convert(next(fields)) for convert in self._converts]
+        return list(zip(*values, strict=True))
 
-    def _decode_each(self, stored: Mapping[str, Any]) -> tuple[list[Any], list[tuple[str, str]]]:
-        values = list(self._defaults)
-        wrong = []
-        for at, name, decode in self._plan:
-            if name in stored:
-                try:
-                    values[at] = decode(stored[name])
-                except ValueError as error:
-                    wrong.append((name, str(error)))
-        return values, wrong
-
-
-_PLAIN: dict[Type, type] = {INT: int, BOOL: bool}
-
-
-def _is_text(type_: Type) -> bool:
-    return isinstance(type_, RefTo) or (isinstance(type_, Primitive) and type_ not in (INT, BOOL, FLOAT))
+    def _decode_each(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[Any, ...]], list[Misfit]]:
+        found = []
+        wrong: list[Misfit] = []
+        for index, stored in enumerate(rows):
+            values = list(self._defaults)
+            for at, name, convert in self._plan:
+                if name in stored:
+                    try:
+                        values[at] = next(iter(convert((stored[name],))))
+                    except ValueError as error:
+                        wrong.append(Misfit(index, name, str(error)))
+            found.append(tuple(values))
+        return found, wrong
 
 
 def _has_other_keys(type_: Type) -> bool:
     return any(isinstance(part, MapOf) and part.key in (INT, BOOL, FLOAT) for part in parts(type_))
 
 
-def _decoder(graph: Graph, type_: Type, shared: dict[str, str]) -> Decode:
+def _of_field(graph: Graph, field: Field, shared: dict[str, str]) -> Convert | None:
+    """The conversion for a field; none for a derived set."""
+    if field.inverse is not None:
+        return None
+    if field.name == "uuid":
+        return _unique_text
+    convert = _convert(graph, field.type, shared)
+    # Equal values are not always of one type: True is 1.
+    return convert if {INT, BOOL, FLOAT} & set(parts(field.type)) else _often_alike(convert)
+
+
+def _often_alike(convert: Convert) -> Convert:
+    """Most fields have the same value in most objects, which is then converted once."""
+
+    def convert_alike(values: Collection[Any]) -> Iterable[Any]:
+        first = next(iter(values))
+        alike = countOf(values, first) == len(values)
+        return repeat(next(iter(convert((first,)))), len(values)) if alike else convert(values)
+
+    return convert_alike
+
+
+def _convert(graph: Graph, type_: Type, shared: dict[str, str]) -> Convert:
     match type_:
         case EnumOf(name):
-            return _enum(name, {word: word for word in ("", *graph.enums[name].values)})
+            return _enum(name, ("", *graph.enums[name].values))
         case SetOf(item):
-            return _set(_decoder(graph, item, shared))
+            return _set(_convert(graph, item, shared))
         case MapOf(key, value):
-            return _map(_key(graph, key, shared), _decoder(graph, value, shared))
+            return _map(_key(graph, key, shared), _convert(graph, value, shared))
         case OptionOf(item):
-            decode = _decoder(graph, item, shared)
-            return lambda value: None if value is None else decode(value)
+            return _option(_convert(graph, item, shared))
         case Primitive() if type_ in (INT, BOOL):
             return _exactly(int if type_ == INT else bool)
         case Primitive() if type_ == FLOAT:
             return _float
-    return _text(shared.setdefault)
+    return _text(shared)
 
 
-def _text(share: Callable[[str, str], str]) -> Decode:
-    def decode(value: Any) -> str:
-        if type(value) is not str:
-            raise ValueError(f"expected text, found {value!r}")
-        return share(value, value)
-
-    return decode
+def _check(values: Collection[Any], what: str, *kinds: type) -> None:
+    if not set(map(type, values)).issubset(kinds):
+        found = next(value for value in values if type(value) not in kinds)
+        raise ValueError(f"expected {what}, found {found!r}")
 
 
-def _enum(name: str, words: dict[str, str]) -> Decode:
-    def decode(value: Any) -> str:
+def _text(shared: dict[str, str]) -> Convert:
+    share = shared.setdefault
+
+    def convert(values: Collection[Any]) -> Iterable[str]:
+        _check(values, "text", str)
+        return map(share, values, values)
+
+    return convert
+
+
+def _unique_text(values: Collection[Any]) -> Iterable[str]:
+    _check(values, "text", str)
+    return values
+
+
+def _enum(name: str, words: Iterable[str]) -> Convert:
+    word = {word: word for word in words}
+
+    def convert(values: Collection[Any]) -> Iterable[str]:
         try:
-            return words[value]
+            return list(map(word.__getitem__, values))
         except (KeyError, TypeError):
-            raise ValueError(f"{value!r} is not in enum {name}") from None
+            found = next(value for value in values if type(value) is not str or value not in word)
+            raise ValueError(f"{found!r} is not in enum {name}") from None
 
-    return decode
-
-
-def _exactly(kind: type) -> Decode:
-    def decode(value: Any) -> Any:
-        if type(value) is not kind:
-            raise ValueError(f"expected {kind.__name__}, found {value!r}")
-        return value
-
-    return decode
+    return convert
 
 
-def _float(value: Any) -> float:
-    if type(value) not in (float, int):
-        raise ValueError(f"expected a number, found {value!r}")
-    return float(value)
+def _exactly(kind: type) -> Convert:
+    def convert(values: Collection[Any]) -> Iterable[Any]:
+        _check(values, kind.__name__, kind)
+        return values
+
+    return convert
 
 
-def _set(decode: Decode) -> Decode:
-    def decode_set(value: Any) -> tuple[Any, ...]:
-        if type(value) is not list:
-            raise ValueError(f"expected a list, found {value!r}")
-        return tuple(map(decode, value)) if value else ()
-
-    return decode_set
+def _float(values: Collection[Any]) -> Iterable[float]:
+    _check(values, "a number", float, int)
+    return map(float, values)
 
 
-def _map(decode_key: Decode, decode: Decode) -> Decode:
-    def decode_map(value: Any) -> dict[Any, Any]:
-        if type(value) is not dict:
-            raise ValueError(f"expected an object, found {value!r}")
-        return {decode_key(k): decode(v) for k, v in value.items()} if value else EMPTY_MAP
+def _option(convert_some: Convert) -> Convert:
+    def convert(values: Collection[Any]) -> Iterable[Any]:
+        return [None if value is None else next(iter(convert_some((value,)))) for value in values]
 
-    return decode_map
+    return convert
 
 
-def _key(graph: Graph, type_: Type, shared: dict[str, str]) -> Decode:
+def _set(convert_items: Convert) -> Convert:
+    def convert(values: Collection[Any]) -> Iterable[tuple[Any, ...]]:
+        _check(values, "a list", list)
+        return (
+            [tuple(convert_items(value)) if value else () for value in values]
+            if any(values)
+            else repeat((), len(values))
+        )
+
+    return convert
+
+
+def _map(convert_keys: Convert, convert_values: Convert) -> Convert:
+    def convert(values: Collection[Any]) -> Iterable[dict[Any, Any]]:
+        _check(values, "an object", dict)
+        return [
+            dict(zip(convert_keys(value.keys()), convert_values(value.values()), strict=True)) if value else EMPTY_MAP
+            for value in values
+        ]
+
+    return convert
+
+
+def _key(graph: Graph, type_: Type, shared: dict[str, str]) -> Convert:
     if type_ == INT:
-        return int
+        return lambda keys: map(int, keys)
     if type_ == BOOL:
-        return _bool_key
+        return lambda keys: map(_bool_key, keys)
     if type_ == FLOAT:
-        return float
-    return _decoder(graph, type_, shared)
+        return lambda keys: map(float, keys)
+    return _convert(graph, type_, shared)
 
 
 def _bool_key(key: str) -> bool:

@@ -1,21 +1,25 @@
 """Looks for stored objects that contradict each other, and resolves each contradiction.
 
 A database written by this program alone has none. They come from bugs, from hands in the file and from disks that lie;
-starting with a repaired database and a report beats not starting.
+starting with a repaired database and a report beats not starting. As nearly every start finds nothing, each check looks
+at all objects of a class at once, and at single ones only where something is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
 from typing import Any, TypeAlias
 
-from domzero.engine.tables import Draft, Tables
+from domzero.engine.row import Row
+from domzero.engine.tables import Tables
 from domzero.idl.records import Layout
 from domzero.idl.types import NULL_REF, MapOf, Ref, RefTo, SetOf, Type
 
-Present: TypeAlias = Mapping[str, set[Ref]]
-"""Class → references of the objects that are there."""
+Found: TypeAlias = Mapping[str, dict[Ref, Row]]
+"""For every class the objects read from disk, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,77 +31,86 @@ class Finding:
     text: str
 
 
-def make_unique(drafts: Sequence[Draft], new_uuid: Callable[[], str]) -> tuple[list[Draft], list[Finding]]:
-    """Leave no reference and no uuid twice within a class: of rows with one reference the oldest stays, and a row whose
-    uuid is empty or taken gets a new one."""
-    kept: dict[tuple[str, Ref], Draft] = {}
-    uuids: set[tuple[str, str]] = set()
-    findings: list[Finding] = []
-    for draft in drafts:
-        name, at = draft.table.layout.name, draft.table.uuid_at
-        if (name, draft.ref) in kept:
-            findings.append(Finding(name, draft.ref, "The reference is stored twice. The younger object is dropped."))
-            continue
-        kept[name, draft.ref] = draft
+@dataclass(slots=True)
+class Repairs:
+    """What was found, and which rows are no longer what is on disk."""
+
+    findings: list[Finding] = field(default_factory=list)
+    changed: dict[Row, None] = field(default_factory=dict)
+    dropped: dict[Row, None] = field(default_factory=dict)
+
+    def report(self, row: Row, text: str) -> None:
+        """Note what was wrong with an object that stays as it is on disk, or goes."""
+        self.findings.append(Finding(row.class_name, row.ref, text))
+
+    def change(self, row: Row, name: str, value: Any, text: str) -> None:
+        """Give one field another value."""
+        row.record = row.record.changed({name: value})
+        self.changed[row] = None
+        self.report(row, text)
+
+    def drop(self, row: Row, text: str) -> None:
+        """Note that the object is no more."""
+        self.dropped[row] = None
+        self.changed.pop(row, None)
+        self.report(row, text)
+
+
+def make_uuids_unique(found: Found, new_uuid: Callable[[], str], repairs: Repairs) -> None:
+    """Leave no uuid twice within a class: an object whose uuid is empty or an older one's gets a new one."""
+    for rows in found.values():
+        at = next((row.record.layout.position.get("uuid") for row in rows.values()), None)
         if at is None:
             continue
-        if not draft.values[at] or (name, draft.values[at]) in uuids:
-            findings.append(Finding(name, draft.ref, f"The uuid {draft.values[at]!r} is not unique. It gets another."))
-            draft.values[at] = new_uuid()
-            draft.repaired = True
-        uuids.add((name, draft.values[at]))
-    return list(kept.values()), findings
+        uuids = {row.record.values_[at] for row in rows.values()}
+        if len(uuids) == len(rows) and "" not in uuids:
+            continue
+        taken = {""}
+        for row in rows.values():
+            uuid = row.record.values_[at]
+            if uuid in taken:
+                repairs.change(row, "uuid", new_uuid(), f"The uuid {uuid!r} is not unique. It gets another.")
+            taken.add(uuid)
 
 
-def resolve_references(
-    tables: Tables, drafts: Sequence[Draft], owners: Collection[str]
-) -> tuple[list[Draft], list[Finding]]:
-    """Leave no reference to an object that is not there. Rows whose `owners` field ("VBD.VM") names a lost object go;
-    other references become null or leave their set or map."""
-    present: dict[str, set[Ref]] = {name: set() for name in tables.by_class}
-    for draft in drafts:
-        present[draft.table.layout.name].add(draft.ref)
-    left, findings = _drop_ownerless(tables, list(drafts), owners, present)
-    plans = {name: _references(table.layout) for name, table in tables.by_class.items()}
-    for draft in left:
-        layout = draft.table.layout
-        for at, type_ in plans[layout.name]:
-            value = draft.values[at]
-            cleared = _without_dangling(type_, value, present)
-            if cleared is not value:
-                draft.values[at] = cleared
-                draft.repaired = True
-                text = f"{layout.names[at]}: {value!r} refers to an object that is gone. It becomes {cleared!r}."
-                findings.append(Finding(layout.name, draft.ref, text))
-    return left, findings
+def resolve_references(tables: Tables, found: Found, owners: Collection[str], repairs: Repairs) -> None:
+    """Leave no reference to an object that is not there. Objects whose `owners` field ("VBD.VM") names a lost object
+    go; other references become null or leave their set or map."""
+    _drop_ownerless(tables, found, owners, repairs)
+    for name, rows in found.items():
+        layout = tables.by_class[name].layout
+        values = [row.record.values_ for row in rows.values()]
+        for at, type_ in _references(layout):
+            if any(_lost(refs, found[cls]) for cls, refs in _named(type_, map(itemgetter(at), values))):
+                _clear(rows.values(), layout.names[at], type_, found, repairs)
 
 
-def _drop_ownerless(
-    tables: Tables, drafts: list[Draft], owners: Collection[str], present: dict[str, set[Ref]]
-) -> tuple[list[Draft], list[Finding]]:
-    plans = {
-        name: [
-            (at, type_.cls)
-            for at, type_ in _references(table.layout)
-            if isinstance(type_, RefTo) and f"{name}.{table.layout.names[at]}" in owners
-        ]
-        for name, table in tables.by_class.items()
-    }
-    findings: list[Finding] = []
-    while True:  # a row that goes may itself be what others belong to
-        left = []
-        for draft in drafts:
-            layout = draft.table.layout
-            lost = [at for at, cls in plans[layout.name] if not _stands(draft.values[at], cls, present)]
-            if lost:
-                text = f"{layout.names[lost[0]]}: {draft.values[lost[0]]} is gone, and the object goes with it."
-                findings.append(Finding(layout.name, draft.ref, text))
-                present[layout.name].discard(draft.ref)
-            else:
-                left.append(draft)
-        if len(left) == len(drafts):
-            return left, findings
-        drafts = left
+def _drop_ownerless(tables: Tables, found: Found, owners: Collection[str], repairs: Repairs) -> None:
+    plan = [
+        (name, at, type_.cls)
+        for name in found
+        for at, type_ in _references(tables.by_class[name].layout)
+        if isinstance(type_, RefTo) and f"{name}.{tables.by_class[name].layout.names[at]}" in owners
+    ]
+    gone = True
+    while gone:  # a row that goes may itself be what others belong to
+        gone = False
+        for name, at, cls in plan:
+            lost = _lost({row.record.values_[at] for row in found[name].values()}, found[cls])
+            for row in [row for row in found[name].values() if row.record.values_[at] in lost] if lost else ():
+                field_name, owner = row.record.layout.names[at], row.record.values_[at]
+                repairs.drop(row, f"{field_name}: {owner} is gone, and the object goes with it.")
+                del found[name][row.ref]
+                gone = True
+
+
+def _clear(rows: Iterable[Row], name: str, type_: Type, found: Found, repairs: Repairs) -> None:
+    for row in rows:
+        value = row.record[name]
+        cleared = _without_dangling(type_, value, found)
+        if cleared is not value:
+            text = f"{name}: {value!r} refers to an object that is gone. It becomes {cleared!r}."
+            repairs.change(row, name, cleared, text)
 
 
 def _references(layout: Layout) -> list[tuple[int, Type]]:
@@ -117,15 +130,29 @@ def _direct_parts(type_: Type) -> tuple[Type, ...]:
     return (type_,)
 
 
-def _stands(ref: Ref, cls: str, present: Present) -> bool:
-    return ref == NULL_REF or ref in present[cls]
+def _named(type_: Type, values: Iterable[Any]) -> Iterator[tuple[str, set[Ref]]]:
+    """The references in the values of a field, by the class that they are to."""
+    match type_:
+        case RefTo(cls):
+            yield cls, set(values)
+        case SetOf(RefTo(cls)):
+            yield cls, set(chain.from_iterable(values))
+        case MapOf(key, item):
+            entries = [entry for value in values for entry in value.items()]
+            for part, place in ((key, 0), (item, 1)):
+                if isinstance(part, RefTo):
+                    yield part.cls, {entry[place] for entry in entries}
 
 
-def _without_dangling(type_: Type, value: Any, present: Present) -> Any:
+def _lost(refs: set[Ref], rows: Collection[Ref]) -> set[Ref]:
+    return refs.difference(rows, (NULL_REF,))
+
+
+def _without_dangling(type_: Type, value: Any, found: Found) -> Any:
     """The value without references to what is gone; the very same object when there are none."""
 
     def stands(part: Type, item: Any) -> bool:
-        return not isinstance(part, RefTo) or _stands(item, part.cls, present)
+        return not isinstance(part, RefTo) or item == NULL_REF or item in found[part.cls]
 
     match type_:
         case SetOf(item_type):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import gc
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -119,15 +121,12 @@ class Database:
         collecting = gc.isenabled()
         gc.disable()  # a million new objects and no garbage: collections would take longer than the loading
         try:
-            rows = loader.load(store)
-            start = store.reserve()
+            start = store.reserve(loader.load(store))
+            watched = [table.rows.values() for table in self.tables.by_class.values() if table.emits_events]
+            self.changes.begin(start, sorted(chain.from_iterable(watched), key=attrgetter("generation")))
         finally:
             if collecting:
                 gc.enable()
-        self.changes.generation = self.changes.floor = start
-        for row in sorted(rows, key=lambda row: row.generation):
-            if self.tables.by_class[row.class_name].emits_events:
-                self.changes.changed(row)
         return start
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ what changed since a point costs what changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from domzero.idl.records import Record
 from domzero.idl.types import Ref
@@ -46,6 +46,16 @@ class ChangeOrder:
 
     def __init__(self) -> None:
         self._newest: Row | None = None
+
+    def fill(self, rows: Iterable[Row]) -> None:
+        """Put rows, the newest last, into an order that has none."""
+        older = self._newest
+        for row in rows:
+            row.older = older
+            if older is not None:
+                older.newer = row
+            older = row
+        self._newest = older
 
     def append(self, row: Row) -> None:
         """Make the row the newest, wherever it was before."""

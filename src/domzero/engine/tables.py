@@ -10,7 +10,7 @@ Nothing here knows of transactions, events or disks. `Tables` keeps these promis
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +77,14 @@ class Table:
         old, row.record = row.record, record
         self._index(row, old, record)
 
+    def index_all(self) -> None:
+        """Make the indexes of rows that came without them."""
+        if self.uuid_at is not None:
+            self.uuids = {row.record.values_[self.uuid_at]: row for row in self.rows.values()}
+        if self.label_at is not None:
+            for ref, row in self.rows.items():
+                self.labels.setdefault(row.record.values_[self.label_at], {})[ref] = None
+
     def _index(self, row: Row, old: Record | None, new: Record | None) -> None:
         before, after = _value(old, self.uuid_at), _value(new, self.uuid_at)
         if before != after:
@@ -96,19 +104,6 @@ class Table:
         del named[ref]
         if not named:
             del self.labels[label]
-
-
-@dataclass(slots=True, eq=False)
-class Draft:
-    """An object that has been read from disk and is not in its table yet."""
-
-    table: Table
-    ref: Ref
-    values: list[Any]
-    created: int
-    generation: int
-    repaired: bool = False
-    """Whether it differs from what is on disk."""
 
 
 def _value(record: Record | None, position: int | None) -> str | None:
@@ -159,29 +154,40 @@ class Tables:
         rows = self.by_class[link.source].rows
         return bisect_left(members, source.created, key=lambda ref: rows[ref].created)
 
-    def load(self, drafts: Sequence[Draft]) -> list[Row]:
-        """Fill empty tables with objects given oldest first, deriving the derived sets."""
-        sets = self._derive(drafts)
-        result = []
-        for draft in drafts:
-            table = draft.table
-            for link in self.links_to[table.layout.name]:
-                draft.values[link.target_position] = tuple(sets.pop((link, draft.ref), ()))
-            row = Row(draft.ref, Record(table.layout, tuple(draft.values)), draft.created, draft.generation)
-            table.insert(row)
-            result.append(row)
-        self.orphans.update((key, tuple(refs)) for key, refs in sets.items())
-        return result
+    def load(self, found: Mapping[str, Mapping[Ref, Row]]) -> None:
+        """Fill empty tables with objects given by class, oldest first, and derive the derived sets.
 
-    def _derive(self, drafts: Sequence[Draft]) -> dict[tuple[Link, Ref], list[Ref]]:
-        sets: dict[tuple[Link, Ref], list[Ref]] = {}
-        for draft in drafts:
-            for link in self.links_from[draft.table.layout.name]:
-                value = draft.values[link.position]
-                for target in dict.fromkeys(value) if link.many else (value,):
-                    if target != NULL_REF:
-                        sets.setdefault((link, target), []).append(draft.ref)
+        References and uuids are unique within a class.
+        """
+        for name, rows in found.items():
+            table = self.by_class[name]
+            table.rows.update(rows)
+            table.index_all()
+        for name, links in self.links_to.items():
+            sets = {link: members for link in links if (members := self._derived(link))}
+            if sets:
+                self._set_derived(self.by_class[name], sets)
+
+    def _derived(self, link: Link) -> dict[Ref, list[Ref]]:
+        sets: dict[Ref, list[Ref]] = {}
+        for ref, row in self.by_class[link.source].rows.items():
+            value = row.record.values_[link.position]
+            for target in dict.fromkeys(value) if link.many else (value,):
+                if target != NULL_REF:
+                    sets.setdefault(target, []).append(ref)
         return sets
+
+    def _set_derived(self, table: Table, sets: Mapping[Link, dict[Ref, list[Ref]]]) -> None:
+        for ref, row in table.rows.items():
+            members = {link.target_position: of_link.pop(ref) for link, of_link in sets.items() if ref in of_link}
+            if members:
+                values = list(row.record.values_)
+                for position, refs in members.items():
+                    values[position] = tuple(refs)
+                row.record = Record(table.layout, tuple(values))
+        self.orphans.update(
+            ((link, ref), tuple(refs)) for link, of_link in sets.items() for ref, refs in of_link.items()
+        )
 
     def _table(self, graph: Graph, cls: Class) -> Table:
         positions = range(len(cls.fields))
