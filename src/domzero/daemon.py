@@ -41,7 +41,7 @@ from domzero.front.listeners import ListenError
 from domzero.front.server import Server
 from domzero.hands import Hands, make_clock, make_hands
 from domzero.host.clock import Clock
-from domzero.paths import CLASSIC_SOCKET
+from domzero.paths import CLASSIC_SOCKETS
 from domzero.settings import Endpoint, Settings
 from domzero.toolstack.gates import build_gates
 from domzero.toolstack.housekeeping import keep_house
@@ -366,12 +366,13 @@ def _listen(
 
 
 def _listen_classic(server: Server) -> None:
-    """XenServer's own local programs look for the socket in one place; the host that root runs is there too."""
-    try:
-        CLASSIC_SOCKET.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        server.listen_unix(CLASSIC_SOCKET)
-    except (ListenError, OSError) as error:
-        log.info("local programs of XenServer are not served: %s", error)
+    """XenServer's own local programs look for the socket in fixed places; the host that root runs is there too."""
+    for path in CLASSIC_SOCKETS:
+        try:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            server.listen_unix(path)
+        except (ListenError, OSError) as error:
+            log.info("local programs of XenServer that look at %s are not served: %s", path, error)
 
 
 @asynccontextmanager

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-CLASSIC_SOCKET = Path("/var/xapi/xapi")
-"""Where XenServer's own local clients look."""
+CLASSIC_SOCKETS = (Path("/var/lib/xcp/xapi"), Path("/var/xapi/xapi"))
+"""Where XenServer's own local clients look: today's (the official binding's `xapi_local`), and those of 4.1."""
 
 
 def state_dir(environment: Mapping[str, str] = os.environ, *, root: bool | None = None) -> Path:
