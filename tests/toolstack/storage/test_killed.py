@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -21,6 +21,7 @@ from tests.toolstack.devices.test_vdi import default_sr, disk
 from tests.toolstack.vm.test_adoption import Restarts
 from tests.toolstack.vm.world import DISK, World
 
+T = TypeVar("T")
 MIB = 1 << 20
 MOST = 20
 """More moments than any operation has."""
@@ -64,7 +65,7 @@ class Watched(SimStorage):
     ) -> DiskInfo:
         return await self._between(super().resize_disk(repository, location, virtual_size, live))
 
-    async def _between(self, work: Any) -> Any:
+    async def _between(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             self.tell()
         except BaseException:

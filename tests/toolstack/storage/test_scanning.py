@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from functools import partial
 from typing import Any
 
 import pytest
@@ -120,7 +121,7 @@ async def test_another_takes_over_when_the_one_in_front_is_cancelled() -> None:
         await ends.wait()
         done.append(name)
 
-    calls = {name: asyncio.ensure_future(shared.share("sr", lambda name=name: work(name))) for name in "abcd"}
+    calls = {name: asyncio.ensure_future(shared.share("sr", partial(work, name))) for name in "abcd"}
     await asyncio.sleep(0)
     assert shared.is_running("sr")
     calls["b"].cancel()
