@@ -3,106 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import struct
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from pyroute2 import IPRoute  # type: ignore[import-untyped]  # the library has no types
 
 from domzero.host.hypervisor.spec import TapBackend
-from domzero.host.network.bridge import TAP_MAC, BridgeNetwork, bridge_mac, tap_name
-from domzero.host.network.interfaces import InterfaceFacts
-from domzero.host.network.links import Link, Links
-from domzero.host.network.protocol import CardSpec, NetworkBackend, NetworkError
-from domzero.host.network.tap import DEVICE, IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, TUNSETIFF, TapOwner
+from domzero.host.network.bridge import BridgeNetwork
+from domzero.host.network.cards import TAP_MAC, tap_name
+from domzero.host.network.layout import bridge_mac
+from domzero.host.network.links import Links
+from domzero.host.network.protocol import NetworkBackend, NetworkError
 from domzero.host.network.worker import NetworkThread
+from tests.host.network.stage import GUEST, Host, card, exchange, frame
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes interfaces")]
-
-GUEST = "02:00:00:00:00:01"
-ETHERNET_TYPE = b"\x88\xb5"
-"""Reserved for local experiments (IEEE 802)."""
-
-
-@contextmanager
-def network_namespace() -> Iterator[Path]:
-    """A network namespace that lasts as long as a child process."""
-    argv = ["unshare", "--net", "sh", "-c", "echo there; exec cat"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"there\n"
-        yield Path(f"/proc/{holder.pid}/ns/net")
-        holder.stdin.close()
-
-
-@pytest.fixture
-def namespace() -> Iterator[Path]:
-    with network_namespace() as path:
-        yield path
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Path]:
-    with network_namespace() as path:
-        yield path
-
-
-class Host:
-    """A backend and a second view of its namespace."""
-
-    def __init__(self, namespace: Path, facts: InterfaceFacts | None = None) -> None:
-        self.backend = BridgeNetwork(namespace=namespace, facts=facts, owner=TapOwner(12345, 23456))
-        self.thread = NetworkThread(namespace)
-
-    async def links(self) -> dict[str, Link]:
-        return {link.name: link for link in await self.thread.run(Links.all)}
-
-    async def names(self) -> set[str]:
-        return set(await self.links()) - {"lo"}
-
-    async def kernel(self, *verb: str, **settings: object) -> None:
-        """Do what an operator would do by hand."""
-
-        def act(_: Links) -> None:
-            with IPRoute() as route:
-                if "index" in settings:
-                    settings["index"] = route.link_lookup(ifname=settings["index"])[0]
-                if "master" in settings:
-                    settings["master"] = route.link_lookup(ifname=settings["master"])[0]
-                getattr(route, verb[0])(verb[1], **settings)
-
-        await self.thread.run(act)
-
-    async def machine(self, name: str) -> int:
-        """A descriptor of the tap, as a machine has it."""
-
-        def attach(_: Links) -> int:
-            descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-            flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
-            fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
-            return descriptor
-
-        return await self.thread.run(attach)
-
-
-@pytest.fixture
-async def host(namespace: Path) -> AsyncIterator[Host]:
-    host = Host(namespace)
-    await host.thread.open()
-    await host.backend.open()
-    yield host
-    await host.backend.close()
-    await host.thread.close()
-
-
-def card(domid: int = 1, slot: int = 0, bridge: str = "xapi0", mtu: int = 1500) -> CardSpec:
-    return CardSpec(domid, slot, GUEST, mtu, bridge)
 
 
 async def test_a_bridge_comes_with_the_first_card_and_goes_with_the_last(host: Host) -> None:
@@ -159,29 +75,11 @@ async def test_frames_cross_the_bridge_and_are_counted_as_the_guest_sees_them(ho
     await host.backend.connect(card(1))
     await host.backend.connect(card(2))
     first, second = await host.machine("vif1.0"), await host.machine("vif2.0")
-    arrived = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    frame = b"\xff" * 6 + bytes.fromhex(GUEST.replace(":", "")) + ETHERNET_TYPE + b"x" * 100
-    seen: list[bytes] = []
-
-    def readable() -> None:
-        data = os.read(second, 4096)[10:]
-        if data[12:14] == ETHERNET_TYPE:
-            seen.append(data)
-            arrived.set()
-
-    loop.add_reader(second, readable)
-    for _ in range(200):  # A port forwards some time after its carrier came.
-        os.write(first, bytes(10) + frame)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await arrived.wait()
-                break
-    loop.remove_reader(second)
-    assert set(seen) == {frame}
+    data = frame(GUEST, payload=b"x" * 100)
+    assert await exchange(first, second, [data], frame(GUEST)) == [data]
     sender, receiver = await host.backend.counters(1, 0), await host.backend.counters(2, 0)
-    assert sender.sent_bytes >= len(frame)
-    assert receiver.received_bytes >= len(frame)
+    assert sender.sent_bytes >= len(data)
+    assert receiver.received_bytes >= len(data)
     assert receiver.sent_bytes == 0
     with pytest.raises(NetworkError, match=r"vif3\.0"):
         await host.backend.counters(3, 0)
@@ -260,11 +158,11 @@ async def test_cards_of_dead_domains_are_removed(host: Host) -> None:
     assert await host.names() == {"xapi2", "vif2.0"}
 
 
-async def test_opening_removes_what_no_machine_uses(host: Host, namespace: Path) -> None:
+async def test_opening_removes_what_no_machine_uses(host: Host) -> None:
     for domid in (1, 2):
         await host.backend.connect(card(domid, bridge=f"xapi{domid}"))
     descriptor = await host.machine("vif2.0")
-    again = BridgeNetwork(namespace=namespace)
+    again = host.another()
     await again.open()
     assert await host.names() == {"xapi2", "vif2.0"}
     await again.close()
@@ -274,26 +172,18 @@ async def test_opening_removes_what_no_machine_uses(host: Host, namespace: Path)
     await again.close()
 
 
-async def test_interfaces_tell_the_truth(namespace: Path, elsewhere: Path, tmp_path: Path) -> None:
-    (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.53\n")
-    host = Host(namespace, InterfaceFacts(tmp_path, tmp_path / "resolv.conf", ()))
-    await host.thread.open()
-    await host.backend.open()
-    await host.kernel("link", "add", ifname="eth7", kind="veth", peer={"ifname": "far", "net_ns_fd": str(elsewhere)})
-    await host.kernel("link", "set", index="eth7", address="02:00:00:00:00:77", mtu=1400)
-    await host.kernel("link", "set", index="eth7", state="up")
+async def test_interfaces_tell_the_truth(host: Host, elsewhere: Path) -> None:
+    host.resolver.write_text("nameserver 192.0.2.53\n")
+    await host.interface("eth7", elsewhere, "02:00:00:00:00:77")
+    await host.kernel("link", "set", index="eth7", mtu=1400)
     await host.kernel("addr", "add", index="eth7", address="192.0.2.7", prefixlen=24)
     await host.kernel("route", "add", dst="default", gateway="192.0.2.1")
     await host.backend.connect(card())
     listed = await host.backend.interfaces()
-    try:
-        assert [(found.name, found.mac, found.mtu) for found in listed] == [("eth7", "02:00:00:00:00:77", 1400)]
-        assert "192.0.2.7/24" in listed[0].addresses
-        assert (listed[0].gateway, listed[0].dns, listed[0].carrier) == ("192.0.2.1", ("192.0.2.53",), False)
-    finally:
-        await host.kernel("link", "del", index="eth7")
-        await host.backend.close()
-        await host.thread.close()
+    assert [(found.name, found.mac, found.mtu) for found in listed] == [("eth7", "02:00:00:00:00:77", 1400)]
+    assert "192.0.2.7/24" in listed[0].addresses
+    assert (listed[0].gateway, listed[0].dns, listed[0].carrier) == ("192.0.2.1", ("192.0.2.53",), False)
+    assert (listed[0].speed, listed[0].duplex) == (10000, True)  # what a virtual cable says of itself
 
 
 async def test_a_namespace_that_is_not_there(tmp_path: Path) -> None:

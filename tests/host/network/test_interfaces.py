@@ -58,7 +58,12 @@ def test_which_interfaces_are_listed(change: dict[str, object], useful: bool) ->
     assert is_useful(link) is useful
 
 
-def sysfs(root: Path, speed: str | None = "1000\n", duplex: str = "full\n") -> Path:
+def test_an_uplink_of_ours_is_listed_still() -> None:
+    link = dataclasses.replace(ETH0, kind="veth", peer_elsewhere=True, master=7)
+    assert is_useful(link, on_ours=True)
+
+
+def sysfs(root: Path) -> Path:
     device = root / "devices" / "pci0000:00" / "0000:00:03.0"
     interface = device / "virtio2" / "net" / "eth0"
     interface.mkdir(parents=True)
@@ -66,23 +71,14 @@ def sysfs(root: Path, speed: str | None = "1000\n", duplex: str = "full\n") -> P
     (device / "device").write_text("0x1000\n")
     (device / "virtio2" / "vendor").write_text("0xffff\n")
     (interface / "device").symlink_to("../../../virtio2")
-    (interface / "duplex").write_text(duplex)
-    if speed is not None:
-        (interface / "speed").write_text(speed)
     (root / "class" / "net").mkdir(parents=True)
     (root / "class" / "net" / "eth0").symlink_to("../../devices/pci0000:00/0000:00:03.0/virtio2/net/eth0")
     return root
 
 
 def test_hardware_is_read_from_the_pci_device(tmp_path: Path) -> None:
-    assert read_hardware(sysfs(tmp_path), "eth0") == Hardware(1000, True, "1af4", "1000", "0000:00:03.0")
-    assert read_hardware(tmp_path, "none") == Hardware(0, False, "", "", "")
-
-
-@pytest.mark.parametrize("speed", ["-1\n", "", None, "unknown"])
-def test_an_unknown_speed_is_nought(tmp_path: Path, speed: str | None) -> None:
-    found = read_hardware(sysfs(tmp_path, speed, "unknown\n"), "eth0")
-    assert (found.speed, found.full_duplex) == (0, False)
+    assert read_hardware(sysfs(tmp_path), "eth0") == Hardware("1af4", "1000", "0000:00:03.0")
+    assert read_hardware(tmp_path, "none") == Hardware("", "", "")
 
 
 def test_pci_names(tmp_path: Path) -> None:

@@ -1,39 +1,43 @@
-"""Networks of Linux bridges and taps. Needs root's rights (CAP_NET_ADMIN) and touches nothing that it did not make.
+"""Networks of Linux bridges and taps. Needs root's rights (CAP_NET_ADMIN) and touches nothing that it did not make,
+except for the interfaces that the plan names.
 
-Card <slot> of domain <domid> is the tap `vif<domid>.<slot>`, as on XenServer. Whatever has the mark of `links.MARK` is
-ours. A bridge that somebody else made is used as it is and stays.
+Whatever has the mark of `links.MARK` is ours. A bridge that somebody else made is used as it is and stays.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import re
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 
+from domzero.finish import finish
 from domzero.host.hypervisor.spec import TapBackend, UserBackend
+from domzero.host.network import bridges, cards, locking, ports
+from domzero.host.network.helpers import Helpers
 from domzero.host.network.interfaces import InterfaceFacts, describe
-from domzero.host.network.links import Link, Links, without_ipv6
-from domzero.host.network.plan import CardRules, NetworkPlan
+from domzero.host.network.links import Links
+from domzero.host.network.nft import Nft
+from domzero.host.network.plan import NetworkPlan
+from domzero.host.network.planned import PlannedLinks
 from domzero.host.network.protocol import CardSpec, DeviceState, InterfaceInfo, NetworkError, TrafficCounters
-from domzero.host.network.tap import NAME_LIMIT, TapOwner, make_tap
+from domzero.host.network.resolver import Resolver
+from domzero.host.network.services import Services
+from domzero.host.network.tap import TapOwner
 from domzero.host.network.worker import NetworkThread
 
 log = logging.getLogger(__name__)
 
-TAP_NAME = re.compile(r"vif([0-9]+)\.([0-9]+)", re.ASCII)
-BRIDGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", re.ASCII)
-TAP_MAC = "fe:ff:ff:ff:ff:ff"
-"""The host's end of a card; the highest there is, so that no bridge takes it for its own."""
+RUNTIME = Path("/run/domzero/network")
 
 
 class BridgeNetwork:
     """Implements `NetworkBackend`.
 
     `owner` may open the taps without rights. `namespace` is a file of a network namespace to work in. `facts` says
-    where to read what netlink does not tell.
+    where to read what netlink does not tell. `runtime` is a directory for what must survive the daemon but not the
+    machine; it is made when it is needed. `resolver` is the host's list of name servers, which is written when a
+    bridge of the plan has some; without it, no list is.
     """
 
     def __init__(
@@ -42,159 +46,162 @@ class BridgeNetwork:
         owner: TapOwner | None = None,
         namespace: Path | None = None,
         facts: InterfaceFacts | None = None,
+        runtime: Path = RUNTIME,
+        resolver: Path | None = None,
     ) -> None:
         self._owner = owner
         self._facts = facts or InterfaceFacts()
         self._thread = NetworkThread(namespace)
+        self._nft = Nft(self._thread)
+        self._helpers = Helpers()
+        self._resolver = Resolver(resolver, runtime / "dns")
+        self._services = Services(self._thread, self._helpers, self._nft, self._resolver, runtime)
+        self._links = PlannedLinks(runtime / "found.json")
+        self._plan = NetworkPlan()
+        self._restricted: set[str] = set()
+        self._turn = asyncio.Lock()
+        """What needs several steps is done by one task at a time."""
 
     async def open(self) -> None:
         """Besides the contract: a tap of ours that no process has open is what a dead daemon left."""
         await self._thread.open()
-        await self._thread.run(lambda links: _remove_taps(links, lambda _, tap: tap.carrier))
+        async with self._turn:
+            self._restricted = await self._restricted_cards()
+            await self._thread.run(lambda links: cards.remove_all_but(links, lambda _, tap: tap.carrier))
+            await self._tidy()
 
     async def close(self) -> None:
+        self._helpers.close()
         await self._thread.close()
 
     def mode(self) -> str:
         return "bridge"
 
     async def apply(self, plan: NetworkPlan) -> None:
-        if plan.interfaces or plan.bonds or any(bridge.uplink or bridge.dhcp_server for bridge in plan.bridges):
-            raise NetworkError("the bridge backend makes networks of this host alone")
+        async with self._turn:
+            await finish(self._apply(plan))
 
     async def devices(self) -> list[DeviceState]:
-        return await self._thread.run(_devices)
-
-    async def configure(self, card: CardSpec) -> None:
-        if card.rules != CardRules():
-            raise NetworkError("the bridge backend cannot restrict a card")
-        name = tap_name(card.domid, card.slot)
-        await self._thread.run(lambda links: links.change(name, mtu=card.mtu))
+        return await self._thread.run(lambda links: bridges.describe(links, self._resolver))
 
     async def interfaces(self) -> list[InterfaceInfo]:
         return await self._thread.run(lambda links: describe(links, self._facts))
 
     async def connect(self, card: CardSpec) -> TapBackend | UserBackend:
-        try:
-            return await self._thread.run(lambda links: _connect(links, card, self._owner))
-        except asyncio.CancelledError:
-            # The thread has done it all the same, and whoever was cancelled will not undo what never returned.
+        async with self._turn:
             try:
-                await self.disconnect(card.domid, card.slot)
-            except NetworkError as error:
-                log.warning("card %d of domain %d is left over: %s", card.slot, card.domid, error)
-            raise
+                return await finish(self._connect(card))
+            except asyncio.CancelledError:
+                # It has been done all the same, and whoever was cancelled will not undo what never returned.
+                try:
+                    await finish(self._disconnect(card.domid, card.slot))
+                except NetworkError as error:
+                    log.warning("card %d of domain %d is left over: %s", card.slot, card.domid, error)
+                raise
+
+    async def configure(self, card: CardSpec) -> None:
+        async with self._turn:
+            await finish(self._configure(card))
 
     async def disconnect(self, domid: int, slot: int) -> None:
-        name = tap_name(domid, slot)
-        await self._thread.run(lambda links: _disconnect(links, name))
+        async with self._turn:
+            await finish(self._disconnect(domid, slot))
 
     async def retain(self, domids: set[int]) -> None:
         kept = frozenset(domids)
-        await self._thread.run(lambda links: _remove_taps(links, lambda domid, _: domid in kept))
+        async with self._turn:
+            await self._thread.run(lambda links: cards.remove_all_but(links, lambda domid, _: domid in kept))
+            await self._tidy()
 
     async def counters(self, domid: int, slot: int) -> TrafficCounters:
-        name = tap_name(domid, slot)
-        tap = await self._thread.run(lambda links: links.find(name))
-        if tap is None or not tap.ours:
-            raise NetworkError(f"there is no card {name}")
-        return TrafficCounters(received_bytes=tap.sent_bytes, sent_bytes=tap.received_bytes)
+        return await self._thread.run(lambda links: cards.counters(links, domid, slot))
 
+    async def _apply(self, plan: NetworkPlan) -> None:
+        """Interfaces first, then what serves them; when that fails, back to what was before."""
+        self._services.check(plan)
+        undo = await self._thread.run(lambda links: self._links.change(links, plan))
+        try:
+            await self._services.ensure(plan)
+        except NetworkError:
+            await self._thread.run(lambda links: self._links.go_back(links, undo))
+            await self._services.restore(self._plan)
+            raise
+        await self._services.end_others(plan)
+        await self._thread.run(lambda links: self._links.settle(links, plan))
+        self._plan = plan
 
-def tap_name(domid: int, slot: int) -> str:
-    """The tap of a card. Raises `NetworkError` when the kernel could not hold the name."""
-    name = f"vif{domid}.{slot}"
-    if domid < 0 or slot < 0 or len(name) > NAME_LIMIT:
-        raise NetworkError(f"{name} is no name for an interface")
-    return name
+    async def _connect(self, card: CardSpec) -> TapBackend:
+        name = cards.tap_name(card.domid, card.slot)
+        made = await self._thread.run(lambda links: cards.make(links, card, self._owner))
+        try:
+            await self._thread.run(lambda links: cards.dress(links, links.need(name), card.mtu, card.rules))
+            await self._restrict(card)
+            await self._thread.run(lambda links: bridges.join(links, card, self._plan))
+        except NetworkError:
+            if made:
+                await self._disconnect(card.domid, card.slot)
+            raise
+        return TapBackend(name)
 
+    async def _configure(self, card: CardSpec) -> None:
+        def dress(links: Links) -> None:
+            tap = cards.need(links, card.domid, card.slot)
+            cards.dress(links, tap, card.mtu, card.rules)
 
-def bridge_mac(name: str) -> str:
-    """A bridge's own address, always the same one for a name: locally administered, not multicast."""
-    digest = hashlib.sha256(name.encode()).digest()
-    return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
+        def bind(links: Links) -> None:
+            tap = cards.need(links, card.domid, card.slot)
+            ports.apply_rules(links, tap, card.mac, card.rules)
+            ports.settle(links, {tap.master})
 
+        await self._thread.run(dress)
+        await self._restrict(card)
+        await self._thread.run(bind)
 
-def _connect(links: Links, card: CardSpec, owner: TapOwner | None) -> TapBackend:
-    name = tap_name(card.domid, card.slot)
-    present = links.find(name)
-    if present is not None and not _is_tap(present):
-        raise NetworkError(f"the interface {name} is not ours")
-    try:
-        if present is None:
-            make_tap(links, name, owner)
-        without_ipv6(name)
-        master = _bridge(links, card.bridge) if card.bridge else 0
-        links.change(name, address=TAP_MAC, mtu=card.mtu, master=master)
-        links.change(name, state="up")
-    except NetworkError:
-        if present is None:
-            _disconnect(links, name)
-        _remove_empty_bridges(links)
-        raise
-    if present is not None and present.master != master:
-        _remove_empty_bridges(links)
-    return TapBackend(name)
+    async def _disconnect(self, domid: int, slot: int) -> None:
+        name = cards.tap_name(domid, slot)
 
+        def remove(links: Links) -> None:
+            tap = links.find(name)
+            if tap is not None and cards.is_tap(tap):
+                cards.remove(links, tap)
+                ports.settle(links, {tap.master})
+                bridges.remove_empty(links, self._plan)
 
-def _bridge(links: Links, name: str) -> int:
-    """The index of a bridge that is up, made if it is not there."""
-    if len(name) > NAME_LIMIT or not BRIDGE_NAME.fullmatch(name):
-        raise NetworkError(f"{name!r} is no name for a bridge")
-    bridge = links.find(name)
-    if bridge is None:
-        links.add_bridge(name, bridge_mac(name))
-        bridge = links.find(name)
-    if bridge is None or bridge.kind != "bridge":
-        raise NetworkError(f"the interface {name} is no bridge")
-    if bridge.ours:
-        without_ipv6(name)
-        links.change(name, state="up")
-    return bridge.index
+        await self._thread.run(remove)
+        await self._open_up(name)
 
+    async def _restrict(self, card: CardSpec) -> None:
+        """Put a card under its rules, in one transaction."""
+        name = cards.tap_name(card.domid, card.slot)
+        if locking.is_open(card.rules):
+            await self._open_up(name)
+        else:
+            await self._nft.change(locking.lock(name, card.mac.lower(), card.rules))
+            self._restricted.add(name)
 
-def _disconnect(links: Links, name: str) -> None:
-    tap = links.find(name)
-    if tap is not None and _is_tap(tap):
-        links.remove(tap)
-        _remove_empty_bridges(links)
+    async def _open_up(self, name: str) -> None:
+        if name in self._restricted:
+            await self._nft.change(locking.unlock(name))
+            self._restricted.discard(name)
 
+    async def _restricted_cards(self) -> set[str]:
+        """The cards that an earlier daemon restricted."""
+        if shutil.which("nft") is None:
+            return set()
+        try:
+            return set(locking.locked_cards(await self._nft.list("chains", "bridge")))
+        except NetworkError as error:
+            log.warning("cards cannot be restricted on this machine: %s", error)
+            return set()
 
-def _remove_taps(links: Links, keep: Callable[[int, Link], bool]) -> None:
-    for link in links.all():
-        match = TAP_NAME.fullmatch(link.name)
-        if match and _is_tap(link) and not keep(int(match[1]), link):
-            links.remove(link)
-    _remove_empty_bridges(links)
+    async def _tidy(self) -> None:
+        """After cards have gone: the rules, the bridges and the hubs that were for them."""
 
+        def left(links: Links) -> set[str]:
+            ports.settle(links, {link.index for link in links.all()})
+            bridges.remove_empty(links, self._plan)
+            return {link.name for link in links.all() if cards.is_tap(link)}
 
-def _remove_empty_bridges(links: Links) -> None:
-    present = links.all()
-    in_use = {link.master for link in present}
-    for link in present:
-        if link.ours and link.kind == "bridge" and link.index not in in_use:
-            links.remove(link)
-
-
-def _devices(links: Links) -> list[DeviceState]:
-    addresses, gateways = links.addresses(), links.gateways()
-    return [
-        DeviceState(
-            name=link.name,
-            mac=link.mac,
-            mtu=link.mtu,
-            carrier=link.carrier,
-            speed=0,
-            addresses=tuple(addresses.get(link.index, ())),
-            gateway=gateways.get(link.index, ""),
-            dns=(),
-            received_bytes=link.received_bytes,
-            sent_bytes=link.sent_bytes,
-        )
-        for link in links.all()
-        if link.ours and link.kind == "bridge"
-    ]
-
-
-def _is_tap(link: Link) -> bool:
-    return link.ours and link.kind == "tun"
+        present = await self._thread.run(left)
+        for name in sorted(self._restricted - present):
+            await self._open_up(name)

@@ -1,4 +1,4 @@
-"""The host's own interfaces, as they are: from netlink, sysfs, the list of PCI names and the resolver's file."""
+"""The host's own interfaces, as they are: netlink, ethtool, sysfs, the list of PCI names, the list of name servers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from domzero.host.network.ethtool import Ethtool
 from domzero.host.network.links import Link, Links
 from domzero.host.network.protocol import InterfaceInfo
 
@@ -29,8 +30,6 @@ class InterfaceFacts:
 class Hardware:
     """What sysfs says of an interface; ids are four hexadecimal digits, empty for what is not on a PCI bus."""
 
-    speed: int
-    full_duplex: bool
     vendor_id: str
     device_id: str
     pci_address: str
@@ -40,14 +39,15 @@ def describe(links: Links, facts: InterfaceFacts) -> list[InterfaceInfo]:
     """Every useful interface. The addresses of one that is on a bridge or bond are those of that."""
     present = {link.index: link for link in links.all()}
     addresses, gateways = links.addresses(), links.gateways()
-    useful = [link for link in present.values() if is_useful(link)]
+    ours = {link.index for link in present.values() if link.ours}
+    useful = [link for link in present.values() if is_useful(link, on_ours=link.master in ours)]
     hardware = {link.index: read_hardware(facts.sysfs, link.name) for link in useful}
     ids = {(found.vendor_id, found.device_id) for found in hardware.values() if found.vendor_id}
     vendors, devices = read_pci_names(facts.pci_names, ids)
     servers = read_name_servers(facts.resolver)
     described: list[InterfaceInfo] = []
     for link in useful:
-        found = hardware[link.index]
+        found, medium = hardware[link.index], Ethtool(link.name).link()
         holder = _holder(link, present)
         gateway = gateways.get(holder, "")
         described.append(
@@ -56,8 +56,8 @@ def describe(links: Links, facts: InterfaceFacts) -> list[InterfaceInfo]:
                 mac=link.mac,
                 mtu=link.mtu,
                 carrier=link.carrier,
-                speed=found.speed,
-                duplex=found.full_duplex,
+                speed=medium.speed if medium is not None else 0,
+                duplex=medium is not None and medium.duplex == "full",
                 vendor_id=found.vendor_id,
                 vendor_name=vendors.get(found.vendor_id, ""),
                 device_id=found.device_id,
@@ -66,26 +66,27 @@ def describe(links: Links, facts: InterfaceFacts) -> list[InterfaceInfo]:
                 addresses=tuple(addresses.get(holder, ())),
                 gateway=gateway,
                 dns=servers if gateway else (),
+                received_bytes=link.received_bytes,
+                sent_bytes=link.sent_bytes,
             )
         )
     return described
 
 
-def is_useful(link: Link) -> bool:
-    """Whether an interface leads out of the host: a device, or what a container has instead of one."""
+def is_useful(link: Link, *, on_ours: bool = False) -> bool:
+    """Whether an interface leads out of the host: a device, or what a container has instead of one.
+
+    `on_ours`: it is a port of a bridge, or member of a bond, that we made.
+    """
     if link.is_loopback or link.ours or not link.is_ethernet:
         return False
-    return link.kind in USEFUL_KINDS or (link.kind == "veth" and link.peer_elsewhere and not link.master)
+    return link.kind in USEFUL_KINDS or (link.kind == "veth" and link.peer_elsewhere and (on_ours or not link.master))
 
 
 def read_hardware(sysfs: Path, name: str) -> Hardware:
-    """Unknown figures are 0, unknown names empty."""
-    directory = sysfs / "class" / "net" / name
-    speed = _read(directory / "speed")
-    pci = _pci_device(directory)
+    """What is unknown is empty."""
+    pci = _pci_device(sysfs / "class" / "net" / name)
     return Hardware(
-        speed=int(speed) if speed.isdigit() else 0,
-        full_duplex=_read(directory / "duplex") == "full",
         vendor_id=_read(pci / "vendor").removeprefix("0x") if pci else "",
         device_id=_read(pci / "device").removeprefix("0x") if pci else "",
         pci_address=pci.name if pci else "",

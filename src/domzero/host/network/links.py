@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,19 @@ MARK = 0x646F6D7A
 """The interface group ("domz") of everything we make. A bridge is born with it and a tap is not persistent without
 it, so that nothing of ours can be mistaken for the machine's own, and the other way round."""
 
-LOOPBACK_FLAG = 0x8
+UP_FLAG, LOOPBACK_FLAG, PROMISCUOUS_FLAG = 0x1, 0x8, 0x100
 ETHERNET = 1
 MAIN_TABLE = 254
+NO_SUCH_DEVICE = 19
+DETAIL_PREFIXES: Mapping[str, str] = {"bond": "IFLA_BOND_", "vlan": "IFLA_VLAN_", "bridge": "IFLA_BR_"}
+
+
+class KernelError(NetworkError):
+    """The kernel refused a request; `code` is its errno."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,14 @@ class Link:
     """The other end (of a veth pair, say) is in another network namespace."""
     received_bytes: int
     sent_bytes: int
+    up: bool = True
+    """Whether it was switched on, with a carrier or without."""
+    promiscuous: bool = False
+    """Whether somebody asked for it; a bridge's own asking does not show."""
+    parent: int = 0
+    """The index of what a VLAN sub-interface stands on."""
+    details: Mapping[str, int] = field(default_factory=dict)
+    """Of a bond (mode, miimon, active_slave …), VLAN (id) or bridge (ageing_time …), under the kernel's names."""
 
     @property
     def ours(self) -> bool:
@@ -60,56 +80,52 @@ class Links:
 
     def all(self) -> list[Link]:
         """Every interface, in the kernel's order."""
-        try:
+        with asking("interfaces cannot be listed"):
             return [_link(message) for message in self._route.get_links()]
-        except NetlinkError as error:
-            raise NetworkError(f"interfaces cannot be listed: {error}") from error
 
     def find(self, name: str) -> Link | None:
         try:
-            return _link(self._route.link("get", ifname=name)[0])
-        except NetlinkError as error:
-            if error.code == 19:  # ENODEV
+            with asking(name):
+                return _link(self._route.link("get", ifname=name)[0])
+        except KernelError as error:
+            if error.code == NO_SUCH_DEVICE:
                 return None
-            raise NetworkError(f"{name}: {error}") from error
+            raise
 
-    def add_bridge(self, name: str, mac: str) -> None:
-        """Make a bridge of ours that forwards at once and does not speak the spanning tree protocol."""
-        self._do(
-            name,
-            "add",
-            ifname=name,
-            kind="bridge",
-            group=MARK,
-            address=mac,
-            br_stp_state=0,
-            br_forward_delay=0,
-        )
-
-    def change(self, name: str, **settings: Any) -> None:
-        """Set attributes under pyroute2's names (group, mtu, address, master, state …)."""
+    def need(self, name: str) -> Link:
+        """As `find`; raises `NetworkError` when there is none."""
         link = self.find(name)
         if link is None:
             raise NetworkError(f"there is no interface {name}")
-        self._do(name, "set", index=link.index, **settings)
+        return link
+
+    def add(self, name: str, kind: str, **settings: Any) -> None:
+        """Make an interface of ours."""
+        self.ask(name, "link", "add", ifname=name, kind=kind, group=MARK, **settings)
+
+    def add_bridge(self, name: str, mac: str) -> None:
+        """Make a bridge of ours that forwards at once and does not speak the spanning tree protocol."""
+        self.add(name, "bridge", address=mac, br_stp_state=0, br_forward_delay=0)
+
+    def change(self, name: str, **settings: Any) -> None:
+        """Set attributes under pyroute2's names (group, mtu, address, master, state …)."""
+        self.ask(name, "link", "set", index=self.need(name).index, **settings)
 
     def remove(self, link: Link) -> None:
         """Remove an interface of ours; one that is gone is no error."""
         if not link.ours:
             raise NetworkError(f"{link.name} is not ours to remove")
         try:
-            self._route.link("del", index=link.index)
-        except NetlinkError as error:
-            if error.code != 19:  # ENODEV
-                raise NetworkError(f"{link.name} cannot be removed: {error}") from error
+            self.ask(f"{link.name} cannot be removed", "link", "del", index=link.index)
+        except KernelError as error:
+            if error.code != NO_SUCH_DEVICE:
+                raise
 
     def addresses(self) -> dict[int, list[str]]:
         """By interface index, with prefix length, IPv4 first."""
         found: dict[int, list[str]] = {}
-        try:
+        with asking("addresses cannot be listed"):
             messages = sorted(self._route.get_addr(), key=lambda message: int(message.get("family")))
-        except NetlinkError as error:
-            raise NetworkError(f"addresses cannot be listed: {error}") from error
         for message in messages:
             address = message.get("local") or message.get("address")
             found.setdefault(message.get("index"), []).append(f"{address}/{message.get('prefixlen')}")
@@ -118,10 +134,7 @@ class Links:
     def gateways(self) -> dict[int, str]:
         """The default gateway of each interface index that has one; IPv4 before IPv6, then the lowest metric."""
         found: dict[int, tuple[bool, int, str]] = {}
-        try:
-            messages = list(self._route.get_routes(table=MAIN_TABLE))
-        except NetlinkError as error:
-            raise NetworkError(f"routes cannot be listed: {error}") from error
+        messages = self.ask("routes cannot be listed", "get_routes", table=MAIN_TABLE)
         for message in messages:
             gateway, index = message.get("gateway"), message.get("oif")
             if message.get("dst_len") == 0 and gateway and index:
@@ -129,11 +142,22 @@ class Links:
                 found[index] = min(found.get(index, candidate), candidate)
         return {index: gateway for index, (_, _, gateway) in found.items()}
 
-    def _do(self, name: str, verb: str, **settings: Any) -> None:
-        try:
-            self._route.link(verb, **settings)
-        except NetlinkError as error:
-            raise NetworkError(f"{name}: {error}") from error
+    def ask(self, what: str, request: str, *arguments: Any, **settings: Any) -> list[Any]:
+        """Any other request to rtnetlink by pyroute2's name (addr, route, tc, fdb, brport …): the answers.
+
+        Raises `KernelError` with a text that begins with `what`.
+        """
+        with asking(what):
+            return list(getattr(self._route, request)(*arguments, **settings) or ())
+
+
+@contextmanager
+def asking(what: str) -> Iterator[None]:
+    """The kernel's refusals inside as `KernelError`."""
+    try:
+        yield
+    except NetlinkError as error:
+        raise KernelError(f"{what}: {error.args[1] if len(error.args) > 1 else error}", int(error.code)) from error
 
 
 def without_ipv6(name: str) -> None:
@@ -148,6 +172,7 @@ def without_ipv6(name: str) -> None:
 
 def _link(message: Any) -> Link:
     counters = message.get("stats64") or {}
+    flags = int(message.get("flags"))
     return Link(
         index=int(message.get("index")),
         name=str(message.get("ifname")),
@@ -157,9 +182,22 @@ def _link(message: Any) -> Link:
         group=int(message.get("group") or 0),
         master=int(message.get("master") or 0),
         carrier=bool(message.get("carrier")),
-        is_loopback=bool(message.get("flags") & LOOPBACK_FLAG),
+        is_loopback=bool(flags & LOOPBACK_FLAG),
         is_ethernet=message.get("ifi_type") == ETHERNET,
         peer_elsewhere=message.get("link_netnsid") is not None,
         received_bytes=int(counters.get("rx_bytes", 0)),
         sent_bytes=int(counters.get("tx_bytes", 0)),
+        up=bool(flags & UP_FLAG),
+        promiscuous=bool(flags & PROMISCUOUS_FLAG),
+        parent=int(message.get("link") or 0),
+        details=_details(message),
     )
+
+
+def _details(message: Any) -> dict[str, int]:
+    """The numbers in what the kernel says of a kind of interface; `IFLA_BOND_MIIMON` is `miimon`."""
+    prefix = DETAIL_PREFIXES.get(str(message.get(("linkinfo", "kind"))))
+    data = message.get(("linkinfo", "data"))
+    if prefix is None or not data:
+        return {}
+    return {key.removeprefix(prefix).lower(): value for key, value in data["attrs"] if isinstance(value, int)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -54,6 +54,10 @@ class NetworkThread:
             raise NetworkError("the network backend is not open")
         links = self._links
         return await finish(self._submit(self._executor, lambda: work(links)))
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """The command line that runs a program where this thread works (nsenter(1) of util-linux)."""
+        return [*([] if self._namespace is None else ["nsenter", f"--net={self._namespace}"]), *argv]
 
     async def _submit(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(executor, work)

@@ -1,0 +1,79 @@
+"""Cards on Linux bridges: what a bridge may learn from a port, and what it sends there. Work for the network thread.
+
+* A locked card's MAC is fixed to its port, and its port teaches the bridge nothing: frames for the bridge itself
+  (IEEE 802.1D's reserved addresses) are learned from before any filter sees them, so that a filter alone would let a
+  machine draw another one's traffic to itself.
+* While a promiscuous card is on a bridge, the bridge learns nothing and works as a hub: each packet goes to every
+  port, except for those to a locked card, whose place is fixed. Its other cards are sent what is not for them, too.
+"""
+
+from __future__ import annotations
+
+from domzero.host.network.cards import is_tap
+from domzero.host.network.links import PROMISCUOUS_FLAG, UP_FLAG, Link, Links
+from domzero.host.network.plan import CardRules, LockingMode
+from domzero.host.network.protocol import NetworkError
+
+STATIC = 0x40
+"""NUD_NOARP: an entry that does not age."""
+
+MASTER, STICKY = 0x04, 0x40
+"""NTF_MASTER: the bridge's own table; NTF_STICKY: no frame from another port moves the entry."""
+
+AGEING = 30000
+"""Hundredths of a second that a bridge remembers a MAC: the kernel's default."""
+
+
+def join(links: Links, tap: Link, bridge: Link | None, mac: str, rules: CardRules) -> None:
+    """Put a tap on a bridge, or on none, under its rules, and switch it on."""
+    if rules.promiscuous and bridge is not None and not bridge.ours:
+        raise NetworkError(f"a card cannot be promiscuous on {bridge.name}, which is not ours")
+    links.change(tap.name, master=bridge.index if bridge is not None else 0)
+    if bridge is not None:
+        apply_rules(links, links.need(tap.name), mac, rules)
+    links.change(tap.name, flags=UP_FLAG, change=UP_FLAG)
+    settle(links, {tap.master} | ({bridge.index} if bridge is not None else set()))
+
+
+def apply_rules(links: Links, tap: Link, mac: str, rules: CardRules) -> None:
+    """Bind a tap that is on a bridge to its machine's MAC, or let it go."""
+    _promise(links, tap, on=rules.promiscuous)
+    if not tap.master:
+        return
+    fixed = rules.locking is LockingMode.LOCKED
+    links.ask(tap.name, "brport", "set", index=tap.index, learning=int(rules.locking is LockingMode.UNLOCKED))
+    present = _fixed(links, tap)
+    for address in present - ({mac} if fixed else set()):
+        links.ask(tap.name, "fdb", "del", ifindex=tap.index, lladdr=address, flags=MASTER)
+    if fixed and mac not in present:
+        links.ask(tap.name, "fdb", "replace", ifindex=tap.index, lladdr=mac, state=STATIC, flags=MASTER | STICKY)
+
+
+def settle(links: Links, bridges: set[int]) -> None:
+    """Make those of our bridges hubs, or bridges again, as the cards that are on them now require."""
+    present = links.all()
+    for bridge in present:
+        if bridge.index not in bridges or not bridge.ours or bridge.kind != "bridge":
+            continue
+        hub = any(link.master == bridge.index and link.promiscuous and is_tap(link) for link in present)
+        if hub == (bridge.details.get("ageing_time") == 0):
+            continue
+        links.change(
+            bridge.name, kind="bridge", br_ageing_time=0 if hub else AGEING, **({"br_fdb_flush": 1} if hub else {})
+        )
+
+
+def _promise(links: Links, tap: Link, *, on: bool) -> None:
+    """Note at the tap itself that its machine is to see everything: it is read there by `settle`."""
+    if tap.promiscuous != on:
+        links.change(tap.name, flags=PROMISCUOUS_FLAG if on else 0, change=PROMISCUOUS_FLAG)
+
+
+def _fixed(links: Links, tap: Link) -> set[str]:
+    """The MACs that were fixed to the port."""
+    entries = links.ask(tap.name, "fdb", "dump", ifindex=tap.index)
+    return {
+        str(entry.get("lladdr")).lower()
+        for entry in entries
+        if entry.get("state") == STATIC and entry.get("master") and entry.get("ifindex") == tap.index
+    }
