@@ -14,10 +14,11 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
 
-from domzero.host.hypervisor.spec import DiskSource
-from domzero.host.storage import layers
+from domzero.host.hypervisor.spec import DiskSource, LayerPull
+from domzero.host.storage import coalesce, layers
 from domzero.host.storage.file import FileStorage
-from tests.host.storage.disks import MIB, raw, repository, uuid, write
+from domzero.host.storage.protocol import LiveMerge, Progress, Repository
+from tests.host.storage.disks import MIB, raw, repository, tool, uuid, write
 
 DIED = 77
 
@@ -49,6 +50,14 @@ async def act(directory: Path, verb: str, last: int) -> None:
     if verb == "merge":
         layers.MERGE_FROM = 3
         await driver.clone_disk(here, uuid(1), uuid(9))
+    elif verb in ("push", "pull", "live pull"):
+        await merge(driver, here, verb)
+    elif verb == "resize":
+        await driver.resize_disk(here, uuid(1), 8 * MIB)
+    elif verb == "grow vhd":
+        await driver.resize_disk(here, uuid(6), 8 * MIB)
+    elif verb == "clone vhd":
+        await driver.clone_disk(here, uuid(6), uuid(9))
     elif verb == "clone":
         await driver.clone_disk(here, uuid(1), uuid(9))
     elif verb == "snapshot":
@@ -62,6 +71,18 @@ async def act(directory: Path, verb: str, last: int) -> None:
         await driver.copy_disk(source, here, uuid(9), MIB, lambda _: None)
     elif verb != "attach":
         raise ValueError(verb)
+
+
+async def merge(driver: FileStorage, here: Repository, verb: str) -> None:
+    """Disk 1 takes over the layer below it, or gives that what it holds."""
+
+    async def pull(wanted: LayerPull, progress: Progress) -> None:
+        tool("qemu-img", "rebase", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(wanted.backing_name), wanted.upper)
+
+    coalesce.pushes_down = lambda upper, lower: verb == "push"
+    for each in await driver.merges(here):
+        if each.upper == layers.disk_name(uuid(1)):
+            await driver.merge(here, each, lambda _: None, LiveMerge(pull) if verb == "live pull" else None)
 
 
 def end_with(work: Coroutine[Any, Any, None]) -> NoReturn:

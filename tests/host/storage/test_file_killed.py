@@ -23,8 +23,23 @@ from tests.host.storage.killed import DIED
 from tests.sampling import each
 
 ROOT = Path(__file__).parents[3]
-STEPS = {"clone": 6, "snapshot": 6, "destroy": 3, "create": 2, "copy": 2, "merge": 9}
+STEPS = {
+    "clone": 6,
+    "snapshot": 6,
+    "destroy": 3,
+    "create": 2,
+    "copy": 2,
+    "merge": 9,
+    "push": 2,
+    "pull": 4,
+    "live pull": 4,
+    "resize": 1,
+    "grow vhd": 3,
+    "clone vhd": 3,
+}
 """How many changes each operation makes on what `prepare` made."""
+MAKES = {"clone", "snapshot", "create", "copy", "merge", "clone vhd"}
+"""Those after which there is a disk 9."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +56,10 @@ def directory(template: Path, tmp_path: Path) -> Path:
 
 
 async def prepare(directory: Path) -> None:
-    """Disk 1 (marked 5) has a snapshot 2 (marked 1) and two layers of its own between; disk 3 (marked 3) is alone."""
+    """Disk 1 (marked 5) has a snapshot 2 (marked 1) and two layers of its own between; disk 3 (marked 3) is alone.
+
+    Disk 6 (marked 6) is a VHD file.
+    """
     driver = FileStorage()
     here = await opened(driver, directory)
     for number in (1, 3):
@@ -54,6 +72,8 @@ async def prepare(directory: Path) -> None:
     write(await driver.source(here, uuid(1)), 5)
     for number in (4, 5):
         await driver.destroy_disk(here, uuid(number))
+    await driver.create_disk(here, uuid(6), 4 * MIB, {"image-format": "vhd"})
+    write(await driver.source(here, uuid(6)), 6)
     await driver.detach(here)
 
 
@@ -89,8 +109,9 @@ async def test_dying_loses_and_leaks_nothing(killer: Killer, directory: Path, ve
     here = repository(directory)
     await driver.attach(here)
     disks = {disk.uuid for disk in await driver.scan(here)}
-    assert disks - {uuid(9)} == ({uuid(1), uuid(2), uuid(3)} if verb != "destroy" else {uuid(2), uuid(3)})
-    assert (uuid(9) in disks) == (verb != "destroy" and step == STEPS[verb])
+    assert disks - {uuid(9)} == {uuid(number) for number in ((2, 3, 6) if verb == "destroy" else (1, 2, 3, 6))}
+    assert (uuid(9) in disks) == (verb in MAKES and step == STEPS[verb])
+    assert holds(await driver.source(here, uuid(6)), 6)
     assert holds(await driver.source(here, uuid(2)), 1)
     assert holds(await driver.source(here, uuid(3)), 3)
     if uuid(1) in disks:
@@ -98,6 +119,7 @@ async def test_dying_loses_and_leaks_nothing(killer: Killer, directory: Path, ve
         assert holds(source, 5)
         assert holds(source, 50 if verb == "snapshot" and step >= 4 else 0, MIB)
         write(source, 6, 2 * MIB)
+    assert verb != "clone vhd" or uuid(9) not in disks or holds(await driver.source(here, uuid(9)), 6)
     if uuid(9) in disks and verb in ("clone", "merge", "snapshot"):
         copy = await driver.source(here, uuid(9))
         assert holds(copy, 5)
@@ -105,7 +127,9 @@ async def test_dying_loses_and_leaks_nothing(killer: Killer, directory: Path, ve
     await driver.detach(here)
     needed = {MARKER}
     for disk in disks:
-        needed |= {layer.name for layer in layers.read_chain(directory, layers.disk_name(disk))}
+        alone = f"{disk}.vhd"
+        is_alone = (directory / alone).exists()
+        needed |= {alone} if is_alone else {each.name for each in layers.read_chain(directory, layers.disk_name(disk))}
     assert set(os.listdir(directory)) == needed
 
 
@@ -123,7 +147,7 @@ async def test_dying_while_tidying_up_is_no_harm_either(killer: Killer, director
     driver = FileStorage()
     here = repository(directory)
     await driver.attach(here)
-    assert {disk.uuid for disk in await driver.scan(here)} == {uuid(1), uuid(2), uuid(3)}
+    assert {disk.uuid for disk in await driver.scan(here)} == {uuid(number) for number in (1, 2, 3, 6)}
     assert holds(await driver.source(here, uuid(1)), 50, MIB)
     await driver.detach(here)
 

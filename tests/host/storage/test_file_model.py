@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from domzero.host.hypervisor.spec import DiskSource
+from domzero.host.hypervisor.spec import DiskSource, LayerPull
 from domzero.host.storage import layers
 from domzero.host.storage.file import FileStorage
 from domzero.host.storage.place import MARKER
-from domzero.host.storage.protocol import Repository
-from tests.host.storage.disks import MIB, holds, opened, uuid, write
+from domzero.host.storage.protocol import LiveMerge, Progress, Repository
+from tests.host.storage.disks import MIB, holds, opened, refused, tool, uuid, write
 
 OFFSETS = (0, MIB - 65536)
 
@@ -28,19 +28,26 @@ class Disk:
 
     size: int
     marks: dict[int, int] = field(default_factory=dict)
+    format: str = "qcow2"
 
 
-VERBS = ("create", "write", "write", "clone", "snapshot", "running snapshot", "copy", "resize", "destroy")
+VERBS = (
+    "create",
+    "create vhd",
+    "write",
+    "write",
+    "clone",
+    "snapshot",
+    "running snapshot",
+    "copy",
+    "resize",
+    "destroy",
+    "merge",
+    "merge",
+    "running merge",
+)
 OPERATIONS = st.lists(
-    st.tuples(
-        st.sampled_from(
-            ["create", "write", "write", "clone", "snapshot", "running snapshot", "copy", "resize", "destroy"]
-        ),
-        st.integers(0, 7),
-        st.sampled_from(OFFSETS),
-    ),
-    min_size=4,
-    max_size=14,
+    st.tuples(st.sampled_from(VERBS), st.integers(0, 7), st.sampled_from(OFFSETS)), min_size=4, max_size=16
 )
 
 
@@ -71,9 +78,12 @@ async def compare(directory: Path, operations: list[tuple[str, int, int]]) -> No
     model: dict[str, Disk] = {}
     for number, (verb, choice, offset) in enumerate(operations, start=1):
         name = sorted(model)[choice % len(model)] if model else None
-        if name is None or verb == "create":
-            await driver.create_disk(here, uuid(number), MIB)
-            model[uuid(number)] = Disk(MIB)
+        if name is None or verb.startswith("create"):
+            format = "vhd" if verb.endswith("vhd") else "qcow2"
+            await driver.create_disk(here, uuid(number), 2 * MIB, {"image-format": format})
+            model[uuid(number)] = Disk(2 * MIB, {}, format)
+        elif verb.endswith("merge"):
+            await merge(driver, here, choice, running=verb.startswith("running"))
         else:
             await act(driver, here, model, verb, name, number, offset)
         await check(driver, here, directory, model)
@@ -89,7 +99,7 @@ async def act(
 ) -> None:
     """Do one thing to disk `name`, on the medium and in the model."""
     disk, new = model[name], uuid(number)
-    copy = Disk(disk.size, dict(disk.marks))
+    copy = Disk(disk.size, dict(disk.marks), disk.format)
 
     async def switch(source: DiskSource) -> None:
         write(source, 100 + number, offset)
@@ -99,19 +109,36 @@ async def act(
         write(await driver.source(here, name), number, offset)
         disk.marks[offset] = number
     elif verb == "resize":
-        disk.size += MIB
+        disk.size += 2 * MIB
         await driver.resize_disk(here, name, disk.size)
     elif verb == "destroy":
         await driver.destroy_disk(here, name)
         del model[name]
+    elif verb == "running snapshot" and disk.format != "qcow2":
+        await refused(82, driver.snapshot_disk(here, name, new, switch))
     else:
         model[new] = copy
         if verb == "clone":
             await driver.clone_disk(here, name, new)
         elif verb == "copy":
+            copy.format = "qcow2"
             await driver.copy_disk(await driver.source(here, name), here, new, disk.size, lambda _: None)
         else:
             await driver.snapshot_disk(here, name, new, switch if verb == "running snapshot" else None)
+
+
+async def merge(driver: FileStorage, here: Repository, choice: int, *, running: bool) -> None:
+    """Carry out one of the merges that are possible."""
+
+    async def pull(wanted: LayerPull, progress: Progress) -> None:
+        below = ["-F", "qcow2", "-b", wanted.backing_name] if wanted.backing_name else ["-b", ""]
+        tool("qemu-img", "rebase", "-q", "-f", "qcow2", *below, wanted.upper)
+
+    possible = await driver.merges(here)
+    if possible:
+        chosen = possible[choice % len(possible)]
+        await driver.merge(here, chosen, lambda _: None, LiveMerge(pull) if running else None)
+        assert chosen not in await driver.merges(here)
 
 
 async def check(driver: FileStorage, here: Repository, directory: Path, model: dict[str, Disk]) -> None:
@@ -121,5 +148,8 @@ async def check(driver: FileStorage, here: Repository, directory: Path, model: d
     assert found == {name: disk.size for name, disk in model.items()}
     needed = {MARKER}
     for name in model:
-        needed |= {layer.name for layer in layers.read_chain(directory, layers.disk_name(name))}
+        if model[name].format == "qcow2":
+            needed |= {layer.name for layer in layers.read_chain(directory, layers.disk_name(name))}
+        else:
+            needed.add(f"{name}.{model[name].format}")
     assert set(os.listdir(directory)) == needed

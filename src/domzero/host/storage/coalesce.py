@@ -1,9 +1,12 @@
 """Merging layers that nobody needs apart any more, in the background, so that chains stay short.
 
 `upper` takes over what `lower`, whose only child it is, holds. While no machine has them open that is done by the way
-that moves less: pulling lower's data up (`qemu-img rebase`), after which lower is a base that nobody uses; or pushing
-upper's data down (`qemu-img commit`), after which lower takes upper's name in one step. Ended at any moment, either
-leaves two layers that together have the same content as before.
+that moves less: pushing upper's data down (`qemu-img commit`), after which lower takes upper's name in one step; or
+pulling lower's data up (`qemu-img rebase`), after which lower is a base that nobody uses. A machine that runs pulls.
+
+QEMU changes upper's header at the end of a pull before everything that it has copied is on the medium. So a note is
+kept beside it until that is sure, and lower as long as the note. Where the note is found later, upper's header is made
+to name lower again: with lower below it, upper's content is right however much was copied. Pushing needs none of this.
 """
 
 from __future__ import annotations
@@ -13,17 +16,18 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Coroutine
 from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Any
 
-from domzero.finish import finish
 from domzero.host.hypervisor.spec import LayerPull
-from domzero.host.storage import layers
+from domzero.host.storage import layers, numbers
 from domzero.host.storage import place as places
-from domzero.host.storage.images import commit_image, rebase_image
-from domzero.host.storage.layers import Layer, Survey
+from domzero.host.storage.images import commit_image, rebase_image, restore_backing
+from domzero.host.storage.layers import Layer, Survey, merging_name
 from domzero.host.storage.numbers import from_os
 from domzero.host.storage.place import Place, Run
-from domzero.host.storage.protocol import LiveMerge, Merge, Progress
+from domzero.host.storage.protocol import LiveMerge, Merge, Progress, StorageError
+from domzero.host.storage.worker import LONG, in_own_thread
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +52,12 @@ def possible_merges(found: Survey, busy: AbstractSet[str]) -> list[Merge]:
             disks[layer.name].append(uuid)
             depth[layer.name] = max(depth[layer.name], len(chain))
     merges = [
-        (-depth[upper.name], lower.used, upper.name, lower.name)
+        (-depth[upper.name], max(upper.used, lower.used), upper.name, lower.name)
         for upper in found.layers.values()
         if disks[upper.name]
         and (lower := found.layers.get(upper.header.backing or "")) is not None
         and children[lower.name] == 1
-        and not {upper.name, lower.name} & busy
+        and not {upper.name, lower.name} & (busy | found.merging.keys())
     ]
     return [Merge(upper, lower, tuple(sorted(disks[upper])), cost) for _, cost, upper, lower in sorted(merges)]
 
@@ -113,23 +117,50 @@ async def _until(run: Run, work: Coroutine[Any, Any, None]) -> bool:
     return True
 
 
+async def restore(place: Place) -> None:
+    """Put layers whose merge was cut short above their lower ones again, but for those that a machine has open."""
+    for upper, lower in place.doubtful:
+        path = place.directory / upper
+        try:
+            await place.workers.attend(partial(restore_backing, path, lower))
+        except StorageError as error:
+            level = logging.INFO if error.number == numbers.DISK_IN_USE else logging.ERROR
+            log.log(level, "whether layer %s needs %s is seen later: %s", upper, lower, error)
+            continue
+        await place.seal(path)
+        place.step("layer restored")
+        await place.run(places.remove, place.directory, merging_name(upper))
+        log.warning("layer %s stays above %s: a merge was cut short", upper, lower)
+
+
 async def _work(place: Place, upper: Layer, lower: Layer, progress: Progress, live: LiveMerge | None) -> None:
-    above, below, backing = place.directory / upper.name, place.directory / lower.name, lower.header.backing
-    if live is not None:
-        await live.pull(LayerPull(above, place.directory / backing if backing else None, backing, live.speed), progress)
-        place.step("layer pulled")
-        await place.run(places.sync_file, above)
-    elif pushes_down(upper, lower):
-        await commit_image(above, below, progress)
-        place.step("layer pushed")
-        await place.seal(below, full=True)
-        await finish(place.run(places.rename, place.directory, lower.name, upper.name))
+    if live is None and pushes_down(upper, lower):
+        await _push(place, upper, lower, progress)
     else:
-        await rebase_image(above, backing, progress)
-        place.step("layer pulled")
-        await place.seal(above, full=True)
+        await _pull(place, upper, lower, progress, live)
     place.step("layers are one")
-    log.info("layer %s took in %s of %d bytes", upper.name, lower.name, lower.used)
+    log.info("layers %s and %s of %d and %d bytes are one", upper.name, lower.name, upper.used, lower.used)
+
+
+async def _push(place: Place, upper: Layer, lower: Layer, progress: Progress) -> None:
+    below = place.directory / lower.name
+    await commit_image(place.directory / upper.name, below, progress)
+    place.step("layer pushed")
+    await place.seal(below, full=True)
+    await place.run(places.rename, place.directory, lower.name, upper.name)
+
+
+async def _pull(place: Place, upper: Layer, lower: Layer, progress: Progress, live: LiveMerge | None) -> None:
+    above, backing = place.directory / upper.name, lower.header.backing
+    await place.run(places.note, place.directory, merging_name(upper.name), lower.name)
+    place.step("pull noted")
+    if live is None:
+        await rebase_image(above, backing, progress)
+    else:
+        await live.pull(LayerPull(above, place.directory / backing if backing else None, backing, live.speed), progress)
+    place.step("layer pulled")
+    await place.workers.attend(lambda: in_own_thread(places.sync_file, above), place.workers.patience * LONG)
+    await place.run(places.remove, place.directory, merging_name(upper.name))
 
 
 def _chain(found: Survey, disk: Layer) -> list[Layer]:

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from uuid import uuid4
 
+from domzero.finish import finish
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage import coalesce, layers, numbers
 from domzero.host.storage import place as places
@@ -242,8 +243,10 @@ class DirectoryStorage:
     async def merge(self, repository: Repository, merge: Merge, progress: Progress, live: LiveMerge | None) -> None:
         place = self._place(repository)
         await place.claim()
-        if await coalesce.merge_offline_or_live(place, merge, progress, live):
-            await self._tidy(place)
+        try:
+            await coalesce.merge_offline_or_live(place, merge, progress, live)
+        finally:
+            await finish(self._tidy(place))
 
     async def update_disk(self, repository: Repository, location: str) -> DiskInfo:
         place = self._place(repository)
@@ -254,6 +257,8 @@ class DirectoryStorage:
         given, which by then has been renamed to this path."""
         place = self._place(repository)
         await place.interrupt(location, reading=True)
+        if place.doubtful:
+            await self._tidy(place)
         if await self._image(place, location):
             return DiskSource(place.directory / image_name(location), DiskFormat.RAW)
         plain = await plain_disk(place, location)
@@ -310,6 +315,9 @@ class DirectoryStorage:
             found = await place.run(places.tidy, place)
             if place.changes == before:
                 place.sizes = found.sizes()
+            if place.doubtful:
+                await coalesce.restore(place)
+                found = await place.run(places.tidy, place)
         for name, reason in {**found.unreadable, **found.odd}.items():
             log.warning("%s is left out: %s", place.directory / name, reason)
         return found

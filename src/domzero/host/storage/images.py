@@ -64,10 +64,15 @@ async def resize_image(path: Path, virtual_size: int, format: ImageFormat = QCOW
 async def rebase_image(path: Path, backing: str | None, progress: Progress = lambda _: None) -> None:
     """Put an image above a layer further down its own chain, or above none, copying what lay between into it.
 
-    Ending it at any moment leaves an image with the same content.
+    Ended early, it may leave a header that names the new backing file before all data is there.
     """
     new = ["-F", "qcow2", "-b", backing] if backing else ["-b", ""]
     await _long([*MODEST, QEMU_IMG, "rebase", "-p", "-f", "qcow2", *new, path], progress)
+
+
+async def restore_backing(path: Path, backing: str) -> None:
+    """Let an image's header name a backing file again, moving no data."""
+    await _qemu_img(["rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", backing, path])
 
 
 async def commit_image(path: Path, lower: Path, progress: Progress) -> None:

@@ -4,6 +4,7 @@
 * `base-<uuid>.qcow2` is a hidden layer that never changes, shared by all that name it as their backing file.
 * `next-<uuid>.qcow2` is to become the layer that disk <uuid> writes. Its base is linked before anyone writes to it.
 * `new-<uuid>.qcow2` is a disk in the making; nobody has been told of it.
+* `merging-<name>` notes the name of the layer that <name> is taking over (`coalesce`).
 * `<uuid>.vhd` and `<uuid>.raw` are disks of formats that share nothing here (`plain`), in the making as above.
 
 Backing files are named without a directory, so a repository can be moved. Everything here blocks: call it in a thread.
@@ -29,7 +30,9 @@ DISK_NAME = re.compile(rf"({UUID})\.qcow2", re.ASCII)
 BASE_NAME = re.compile(rf"base-({UUID})\.qcow2", re.ASCII)
 NEXT_NAME = re.compile(rf"next-({UUID})\.qcow2", re.ASCII)
 NEW_NAME = re.compile(rf"new-({UUID})\.(?:{'|'.join(FORMATS)})", re.ASCII)
-NAMES = (DISK_NAME, BASE_NAME, NEXT_NAME, NEW_NAME)
+MERGING_NAME = re.compile(rf"merging-((?:base-)?{UUID}\.qcow2)", re.ASCII)
+
+NAMES = (DISK_NAME, BASE_NAME, NEXT_NAME, NEW_NAME, MERGING_NAME)
 
 CHAIN_LIMIT = 30
 """Layers of one disk, its own included; XenServer's limit too."""
@@ -50,6 +53,11 @@ def base_name(uuid: str) -> str:
 def next_name(uuid: str) -> str:
     """What is to become the file of disk `uuid`."""
     return f"next-{uuid}.qcow2"
+
+
+def merging_name(upper: str) -> str:
+    """What notes that a layer is taking over the one below it."""
+    return f"merging-{upper}"
 
 
 def new_name(uuid: str, format: ImageFormat = QCOW2) -> str:
@@ -79,6 +87,8 @@ class Survey:
     unreadable: dict[str, str]
     plain: dict[str, PlainDisk] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
+    merging: dict[str, str] = field(default_factory=dict)
+    """Layers that take over another one, with its name."""
 
     def disks(self) -> dict[str, Layer]:
         """By uuid."""
@@ -97,6 +107,8 @@ class Leftovers:
 
     finish: tuple[tuple[str, str], ...]
     remove: tuple[str, ...]
+    restore: tuple[tuple[str, str], ...] = ()
+    """Layers that were taking over another one, and that one: their headers say they have, perhaps too early."""
 
 
 def read_layer(directory: Path, name: str) -> Layer:
@@ -145,6 +157,8 @@ def survey(directory: Path) -> Survey:
                 continue
             except (BadImageError, OSError) as error:
                 found.unreadable[name] = str(error)
+        elif match := MERGING_NAME.fullmatch(name):
+            found.merging[match[1]] = _read_note(directory, name)
         elif match := PLAIN_NAME.fullmatch(name):
             _add_plain(found, directory, name, match[1], PLAIN[match[2]])
     return dataclasses.replace(found, new=tuple(new))
@@ -160,6 +174,16 @@ def _add_plain(found: Survey, directory: Path, name: str, uuid: str, format: Ima
         return
     except (BadImageError, OSError) as error:
         found.odd[name] = str(error)
+
+
+def _read_note(directory: Path, name: str) -> str:
+    """The base that a note names; nothing for one that was not written to its end, so that nothing began after it."""
+    try:
+        with opened(directory, name) as (descriptor, _):
+            noted = os.pread(descriptor, 100, 0).decode("ascii", errors="replace")
+    except (FileNotFoundError, BadImageError):
+        return ""
+    return noted if BASE_NAME.fullmatch(noted) else ""
 
 
 def leftovers(found: Survey, busy: AbstractSet[str]) -> Leftovers:
@@ -181,9 +205,20 @@ def leftovers(found: Survey, busy: AbstractSet[str]) -> Leftovers:
             finish.append((name, disk.name))
         elif not found.unreadable:
             remove.append(name)
+    restore = [pair for pair in found.merging.items() if pair[0] not in busy and _is_doubtful(found, *pair)]
+    doubtful = {upper for upper, _ in restore}
+    remove += [merging_name(upper) for upper in found.merging if upper not in busy and upper not in doubtful]
     if not found.unreadable:
         remove += _unused_bases(found, busy, set(remove))
-    return Leftovers(tuple(finish), tuple(remove))
+    return Leftovers(tuple(finish), tuple(remove), tuple(restore))
+
+
+def _is_doubtful(found: Survey, upper: str, lower: str) -> bool:
+    """Whether a layer's header says that it needs `lower` no more, while nobody has said that it does not."""
+    if upper in found.unreadable:
+        return True
+    layer = found.layers.get(upper)
+    return layer is not None and lower in found.layers and layer.header.backing != lower
 
 
 def best_merge(chain: list[Layer], found: Survey, busy: AbstractSet[str]) -> tuple[Layer, Layer] | None:
@@ -195,7 +230,9 @@ def best_merge(chain: list[Layer], found: Survey, busy: AbstractSet[str]) -> tup
     pairs = [
         (upper.used + lower.used, upper.name, upper, lower)
         for upper, lower in pairwise(chain[1:])
-        if children[lower.name] == 1 and lower.header.backing is not None and not {upper.name, lower.name} & busy
+        if children[lower.name] == 1
+        and lower.header.backing is not None
+        and not {upper.name, lower.name} & (busy | found.merging.keys())
     ]
     if not pairs or found.unreadable:
         return None
@@ -205,9 +242,12 @@ def best_merge(chain: list[Layer], found: Survey, busy: AbstractSet[str]) -> tup
 
 def _unused_bases(found: Survey, busy: AbstractSet[str], removed: AbstractSet[str]) -> list[str]:
     needed: set[str] = set()
+    kept = {lower for upper, lower in found.merging.items() if merging_name(upper) not in removed}
     for name, layer in found.layers.items():
-        if name in removed or (BASE_NAME.fullmatch(name) and name not in busy):
+        if name in removed or (BASE_NAME.fullmatch(name) and name not in busy | kept):
             continue
+        if name in kept:
+            needed.add(name)
         below = layer.header.backing
         while below is not None and below not in needed:
             needed.add(below)

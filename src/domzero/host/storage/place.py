@@ -68,6 +68,8 @@ class Place:
     owner: Ownership | None = None
     step: Step = lambda _: None
     runs: list[Run] = field(default_factory=list)
+    doubtful: tuple[tuple[str, str], ...] = ()
+    """Layers whose merge was cut short and that are to be put above the layer below them again, as last seen."""
     busy: set[str] = field(default_factory=set)
     gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while leftovers are looked for, and to become busy."""
@@ -263,8 +265,9 @@ def tidy(place: Place) -> Survey:
     """
     try:
         found = layers.survey(place.directory)
-        for _ in range(2 if place.owned else 0):
+        for _ in range(3 if place.owned else 0):
             left = layers.leftovers(found, place.busy)
+            place.doubtful = left.restore
             if not left.finish and not left.remove:
                 break
             for name, final in left.finish:
@@ -316,6 +319,20 @@ def need_room(directory: Path, size: int) -> None:
     free = medium.f_bavail * medium.f_frsize
     if size > free:
         raise StorageError(numbers.NO_SPACE, f"{size} bytes are needed and {free} are free")
+
+
+def note(directory: Path, name: str, text: str) -> None:
+    """Write a small file, durably."""
+    try:
+        descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, text.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_directory(directory)
+    except OSError as error:
+        raise from_os(error) from error
 
 
 def make_blank(path: Path) -> None:
