@@ -1,0 +1,90 @@
+"""How the content of a logical volume is reached: through the kernel's device mapper, or by its place on the device.
+
+A kernel without device mapper cannot make devices of volumes. QEMU and the tools that fill volumes then use the extents
+on the physical volume itself, which is only possible for a volume in one piece: there, all are made so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from domzero.host.hypervisor.spec import Extent
+from domzero.host.storage import numbers
+from domzero.host.storage.lvm_report import Volume
+from domzero.host.storage.lvm_tool import LvmTool
+from domzero.host.storage.protocol import StorageError
+
+
+class Access(Protocol):
+    """One of the two ways to a volume's content. Failures are `StorageError`."""
+
+    allocation: tuple[str, ...]
+    """What `lvcreate` and `lvextend` are told of where a volume's extents may be."""
+
+    async def open(self, volume: Volume) -> Path | Extent:
+        """Where the content is; it stays there until `close`."""
+        ...
+
+    async def close(self) -> None:
+        """Nobody uses any volume of the group any more."""
+        ...
+
+
+class MappedAccess:
+    """Volumes are block devices `/dev/<group>/<volume>` once they are activated."""
+
+    allocation: tuple[str, ...] = ()
+
+    def __init__(self, tool: LvmTool, group: str) -> None:
+        self._tool = tool
+        self._group = group
+
+    async def open(self, volume: Volume) -> Path:
+        if not volume.active:
+            await self._tool.call("lvchange", "--activate", "y", f"{self._group}/{volume.name}")
+        return Path("/dev", self._group, volume.name)
+
+    async def close(self) -> None:
+        await self._tool.call("vgchange", "--activate", "n", self._group)
+
+
+class DirectAccess:
+    """Volumes are parts of the devices. `starts` says where on each device its first extent begins, in bytes."""
+
+    allocation: tuple[str, ...] = ("--alloc", "contiguous")
+
+    def __init__(self, starts: Mapping[str, int], extent_size: int) -> None:
+        self._starts = starts
+        self._extent_size = extent_size
+
+    async def open(self, volume: Volume) -> Extent:
+        return place_of(volume, self._starts, self._extent_size)
+
+    async def close(self) -> None:
+        """The kernel knows of no volume, so there is none to let go of."""
+
+
+def place_of(volume: Volume, starts: Mapping[str, int], extent_size: int) -> Extent:
+    """Where a volume in one piece is. Raises `StorageError` 46 for one that the kernel would have to put together."""
+    if volume.pieces is None or len(volume.pieces) != 1 or volume.pieces[0].device not in starts:
+        text = f"{volume.name} is not in one piece, so that it takes a kernel with device mapper to use it"
+        raise StorageError(numbers.DISK_UNAVAILABLE, text)
+    piece = volume.pieces[0]
+    if (piece.last - piece.first + 1) * extent_size != volume.size:
+        raise StorageError(numbers.LVM_METADATA, f"the size of {volume.name} does not fit its extents")
+    offset = starts[piece.device] + piece.first * extent_size
+    return Extent(Path(piece.device), offset, volume.size)
+
+
+def has_device_mapper(misc: Path = Path("/proc/misc"), control: Path = Path("/dev/mapper/control")) -> bool:
+    """Whether the kernel can map volumes; opening the control device loads its module where it is one. Blocking."""
+    try:
+        if any(line.split()[1:] == ["device-mapper"] for line in misc.read_text().splitlines()):
+            return True
+        os.close(os.open(control, os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
