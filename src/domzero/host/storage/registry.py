@@ -45,6 +45,13 @@ def _file(surroundings: Surroundings) -> StorageDriver:
     return FileStorage(owner=surroundings.owner)
 
 
+def _iscsi(_: Surroundings) -> StorageDriver:
+    from domzero.host.storage.iscsi import IscsiStorage
+    from domzero.host.storage.iscsi_name import our_name
+
+    return IscsiStorage(our_name())
+
+
 def _iso(_: Surroundings) -> StorageDriver:
     from domzero.host.storage.iso import IsoStorage
 
@@ -53,6 +60,7 @@ def _iso(_: Surroundings) -> StorageDriver:
 
 BUILT_IN: Mapping[str, Factory] = {
     "file": _file,
+    "iscsi": _iscsi,
     "iso": _iso,
 }
 """SR type → factory. Each imports its driver only when it is called."""
