@@ -23,7 +23,7 @@ from domzero.host.hypervisor.spec import (
     TapBackend,
     UserBackend,
 )
-from domzero.host.process import run
+from domzero.host.process import ProcessError, run
 from tests.host.qemu.conftest import MIB, USERS, Guest, Machine, guest_spec
 from tests.host.qemu.guest import until
 
@@ -78,6 +78,9 @@ async def test_live_snapshot(machine: Machine, guest: Guest) -> None:
     await console.run("echo after! | dd of=/dev/vda conv=fsync 2>/dev/null; sync")
     assert await console.run("echo 3 > /proc/sys/vm/drop_caches; head -c 6 /dev/vda") == "after!"
     assert guest.disk.path.read_bytes() == frozen
+    await run(["qemu-io", "-r", "-f", "qcow2", "-c", "read 0 512", guest.disk.path])  # nothing of a lock is left
+    with pytest.raises(ProcessError, match="lock"):
+        await run(["qemu-io", "-f", "qcow2", "-c", "write 0 512", overlay.path])
     statistics = await hypervisor.statistics(domid)
     assert statistics.disks[0].written_bytes > 0
     await hypervisor.unplug_disk(domid, 0)

@@ -97,7 +97,9 @@ def file_driver(mode: int, device: int) -> str | None:
 def storage_node(source: DiskSource, slot: int, number: int, opened: Descriptor | None) -> dict[str, object]:
     """The node (options of `blockdev-add`) of what a layer is in, without what its parent passes on (`read-only`).
 
-    `opened` is a descriptor of a local file. Raises `HypervisorError` for what is neither a file nor a block device.
+    QEMU stays on one descriptor (no `auto-read-only`): its locks are the open file's, and those of one that QEMU has
+    left would stay with the descriptor set. `opened` is a descriptor of a local file. Raises `HypervisorError` for what
+    is neither a file nor a block device.
     """
     place = source.place
     if isinstance(place, RemoteImage):
@@ -112,6 +114,7 @@ def storage_node(source: DiskSource, slot: int, number: int, opened: Descriptor 
         "driver": driver,
         "node-name": names.file(slot, number),
         "filename": f"/dev/fdset/{number}",
+        "auto-read-only": False,
     }
     if isinstance(place, Extent):
         node["locking"] = "off"  # one lock would cover the extents of every other disk, too

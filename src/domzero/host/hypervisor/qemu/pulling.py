@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from domzero.host.hypervisor.protocol import HypervisorError
+from domzero.host.hypervisor.protocol import HypervisorError, RunState
 from domzero.host.hypervisor.qemu import names, places, slots
 from domzero.host.hypervisor.qemu.domain import Domain, EventTest
 from domzero.host.hypervisor.qemu.monitor import CommandRefusedError
@@ -31,13 +32,11 @@ async def pull_layer(domain: Domain, slot: int, pull: LayerPull, progress: Progr
 
     Raises `HypervisorError`, also where another verb ended it; the disk's content is the same in any case.
     """
-    async with domain.lock:
-        job = names.pull(slot, slots.take(domain))
-        arguments = await _prepare(domain, slot, pull)
+    job = names.pull(slot, slots.take(domain))
     async with domain.expect(_ended(job)) as ended:
         try:
             async with domain.lock:
-                await domain.monitor.command("block-stream", {"job-id": job, **arguments})
+                await _start(domain, slot, job, pull)
             name, data = await _follow(domain, job, ended, progress)
         except asyncio.CancelledError:
             await asyncio.shield(_cancel(domain, job, ended))
@@ -65,23 +64,24 @@ async def end_job(domain: Domain, job: str) -> None:
         await _cancel(domain, job, ended)
 
 
-async def _prepare(domain: Domain, slot: int, pull: LayerPull) -> dict[str, object]:
-    """The arguments of `block-stream`, whose upper layer QEMU can then open for writing."""
+async def _start(domain: Domain, slot: int, job: str, pull: LayerPull) -> None:
+    """Begin the job. Raises `HypervisorError`."""
     if await slots.medium(domain, slot) is None:
         raise HypervisorError(f"the drive in slot {slot} is empty")
     running = await domain.monitor.execute("query-block-jobs")
-    if any((place := names.parse(job["device"])) and place[:2] == ("pull", slot) for job in running):
+    if any((place := names.parse(other["device"])) and place[:2] == ("pull", slot) for other in running):
         raise HypervisorError(f"layers of disk {slot} are being merged already")
     layers = (await slots.holdings(domain)).layers(slot)
     upper = _find(layers, pull.upper, slot)
-    arguments: dict[str, object] = {"device": upper.node, "speed": pull.speed}
+    arguments: dict[str, object] = {"job-id": job, "device": upper.node, "speed": pull.speed}
     if pull.below is not None:
         arguments["base-node"] = _find(layers, pull.below, slot).node
         if pull.backing_name is not None:
             arguments["backing-file"] = pull.backing_name
-    if not upper.writable:
-        await _make_writable(domain, slot, upper, pull.upper)
-    return arguments
+    if upper.writable:
+        await domain.monitor.command("block-stream", arguments)
+    else:
+        await _reopening(domain, slot, upper, pull.upper, arguments)
 
 
 def _find(layers: list[Layer], path: Path, slot: int) -> Layer:
@@ -93,15 +93,28 @@ def _find(layers: list[Layer], path: Path, slot: int) -> Layer:
     raise HypervisorError(f"{path} is no layer of disk {slot}")
 
 
-async def _make_writable(domain: Domain, slot: int, layer: Layer, path: Path) -> None:
-    """Add a descriptor for writing to a layer's set: QEMU reopens the file by it for as long as it writes."""
-    opened = places.open_file(path, slot, layer.number, writable=True)
+async def _reopening(domain: Domain, slot: int, layer: Layer, path: Path, arguments: dict[str, object]) -> None:
+    """Begin a job for which QEMU reopens a layer's file for writing, and after it for reading again.
+
+    A lock is the open file's, and a file is open as long as the descriptor set has it: the one that QEMU leaves must
+    not be in the set any more, or QEMU meets its own old lock. QEMU 7.2 closes nothing while its guest is paused.
+    """
+    if domain.state is not RunState.RUNNING:
+        raise HypervisorError(f"layers of disk {slot} cannot be merged while the domain is paused")
+    with ExitStack() as closing:
+        numbers = []
+        for writable in (True, False):
+            opened = places.open_file(path, slot, layer.number, writable=writable)
+            closing.callback(os.close, opened.fd)
+            if opened.label.identity != layer.identity:
+                raise HypervisorError(f"{path} is another file by now")
+            numbers.append(await slots.add_descriptor(domain, opened))
     try:
-        if opened.label.identity != layer.identity:
-            raise HypervisorError(f"{path} is another file by now")
-        await slots.add_descriptor(domain, opened)
+        for old in layer.descriptors:
+            await slots.quietly(domain, "remove-fd", fdset_id=layer.number, fd=old)
+        await domain.monitor.command("block-stream", arguments)
     finally:
-        os.close(opened.fd)
+        await asyncio.shield(slots.quietly(domain, "remove-fd", fdset_id=layer.number, fd=numbers[0]))
 
 
 async def _follow(

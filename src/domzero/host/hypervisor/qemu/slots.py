@@ -33,7 +33,9 @@ class Layer:
     number: int
     identity: Identity
     writable: bool
-    """Whether QEMU could open it for writing."""
+    """Whether QEMU can write it."""
+    descriptors: tuple[int, ...]
+    """Their numbers in QEMU's set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +55,21 @@ class Holdings:
         used = self.used
         return [
             number
-            for number, labels in self._labelled()
-            if number not in used and (slot is None or labels[0].slot == slot)
+            for number, labelled in self._labelled()
+            if number not in used and slot in (None, *(label.slot for label in labelled.values()))
         ]
 
     def layers(self, slot: int) -> list[Layer]:
         """The layers in use in a slot, in no particular order."""
         present, used = {node["node-name"] for node in self.nodes}, self.used
         found = []
-        for number, labels in self._labelled():
-            node = next(
-                (name for name in (names.image(slot, number), names.layer(slot, number)) if name in present), ""
-            )
-            if number in used and labels[0].slot == slot and node:
-                found.append(Layer(node, number, labels[0].identity, any(label.writable for label in labels)))
+        for number, labelled in self._labelled():
+            label = next(iter(labelled.values()))
+            if number not in used or label.slot != slot:
+                continue
+            writable = any(label.writable for label in labelled.values())
+            for node in present & {names.image(slot, number), names.layer(slot, number)}:
+                found.append(Layer(node, number, label.identity, writable, tuple(labelled)))
         return found
 
     def owned(self, slot: int | None) -> list[str]:
@@ -82,11 +85,12 @@ class Holdings:
                 return int(found["image"]["virtual-size"])
         raise HypervisorError(f"QEMU has no block node {node}")
 
-    def _labelled(self) -> Iterable[tuple[int, list[Label]]]:
+    def _labelled(self) -> Iterable[tuple[int, dict[int, Label]]]:
+        """Number and labels (by descriptor) of every set of ours."""
         for entry in self.sets:
-            labels = [label for fd in entry["fds"] if (label := Label.parse(fd.get("opaque")))]
-            if labels:
-                yield entry["fdset-id"], labels
+            labelled = {fd["fd"]: label for fd in entry["fds"] if (label := Label.parse(fd.get("opaque")))}
+            if labelled:
+                yield entry["fdset-id"], labelled
 
 
 async def holdings(domain: Domain) -> Holdings:
@@ -144,9 +148,12 @@ async def send(domain: Domain, slot: int, image: OpenedImage) -> None:
         image.close()
 
 
-async def add_descriptor(domain: Domain, descriptor: Descriptor) -> None:
-    """Put a descriptor into its set; ours stays open."""
-    await domain.monitor.with_descriptor(descriptor.fd, "add-fd", fdset_id=descriptor.set, opaque=str(descriptor.label))
+async def add_descriptor(domain: Domain, descriptor: Descriptor) -> int:
+    """Put a descriptor into its set and return its number in QEMU; ours stays open."""
+    added = await domain.monitor.with_descriptor(
+        descriptor.fd, "add-fd", fdset_id=descriptor.set, opaque=str(descriptor.label)
+    )
+    return int(added["fd"])
 
 
 async def forget_secrets(domain: Domain, image: OpenedImage) -> None:
