@@ -79,7 +79,7 @@ def _check_table(descriptor: int, footer: Footer, length: int) -> None:
     data = os.pread(descriptor, DYNAMIC.size, footer.data_offset) if footer.data_offset < length else b""
     if len(data) < DYNAMIC.size or not data.startswith(DYNAMIC_COOKIE):
         raise BadImageError("it has no dynamic disk header")
-    _, _, table_offset, version, entries, block_size, checksum, _, _, _, parent, _ = DYNAMIC.unpack(data)
+    _, _, table_offset, version, entries, block_size, checksum, parent, _, _, _, _ = DYNAMIC.unpack(data)
     if version != VERSION or checksum != _checksum(data, 36):
         raise BadImageError("its dynamic disk header is damaged")
     if any(parent):
