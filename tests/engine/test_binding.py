@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from domzero.datamodel.graph import GRAPH as REAL
 from domzero.engine.binding import BindingError, bind, collect, implements, is_coroutine, merge
 from domzero.engine.context import Context
+from domzero.engine.roles import Roles
+from domzero.engine.routes import Routes
 from tests.engine.toy_calls import GRAPH, NOT_IMPLEMENTED, Toy
 
 
@@ -65,6 +68,34 @@ def test_parameters_are_the_model_s(toy: Toy) -> None:
     assert problems(toy, lamp__switch_on=keyword_only) == [
         "lamp.switch_on: its implementation must take plain positional parameters"
     ]
+
+
+def test_parameters_of_methods_and_of_what_cannot_be_looked_into(toy: Toy) -> None:
+    class Lamps:
+        def switch_on(self, stack: str, context: Context, self_: str, slowly: bool) -> None: ...
+
+        def many(self, context: Context, *args: str) -> None: ...
+
+    functions = {**toy.engine.implementations(), **toy.implementations()}
+    bind(GRAPH, {**functions, "lamp.switch_on": partial(Lamps().switch_on, "stack")}, NOT_IMPLEMENTED)
+    assert problems(toy, lamp__switch_on=Lamps().many) == [
+        "lamp.switch_on: the model's parameters are ['self', 'slowly'], the implementation's []",
+        "lamp.switch_on: its implementation must take plain positional parameters",
+    ]
+    assert problems(toy, lamp__switch_on=print) == ["lamp.switch_on: its implementation cannot be inspected"]
+
+
+def test_every_message_of_the_real_model_has_a_route() -> None:
+    """Routes are made when they are first asked for, and there they must not fail."""
+    explicit = [name for name, method in REAL.methods.items() if method.message.implicit is None]
+    routes = Routes(REAL, Roles(REAL), {}, explicit, {})
+    for name in REAL.methods:
+        route = routes.find(name)
+        assert route is not None
+        assert route.name == name
+        assert routes.find(name.replace(".", "_", 1)) is route
+        assert (routes.derived(route) is None) == (name in explicit)
+    assert routes.find("VM.fly") is None
 
 
 def test_unknown_function_is_named(toy: Toy) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid5
 
 import pytest
 
 from domzero.datamodel.roles import ROLES
 from domzero.engine.calls import LOCAL
 from domzero.engine.errors import ApiError
-from domzero.engine.roles import NO_RANK
+from domzero.engine.roles import _NAMESPACE, NO_RANK, permission_uuid
 from domzero.engine.users import UnknownUserError
 from tests.engine.conftest import MakeToy
 from tests.engine.toy_calls import GRAPH, PASSWORD, Toy
@@ -31,6 +32,11 @@ async def test_every_message_under_every_role(toy: Toy, role: str) -> None:
                 assert description[0] == "MESSAGE_PARAMETER_COUNT_MISMATCH", form
             else:
                 assert description[:2] == ("RBAC_PERMISSION_DENIED", name.lower()), form
+
+
+@pytest.mark.parametrize("name", ["vm.start", "", "host_metrics.get_all", *map(str, range(20))])
+def test_the_uuids_of_permissions_are_of_version_5(name: str) -> None:
+    assert permission_uuid(name) == str(uuid5(_NAMESPACE, name))
 
 
 @pytest.mark.parametrize("role", RANKS)

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from domzero.engine.binding import Implementation, bind
@@ -21,7 +22,7 @@ from domzero.engine.errors import ApiError
 from domzero.engine.implicit import SetHook
 from domzero.engine.introspection import ASYNC, IS_ALIVE, LIST_METHODS, method_names
 from domzero.engine.roles import Roles
-from domzero.engine.routes import Route, routes
+from domzero.engine.routes import Route, Routes
 from domzero.engine.sessions import Session, Sessions
 from domzero.engine.tasks import one_line
 from domzero.idl.graph import Graph
@@ -48,25 +49,21 @@ class Dispatcher:
     ) -> None:  # fmt: skip
         bind(graph, implementations, not_implemented)
         self.guard: Guard | None = None
-        self.method_names = method_names(graph, not_implemented)
+        self._graph = graph
+        self._not_implemented = not_implemented
         self._contexts = contexts
         self._database = contexts.database
         self._tasks = contexts.tasks
         self._sessions = sessions
         self._local_methods = frozenset(local_methods)
-        self._routes: dict[str, Route] = {}
+        self._routes = Routes(graph, roles, implementations, not_implemented, on_set or {})
+        self._known: dict[str, Route] = {}
         self._quick: dict[str, Quick] = {}
-        for route in routes(graph, roles, implementations, not_implemented, on_set or {}):
-            self._add(route.name, route)
-        for name, route in list(self._routes.items()):
-            alias = name.replace(".", "_", 1)
-            if alias not in self._routes:
-                self._add(alias, route)
-        for name, method in graph.methods.items():
-            if method.message.implicit == "get_field" and name not in implementations:
-                self._shorten(self._routes[name], method.cls.name, method.message.field)
-            elif method.message.implicit == "get_record" and name not in implementations:
-                self._shorten(self._routes[name], method.cls.name, None)
+
+    @cached_property
+    def method_names(self) -> tuple[str, ...]:
+        """Every call that is answered; see `introspection`."""
+        return method_names(self._graph, self._not_implemented)
 
     def call(self, method: str, params: Sequence[Any], origin: Origin) -> Answer | Awaitable[Answer]:
         """Carry out a call: the answer, or what to await for it. Raises `ApiError` and nothing else, now or then.
@@ -82,20 +79,25 @@ class Dispatcher:
                     return answer
         else:
             self.guard(method, origin)
-        route = self._routes.get(method)
+        route = self._known.get(method) or self._learn(method)
         if route is not None:
             return self._call_route(route, params, origin)
         return self._call_special(method, params, origin)
 
-    def _add(self, name: str, route: Route) -> None:
-        self._routes[name] = route
-
-    def _shorten(self, route: Route, cls: str, field: str | None) -> None:
-        if route.function is None or route.needed_rank is None:
-            return
-        position = None if field is None else self._database.layouts[cls].position[field]
-        quick = self._quick_reader(route, cls, position)
-        self._quick[route.name] = self._quick[route.name.replace(".", "_", 1)] = quick
+    def _learn(self, name: str) -> Route | None:
+        """The route of a method that is called for the first time, under this name; None when there is none."""
+        route = self._routes.find(name)
+        if route is None:
+            return None
+        self._known[name] = route
+        method = self._routes.derived(route)
+        if method is not None and route.function is not None and route.needed_rank is not None:
+            cls, field = method.cls.name, method.message.field
+            if method.message.implicit == "get_record":
+                self._quick[name] = self._quick_reader(route, cls, None)
+            elif method.message.implicit == "get_field" and field is not None:
+                self._quick[name] = self._quick_reader(route, cls, self._database.layouts[cls].position[field])
+        return route
 
     def _quick_reader(self, route: Route, cls: str, position: int | None) -> Quick:
         """Answers the usual case of a getter: a session that may, an object that exists. Else None."""
@@ -211,7 +213,7 @@ class Dispatcher:
         if method.startswith(IS_ALIVE):
             echoed = params[0] if params and isinstance(params[0], str) else ""
             return Answer(STRING, printable(echoed), bare=True)
-        route = self._routes.get(method.removeprefix(ASYNC)) if method.startswith(ASYNC) else None
+        route = self._routes.find(method.removeprefix(ASYNC)) if method.startswith(ASYNC) else None
         if route is None or route.name != method.removeprefix(ASYNC):
             raise ApiError("MESSAGE_METHOD_UNKNOWN", printable(method))
         return self._start(route, params, origin)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from hashlib import sha1
 from uuid import NAMESPACE_DNS, uuid5
 
 from domzero.engine.database import Database
@@ -65,7 +66,7 @@ class Roles:
 
     def objects(self) -> Mapping[Ref, Mapping[str, object]]:
         """Every role object that must exist, and its fields: one for each permission, then the roles."""
-        refs = {name: role_ref(str(uuid5(_NAMESPACE, name))) for name in self._needed}
+        refs = {name: role_ref(permission_uuid(name)) for name in self._needed}
         found: dict[Ref, Mapping[str, object]] = {}
         for name, ref in refs.items():
             found[ref] = {"uuid": _uuid(ref), "name_label": name, "name_description": f"Permission to call {name}."}
@@ -98,6 +99,13 @@ class Roles:
 def role_ref(uuid: str) -> Ref:
     """The reference of a role object, which its fixed uuid decides."""
     return f"OpaqueRef:{uuid}"
+
+
+def permission_uuid(name: str) -> str:
+    """`uuid5(_NAMESPACE, name)` (RFC 9562, section 5.5), without the objects in between: a start makes all of them."""
+    digits = sha1(_NAMESPACE.bytes + name.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
 def _uuid(ref: Ref) -> str:

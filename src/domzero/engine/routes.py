@@ -1,9 +1,10 @@
-"""A route is all that the dispatcher knows about a message, worked out once at start."""
+"""A route is all that the dispatcher knows about a message, worked out once."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from domzero.engine import implicit
@@ -55,21 +56,53 @@ class Route:
         return ApiError(*self.refusal)
 
 
-def routes(
-    graph: Graph, roles: Roles, implementations: Mapping[str, Implementation], not_implemented: Collection[str],
-    on_set: Mapping[str, implicit.SetHook],
-) -> Iterator[Route]:  # fmt: skip
-    """A route for every message of the graph. The implementations have been checked by `binding.bind`."""
-    for name, method in graph.methods.items():
+class Routes:
+    """A route for every message of the graph, made when it is first asked for: a start need not make all of them.
+
+    The implementations have been checked by `binding.bind`.
+    """
+
+    def __init__(
+        self, graph: Graph, roles: Roles, implementations: Mapping[str, Implementation],
+        not_implemented: Collection[str], on_set: Mapping[str, implicit.SetHook],
+    ) -> None:  # fmt: skip
+        self._graph = graph
+        self._roles = roles
+        self._implementations = implementations
+        self._not_implemented = not_implemented
+        self._on_set = on_set
+        self._made: dict[str, Route] = {}
+
+    def find(self, name: str) -> Route | None:
+        """The route of a message by its name, or by the one with an underscore for the dot; None when there is none."""
+        method = self._graph.methods.get(name) or self._aliases.get(name)
+        if method is None:
+            return None
+        route = self._made.get(method.name)
+        if route is None:
+            route = self._made[method.name] = self._make(method)
+        return route
+
+    def derived(self, route: Route) -> Method | None:
+        """The message of a route when nothing but the graph says what it does."""
+        method = self._graph.methods[route.name]
+        return None if method.message.implicit is None or route.name in self._implementations else method
+
+    @cached_property
+    def _aliases(self) -> Mapping[str, Method]:
+        # Of two messages with the same alias the first has it.
+        return {name.replace(".", "_", 1): method for name, method in reversed(list(self._graph.methods.items()))}
+
+    def _make(self, method: Method) -> Route:
         refusal: tuple[str, ...] = ()
         function: Implementation | None = None
         if is_removed(method.message):
             refusal = ("MESSAGE_REMOVED",)
-        elif name in not_implemented:
-            refusal = ("NOT_IMPLEMENTED", name)
+        elif method.name in self._not_implemented:
+            refusal = ("NOT_IMPLEMENTED", method.name)
         else:
-            function = implementations.get(name) or implicit.implementation(method, on_set)
-        yield _route(graph, roles, method, function, refusal)
+            function = self._implementations.get(method.name) or implicit.implementation(method, self._on_set)
+        return _route(self._graph, self._roles, method, function, refusal)
 
 
 def _route(
