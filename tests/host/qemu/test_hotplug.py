@@ -89,6 +89,16 @@ async def test_live_snapshot(machine: Machine, guest: Guest) -> None:
         await hypervisor.unplug_disk(domid, 0)
 
 
+async def test_snapshot_of_a_paused_guest(machine: Machine, guest: Guest) -> None:
+    hypervisor, domid, console = machine.hypervisor, guest.domid, guest.console
+    await hypervisor.pause(domid)
+    overlay = machine.image("snapshot", "-b", str(guest.disk.path), "-F", "qcow2", "16M")
+    await hypervisor.switch_disk(domid, 0, overlay)
+    await hypervisor.unpause(domid)
+    await console.run("echo after! | dd of=/dev/vda conv=fsync 2>/dev/null; sync")
+    await run(["qemu-io", "-r", "-f", "qcow2", "-c", "read 0 512", guest.disk.path])
+
+
 async def test_forced_unplug_frees_the_files(machine: Machine, guest: Guest) -> None:
     hypervisor, domid = machine.hypervisor, guest.domid
     second = machine.image("second", "8M")

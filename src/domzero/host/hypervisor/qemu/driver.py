@@ -23,7 +23,7 @@ from domzero.host.hypervisor.protocol import (
     HypervisorError,
     RunState,
 )
-from domzero.host.hypervisor.qemu import adoption, hotplug, pulling, resizing, saving, signals, sizes
+from domzero.host.hypervisor.qemu import adoption, hotplug, pulling, resizing, saving, signals, sizes, slots
 from domzero.host.hypervisor.qemu import limits as disk_limits
 from domzero.host.hypervisor.qemu.accelerator import Choice, decide
 from domzero.host.hypervisor.qemu.domain import Domain
@@ -167,6 +167,7 @@ class QemuHypervisor:
         async with domain.lock:
             if domain.state is not RunState.RUNNING:
                 await domain.set_running(True)
+                await slots.let_go(domain, None)
 
     async def request_shutdown(self, domid: int) -> None:
         await signals.power_button(self._find(domid))

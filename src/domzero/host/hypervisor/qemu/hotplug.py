@@ -90,10 +90,12 @@ async def switch_disk(domain: Domain, slot: int, source: DiskSource) -> None:
     overlay = open_image((source,), slot, slots.take(domain), writable=True)
     await slots.send(domain, slot, overlay)
     try:
+        for layer in (await slots.holdings(domain)).layers(slot):
+            if layer.node == current:  # QEMU reopens it for reading only
+                await slots.forbid_writing(domain, layer)
         await domain.monitor.execute("blockdev-snapshot", node=current, overlay=overlay.node)
-    except BaseException:
+    finally:
         await asyncio.shield(slots.let_go(domain, slot))
-        raise
 
 
 async def plug_nic(domain: Domain, nic: NicSpec) -> None:

@@ -119,7 +119,8 @@ def backing_of(info: dict[str, object], image: Path, repository: Path) -> DiskSo
 def open_image(chain: Sequence[DiskSource], slot: int, first: int, *, writable: bool) -> OpenedImage:
     """Open every file of a chain and describe the block node. Layers are numbered from `first` on, topmost first.
 
-    Only a writable top is opened for writing: others may share its backing files. Raises `HypervisorError`.
+    A writable top is opened twice, also for reading alone: QEMU reopens a disk so when it becomes a backing file.
+    Backing files are opened for reading only: others may share them. Raises `HypervisorError`.
     """
     with ExitStack() as undo:
         descriptors: list[Descriptor] = []
@@ -132,9 +133,10 @@ def open_image(chain: Sequence[DiskSource], slot: int, first: int, *, writable: 
                     secrets.append(Secret(names.secret(slot, number), secret_pipe(layer.place.secret)))
                     undo.callback(os.close, secrets[-1].fd)
             else:
-                opened = open_file(layer.path, slot, number, writable=writable and number == first)
-                undo.callback(os.close, opened.fd)
-                descriptors.append(opened)
+                for write in (True, False) if writable and number == first else (False,):
+                    opened = open_file(layer.path, slot, number, writable=write)
+                    undo.callback(os.close, opened.fd)
+                    descriptors.append(opened)
             nodes.append(storage_node(layer, slot, number, opened))
         described = blockdev(chain, nodes, slot, first, writable=writable)
         undo.pop_all()

@@ -78,10 +78,10 @@ async def _start(domain: Domain, slot: int, job: str, pull: LayerPull) -> None:
         arguments["base-node"] = _find(layers, pull.below, slot).node
         if pull.backing_name is not None:
             arguments["backing-file"] = pull.backing_name
-    if upper.writable:
-        await domain.monitor.command("block-stream", arguments)
-    else:
+    if upper.read_only:
         await _reopening(domain, slot, upper, pull.upper, arguments)
+    else:
+        await domain.monitor.command("block-stream", arguments)
 
 
 def _find(layers: list[Layer], path: Path, slot: int) -> Layer:
@@ -96,13 +96,12 @@ def _find(layers: list[Layer], path: Path, slot: int) -> Layer:
 async def _reopening(domain: Domain, slot: int, layer: Layer, path: Path, arguments: dict[str, object]) -> None:
     """Begin a job for which QEMU reopens a layer's file for writing, and after it for reading again.
 
-    A lock is the open file's, and a file is open as long as the descriptor set has it: the one that QEMU leaves must
-    not be in the set any more, or QEMU meets its own old lock. QEMU 7.2 closes nothing while its guest is paused.
+    The one that QEMU leaves must not be in the set any more, or QEMU meets its own lock (`slots.forbid_writing`).
     """
     if domain.state is not RunState.RUNNING:
         raise HypervisorError(f"layers of disk {slot} cannot be merged while the domain is paused")
     with ExitStack() as closing:
-        numbers = []
+        numbers: list[int] = []
         for writable in (True, False):
             opened = places.open_file(path, slot, layer.number, writable=writable)
             closing.callback(os.close, opened.fd)

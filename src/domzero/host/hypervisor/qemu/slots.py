@@ -32,10 +32,10 @@ class Layer:
     node: str
     number: int
     identity: Identity
-    writable: bool
-    """Whether QEMU can write it."""
-    descriptors: tuple[int, ...]
-    """Their numbers in QEMU's set."""
+    read_only: bool
+    """Whether QEMU has it open for reading only."""
+    descriptors: Mapping[int, Label]
+    """What is in its set, by QEMU's numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +59,16 @@ class Holdings:
             if number not in used and slot in (None, *(label.slot for label in labelled.values()))
         ]
 
-    def layers(self, slot: int) -> list[Layer]:
-        """The layers in use in a slot, in no particular order."""
-        present, used = {node["node-name"] for node in self.nodes}, self.used
+    def layers(self, slot: int | None) -> list[Layer]:
+        """The layers in use in a slot (in any: None), in no particular order."""
+        read_only, used = {node["node-name"]: bool(node["ro"]) for node in self.nodes}, self.used
         found = []
         for number, labelled in self._labelled():
             label = next(iter(labelled.values()))
-            if number not in used or label.slot != slot:
+            if number not in used or slot not in (None, label.slot):
                 continue
-            writable = any(label.writable for label in labelled.values())
-            for node in present & {names.image(slot, number), names.layer(slot, number)}:
-                found.append(Layer(node, number, label.identity, writable, tuple(labelled)))
+            for node in read_only.keys() & {names.image(label.slot, number), names.layer(label.slot, number)}:
+                found.append(Layer(node, number, label.identity, read_only[node], labelled))
         return found
 
     def owned(self, slot: int | None) -> list[str]:
@@ -171,9 +170,24 @@ async def let_go(domain: Domain, slot: int | None) -> list[str]:
             await domain.monitor.execute("blockdev-del", node_name=node)
         except CommandRefusedError:  # a device uses it, or another node stands on it
             kept.append(node)
-    for number in (await holdings(domain)).unused(slot):
+    left = await holdings(domain)
+    for number in left.unused(slot):
         await quietly(domain, "remove-fd", fdset_id=number)
+    for layer in left.layers(slot):
+        if layer.read_only:
+            await forbid_writing(domain, layer)
     return kept
+
+
+async def forbid_writing(domain: Domain, layer: Layer) -> None:
+    """Take the descriptors for writing out of a layer's set.
+
+    A lock is the open file's, and a file is open as long as the set has it: a descriptor that QEMU has left would keep
+    its lock. QEMU 7.2 closes nothing while its guest is paused, but does when it is told again later.
+    """
+    for descriptor, label in layer.descriptors.items():
+        if label.writable:
+            await quietly(domain, "remove-fd", fdset_id=layer.number, fd=descriptor)
 
 
 async def quietly(domain: Domain, command: str, **arguments: object) -> None:
