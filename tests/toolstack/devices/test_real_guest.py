@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from domzero.host.guest_image.console import statements, values
+from domzero.host.guest_image.console import statements, ticks, values
+from domzero.toolstack.repositories import attached
 from tests.api.guest import Guest, make_machine, remove_machine
 from tests.api.harness import InProcessHost, in_process, login
 
@@ -70,6 +72,64 @@ def test_a_disk_comes_and_goes(api: Any, guest: Guest) -> None:
     assert not api.VBD.get_currently_attached(vbd)
     api.VBD.destroy(vbd)
     api.VDI.destroy(vdi)
+
+
+def test_a_disk_grows_before_the_guests_eyes(api: Any, guest: Guest) -> None:
+    vdi = make_disk(api, 112 * MIB)
+    vbd = make_drive(api, guest.vm, vdi)
+    api.VBD.plug(vbd)
+    says(guest, f"disk vdb added bytes={112 * MIB}")
+    api.VDI.resize_online(vdi, str(160 * MIB))
+    says(guest, f"disk vdb resized bytes={160 * MIB}")
+    assert api.VDI.get_virtual_size(vdi) == str(160 * MIB)
+    api.VBD.unplug(vbd)
+    says(guest, "disk vdb removed")
+    assert api.VDI.get_virtual_size(vdi) == str(160 * MIB)
+    api.VBD.destroy(vbd)
+    api.VDI.destroy(vdi)
+
+
+def test_a_drive_is_limited_while_it_is_used(qemu_host: InProcessHost, api: Any, guest: Guest) -> None:
+    (vbd,) = api.VM.get_VBDs(guest.vm)
+    api.VBD.set_qos_algorithm_params(vbd, {"bps": str(4 * MIB), "iops": "500"})
+    api.VBD.set_qos_algorithm_type(vbd, "ratelimit")
+    api.VBD.set_qos_algorithm_type(vbd, "ionice")
+    before = max(ticks(guest.serial()))
+    guest.ticks_reach(before + 2)
+    api.VBD.set_qos_algorithm_type(vbd, "")
+
+
+def test_layers_are_merged_under_a_running_guest(qemu_host: InProcessHost, api: Any, guest: Guest) -> None:
+    """The chain that deleted snapshots leave gets short again; the guest goes on, and its disk is whole afterwards."""
+    (vbd,) = api.VM.get_VBDs(guest.vm)
+    vdi = api.VBD.get_VDI(vbd)
+    for _ in range(3):
+        api.VDI.destroy(api.VDI.snapshot(vdi, {}))
+    long = chain_length(qemu_host, api, vdi)
+    before = max(ticks(guest.serial()))
+    deadline = time.monotonic() + 60
+    while chain_length(qemu_host, api, vdi) > 2:
+        assert time.monotonic() < deadline, f"the chain still has {chain_length(qemu_host, api, vdi)} of {long} layers"
+        time.sleep(0.2)
+    guest.ticks_reach(before + 4)
+    (snapshot,) = [api.VDI.snapshot(vdi, {})]
+    other = make_machine(qemu_host, api, "merged")
+    (drive,) = api.VM.get_VBDs(other.vm)
+    own = api.VBD.get_VDI(drive)
+    api.VBD.destroy(drive)
+    api.VDI.destroy(own)
+    make_drive(api, other.vm, snapshot)
+    api.VM.start(other.vm, False, False)
+    assert other.boots() == 2
+    remove_machine(api, other.vm)
+
+
+def chain_length(host: InProcessHost, api: Any, vdi: str) -> int:
+    """How many files a machine that starts with the disk would have to open."""
+    stack = host.daemon.stack
+    driver, repository = attached(stack, api.VDI.get_SR(vdi))
+    source = host.run(driver.source(repository, api.VDI.get_location(vdi)))
+    return 1 + len(source.backing or ())
 
 
 def test_a_card_comes_and_goes(api: Any, guest: Guest) -> None:

@@ -7,6 +7,7 @@ Each statement is a line of its own that begins with `tiny: `:
 * `no data disk`: there is none, or it holds something that is no file system of ours; it was left alone.
 * `nic NAME added mac=MAC`, `nic NAME address=ADDRESS`, `nic NAME removed`.
 * `disk NAME added bytes=N`, `disk NAME removed`, `cpus=N`: devices that came or went while running.
+* `disk NAME resized bytes=N`: a disk that grew.
 * `ready seconds=N`: start-up is over; the power button works from here on. Seconds since the kernel began.
 * `tick N`: twice a second with the kernel argument `tiny.tick=1`. The counter lives in memory alone.
 * `stopping (poweroff|reboot|halt)`: asked to stop; the disk is about to be clean.
