@@ -38,8 +38,9 @@ from domzero.finish import beside
 from domzero.front.administration import Administration
 from domzero.front.certificates import FILE_NAME, Certificate, ensure_certificate, local_identities, tls_context
 from domzero.front.listeners import ListenError
+from domzero.front.remote import RemoteDoors
 from domzero.front.server import Server
-from domzero.hands import Hands, make_clock, make_hands
+from domzero.hands import Hands, make_clock, make_hands, managed_interfaces
 from domzero.host.clock import Clock
 from domzero.paths import CLASSIC_SOCKETS
 from domzero.settings import Endpoint, Settings
@@ -145,6 +146,7 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
         stack = _stack(settings, where, database, clock, hands, stopping, restart)
         engine, dispatcher = _join(settings, stack, passwords)
         server = _door(engine, dispatcher, hands)
+        stack.remote = RemoteDoors(server, dispatcher)
         cleanup.push_async_callback(server.stop, STOP_GRACE)
         certificate = await made
         host, port = _listen(server, settings, where, certificate, stack.settings.address)
@@ -209,6 +211,7 @@ async def _open_hands(stack: Stack, engine: Engine, hands: Hands, cleanup: Async
     await hands.network.open()
     cleanup.push_async_callback(hands.network.close)
     cleanup.push_async_callback(detach_all, stack)
+    cleanup.push_async_callback(stack.networking.close)
     await start_up(stack, domains)
     cleanup.push_async_callback(stack.machines.close)
     cleanup.push_async_callback(engine.stop)
@@ -304,6 +307,8 @@ def _stack(
             version=version("domzero"),
             address=_address(settings),
             allow_power_off=settings.allow_power_off,
+            manage_interfaces=managed_interfaces(settings),
+            management_probation=settings.management_probation,
             guest_kernel=hands.guest.kernel if hands.guest else None,
             guest_ramdisk=hands.guest.ramdisk if hands.guest else None,
         ),

@@ -27,8 +27,14 @@ from domzero.settings import Settings
 
 log = logging.getLogger(__name__)
 
+RESOLVER = Path("/etc/resolv.conf")
+
 FIRST_USER = 0x7D000000
 """Machines run as users from this number on: far from people's, services' and containers' (systemd's UIDS-GIDS.md)."""
+
+
+class HandsError(Exception):
+    """What the settings ask for cannot be had; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +95,6 @@ def _simulated(state: Path, log_file: Path, clock: Clock) -> Hands:
 async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) -> Hands:
     from domzero.host.control.linux import LinuxControl
     from domzero.host.hypervisor.qemu.driver import QemuHypervisor, UserRange
-    from domzero.host.network.bridge import BridgeNetwork
-    from domzero.host.network.user import UserNetwork
     from domzero.host.storage.registry import Surroundings, make_drivers
 
     root = os.geteuid() == 0
@@ -98,12 +102,40 @@ async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) 
     return Hands(
         QemuHypervisor(runtime, state, accelerator=settings.accel, users=users),
         make_drivers(Surroundings(state, runtime, runtime / "mounts")),
-        BridgeNetwork() if root else UserNetwork(),
+        make_network(settings, runtime / "network", root=root),
         LinuxControl(log_file),
         LinuxFacts(),
         download,
         await _guest_image(settings, state),
     )
+
+
+def managed_interfaces(settings: Settings) -> frozenset[str] | None:
+    """The interfaces that may be configured, None for all. A simulated host has nothing to lose."""
+    named: frozenset[str] = settings.manage_interfaces or frozenset()
+    everything = "all" in named or (settings.hypervisor == "sim" and settings.manage_interfaces is None)
+    return None if everything else named
+
+
+def make_network(settings: Settings, runtime: Path, *, root: bool) -> NetworkBackend:
+    """The network backend that the setting names; `auto` takes what the rights allow. Raises `HandsError`."""
+    name = settings.network
+    if name == "user" or (name == "auto" and not root):
+        from domzero.host.network.user import UserNetwork
+
+        return UserNetwork()
+    if not root:
+        raise HandsError(f"the setting network = {name} takes root's rights; without them there is user")
+    if name == "openvswitch":
+        try:
+            from domzero.host.network.ovs import OpenVSwitchNetwork  # type: ignore[import-not-found,unused-ignore]  # optional
+        except ModuleNotFoundError as error:
+            raise HandsError("this domzero has no support for Open vSwitch; choose network = bridge") from error
+        return OpenVSwitchNetwork(owner=None, runtime=runtime)  # type: ignore[no-any-return,unused-ignore]  # optional
+    from domzero.host.network.bridge import BridgeNetwork
+
+    # The machine's list of name servers is nobody's business as long as domzero looks after none of its interfaces.
+    return BridgeNetwork(runtime=runtime, resolver=RESOLVER if settings.manage_interfaces else None)
 
 
 async def _guest_image(settings: Settings, state: Path) -> GuestImage | None:

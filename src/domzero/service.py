@@ -15,6 +15,7 @@ from domzero.engine.passwords import PasswordFileError
 from domzero.engine.store import StoreError
 from domzero.front.certificates import CertificateError
 from domzero.front.listeners import ListenError
+from domzero.hands import HandsError
 from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.network.protocol import NetworkError
 from domzero.settings import Settings
@@ -25,8 +26,8 @@ LOG_SIZE = 8 << 20
 LOGS_KEPT = 4
 
 START_PROBLEMS = (
-    StartError, BackgroundError, StoreError, PasswordFileError, CertificateError, ListenError, HypervisorError,
-    NetworkError,
+    StartError, HandsError, BackgroundError, StoreError, PasswordFileError, CertificateError, ListenError,
+    HypervisorError, NetworkError,
 )  # fmt: skip
 """What keeps a daemon from starting and has a sentence for the operator."""
 

@@ -18,6 +18,7 @@ from typing import Any
 
 _PORT = re.compile("[0-9]{1,5}")
 _COUNT = re.compile("[1-9][0-9]{0,8}")
+_INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}")
 
 
 class SettingsError(Exception):
@@ -98,6 +99,14 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_interfaces(text: str) -> frozenset[str]:
+    """Names of network interfaces with commas between; `all` stands for all of them."""
+    names = frozenset(name.strip() for name in text.split(",") if name.strip())
+    if not all(_INTERFACE.fullmatch(name) for name in names):
+        raise ValueError("names of network interfaces with commas between, such as eth0,eth1")
+    return names
+
+
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "hypervisor", "NAME", "what runs the machines: qemu, or sim for a simulation", "qemu", choices=("qemu", "sim")
@@ -131,6 +140,28 @@ SETTINGS: tuple[Setting, ...] = (
         "ADDRESS",
         "the IP address by which others reach this host; by default the one of the default route",
         parse=parse_address,
+    ),
+    Setting(
+        "network",
+        "NAME",
+        "how machines reach networks; auto takes Linux bridges where root runs the daemon, else QEMU's user mode",
+        "auto",
+        choices=("auto", "bridge", "openvswitch", "user"),
+    ),
+    Setting(
+        "manage_interfaces",
+        "NAMES",
+        "the host's own interfaces that domzero may configure, with commas between, or all; by default it leaves them "
+        "alone",
+        parse=parse_interfaces,
+    ),
+    Setting(
+        "management_probation",
+        "SECONDS",
+        "how long a change of the management interface may take to prove that the host can be reached, before it is "
+        "taken back",
+        60,
+        parse_count,
     ),
     Setting("guest_image_dir", "DIR", "where the Tiny Linux kernel packages were unpacked", parse=parse_path),
     Setting(

@@ -14,6 +14,8 @@ class Origin:
 
     address: str
     local: bool = False
+    own: str = ""
+    """The address of this host that the caller used; empty where that is not known."""
 
 
 LOCAL = Origin("local", local=True)

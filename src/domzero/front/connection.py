@@ -349,7 +349,7 @@ class Connection(asyncio.Protocol):
 
     def _keeps_alive(self, plan: Plan) -> bool:
         last = self._ended and self._at == len(self._buffer)
-        return plan.head.keep_alive and not self.hub.draining and not last
+        return plan.head.keep_alive and self.hub.keeps(self.door) and not last
 
     def _answer_call(self, plan: Plan, endpoint: rpc.Endpoint[Any], body: list[bytes]) -> None:
         keep = self._keeps_alive(plan)

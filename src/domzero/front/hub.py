@@ -31,8 +31,9 @@ class Door:
         if self.local:
             return Origin("local", local=True)
         peer = transport.get_extra_info("peername")
-        address = str(peer[0]) if peer else "unknown"
-        return Origin(address.removeprefix("::ffff:"))
+        own = transport.get_extra_info("sockname")
+        address, used = (str(name[0]).removeprefix("::ffff:") if name else "" for name in (peer, own))
+        return Origin(address or "unknown", own=used)
 
 
 class Member(Protocol):
@@ -66,6 +67,7 @@ class Hub:
         self.loop = asyncio.get_running_loop()
         self.clock: Callable[[], float] = self.loop.time
         self.draining = False
+        self.outside_shut = False
         self.members: set[Member] = set()
         self._counts: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -102,6 +104,17 @@ class Hub:
         longest.abort()
         self.leave(longest)
         return True
+
+    def keeps(self, door: Door) -> bool:
+        """Whether connections of a door may take another request."""
+        return not self.draining and (door.local or not self.outside_shut)
+
+    def dismiss_outside(self) -> None:
+        """Have connections from outside closed: idle ones now, the others when they have answered."""
+        self.outside_shut = True
+        for member in list(self.members):
+            if not member.door.local:
+                member.drain()
 
     def start(self, coroutine: Any) -> asyncio.Task[Any]:
         """Run a coroutine as a task that a stop of the server ends."""

@@ -102,8 +102,8 @@ class Listener:
         context: ssl.SSLContext | None = None,
         path: Path | None = None,
     ) -> None:
+        self.door = door
         self._hub = hub
-        self._door = door
         self._socket = listening
         self._context = context
         self._opening: dict[asyncio.Task[None], None] = {}
@@ -127,7 +127,7 @@ class Listener:
             try:
                 accepted, _ = await self._hub.loop.sock_accept(self._socket)
             except OSError as error:
-                log.error("cannot accept on %s: %s", self._door.name, error.strerror)
+                log.error("cannot accept on %s: %s", self.door.name, error.strerror)
                 if error.errno in _FULL:
                     await asyncio.sleep(FULL_PAUSE)
                 continue
@@ -137,7 +137,7 @@ class Listener:
 
     def _admit(self, accepted: socket.socket) -> None:
         """Start the handshake. Half-open connections crowd out the oldest of their own kind, and nobody else."""
-        if len(self._opening) >= self._door.limit:
+        if len(self._opening) >= self.door.limit:
             next(iter(self._opening)).cancel()
         task = self._hub.start(self._open(accepted))
         self._opening[task] = None
@@ -150,11 +150,11 @@ class Listener:
         limits = self._hub.limits
         try:
             await self._hub.loop.connect_accepted_socket(
-                lambda: Connection(self._hub, self._door),
+                lambda: Connection(self._hub, self.door),
                 accepted,
                 ssl=self._context,
                 ssl_handshake_timeout=limits.handshake if self._context else None,
                 ssl_shutdown_timeout=limits.linger if self._context else None,
             )
         except (OSError, ssl.SSLError, asyncio.IncompleteReadError) as error:
-            log.debug("a connection on %s failed before its first request: %s", self._door.name, error)
+            log.debug("a connection on %s failed before its first request: %s", self.door.name, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,16 @@ from domzero.front.rpc import Endpoint, JsonEndpoint, XmlEndpoint
 from domzero.wire.xmlrpc import Model
 
 SOCKET_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """What it takes to listen at a TCP address once more."""
+
+    door: Door
+    host: str
+    port: int
+    context: ssl.SSLContext | None
 
 
 def endpoints(model: Model) -> Mapping[str, Endpoint[Any]]:
@@ -37,6 +48,9 @@ class Server:
         self.routes = routes or Routes()
         self._hub = Hub(dispatcher, endpoints(model), self.routes, self.limits)
         self._listeners: list[Listener] = []
+        self._shut: list[_Outside] = []
+        """The doors for callers from outside that were closed and may be opened again."""
+        self._outside: list[_Outside] = []
 
     @property
     def connections(self) -> int:
@@ -64,6 +78,23 @@ class Server:
         door = Door(f"unix {path}", tls=False, local=True, limit=self.limits.unix_connections)
         self._listeners.append(Listener(self._hub, door, open_unix(path, mode), path=path))
 
+    async def close_outside(self) -> None:
+        """Let nobody in but by Unix sockets: TCP listeners are closed, and connections when they have answered."""
+        outside = [listener for listener in self._listeners if not listener.door.local]
+        self._listeners = [listener for listener in self._listeners if listener.door.local]
+        for listener in outside:
+            await listener.close()
+        self._shut, self._outside = self._shut + self._outside, []
+        self._hub.dismiss_outside()
+
+    def open_outside(self) -> None:
+        """Open again what `close_outside` closed, on the same ports. Raises `ListenError`."""
+        self._hub.outside_shut = False
+        while self._shut:
+            place = self._shut[-1]
+            self._listen_tcp(place.door, place.host, place.port, place.context)
+            self._shut.pop()
+
     async def stop(self, grace: float = 10.0) -> None:
         """Stop listening, let requests under way finish for up to `grace` seconds, and close everything."""
         for listener in self._listeners:
@@ -74,4 +105,6 @@ class Server:
     def _listen_tcp(self, door: Door, host: str, port: int, context: ssl.SSLContext | None) -> int:
         sockets = open_tcp(host, port)
         self._listeners += [Listener(self._hub, door, listening, context) for listening in sockets]
-        return int(sockets[0].getsockname()[1])
+        chosen = int(sockets[0].getsockname()[1])
+        self._outside.append(_Outside(door, host, chosen, context))
+        return chosen

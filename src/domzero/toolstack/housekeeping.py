@@ -31,3 +31,4 @@ async def round_of_work(stack: Stack) -> None:
     """One round. What fails is logged and tried again in the next."""
     await collect_garbage(stack)
     await refresh_interfaces_if_possible(stack)
+    await stack.networking.tidy()

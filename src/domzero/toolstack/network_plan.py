@@ -98,7 +98,7 @@ def rows_of(
 def plan_for(rows: NetworkRows) -> NetworkPlan:
     """What the host's network is to be, everything as if plugged anew."""
     up = {pif["network"]: pif for pif in _by_device(rows.pifs.values()) if rows.is_up(pif)}
-    way_out = default_route_pif(up.values())
+    way_out = default_route_pif(rows, up.values())
     bridges = [
         _bridge(rows, rows.networks[network], pif, leads_out=pif is way_out)
         for network, pif in up.items()
@@ -128,14 +128,19 @@ def internal_bridge(network: Record, *, busy: bool) -> BridgeSpec:
     )
 
 
-def default_route_pif(up: Collection[Record]) -> Record | None:
+def default_route_pif(rows: NetworkRows, up: Collection[Record]) -> Record | None:
     """The PIF by which the host reaches the world: one marked `defaultroute`, else that of management.
 
-    No other may take the default route, so that giving an interface an address never cuts off who gave it.
+    No other may take the default route, so that giving an interface an address never cuts off who gave it. Only where
+    management is disabled, and the machine has no gateway of its own, the first with a gateway leads out.
     """
     ordered = _by_device(up)
-    marked = (pif for pif in ordered if is_on(pif["other_config"].get("defaultroute", "")))
-    return next(marked, None) or next((pif for pif in ordered if pif["management"]), None)
+    marked = next((pif for pif in ordered if is_on(pif["other_config"].get("defaultroute", ""))), None)
+    if marked is not None:
+        return marked
+    if any(pif["management"] or (pif["gateway"] and not pif["managed"]) for pif in rows.pifs.values()):
+        return next((pif for pif in ordered if pif["management"]), None)
+    return next((pif for pif in ordered if pif["gateway"] or pif["ip_configuration_mode"] == "DHCP"), None)
 
 
 def settled(fresh: NetworkPlan, present: NetworkPlan, replugged: Collection[str]) -> NetworkPlan:

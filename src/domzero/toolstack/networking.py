@@ -16,6 +16,7 @@ from domzero.toolstack.network_plan import internal_bridge, plan_for, rows_of, s
 
 if TYPE_CHECKING:
     from domzero.idl.records import Record
+    from domzero.toolstack.probation import Probation
     from domzero.toolstack.stack import Stack
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,24 @@ class Networking:
         """Held while the host's network is changed."""
         self.present: frozenset[str] | None = None
         """The host's interfaces at the last look; None before the first."""
+        self.probation: Probation | None = None
+        """The change of the management interface that has not proven itself yet."""
         self._in_force(NetworkPlan())
 
     def _in_force(self, plan: NetworkPlan) -> None:
         self.plan = plan
         self._bridges: dict[str, BridgeSpec] = {bridge.name: bridge for bridge in plan.bridges}
+
+    def names(self) -> set[str]:
+        """The devices and bridges of the plan."""
+        plan = self.plan
+        devices = {spec.device for spec in plan.interfaces}
+        return devices | {spec.name for spec in plan.bonds} | self._bridges.keys()
+
+    async def close(self) -> None:
+        """Stop what goes on in the background."""
+        if self.probation is not None:
+            await self.probation.cancel()
 
     async def reshape(self, change: Callable[[Transaction], Result], replugged: Collection[str] = ()) -> Result:
         """Change rows and make the host's network follow; the caller holds the lock.

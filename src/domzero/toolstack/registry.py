@@ -12,13 +12,17 @@ from domzero.engine.binding import Implementation, collect, merge
 from domzero.toolstack.stack import Stack
 
 MODULES: tuple[str, ...] = (
+    "domzero.toolstack.bond",
     "domzero.toolstack.console",
     "domzero.toolstack.crashdump",
     "domzero.toolstack.host.logs",
     "domzero.toolstack.host.power",
     "domzero.toolstack.host.queries",
+    "domzero.toolstack.management",
     "domzero.toolstack.network",
     "domzero.toolstack.pbd",
+    "domzero.toolstack.pif",
+    "domzero.toolstack.pif_addresses",
     "domzero.toolstack.pool",
     "domzero.toolstack.probing",
     "domzero.toolstack.sr",
@@ -26,6 +30,8 @@ MODULES: tuple[str, ...] = (
     "domzero.toolstack.vbd_qos",
     "domzero.toolstack.vdi",
     "domzero.toolstack.vif",
+    "domzero.toolstack.vif_rules",
+    "domzero.toolstack.vlan",
     "domzero.toolstack.vm.bios_strings",
     "domzero.toolstack.vm.cloning",
     "domzero.toolstack.vm.configuration",

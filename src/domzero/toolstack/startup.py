@@ -10,8 +10,8 @@ from domzero.host.storage.protocol import DriverInfo
 from domzero.toolstack.first_repositories import ensure_repositories
 from domzero.toolstack.gates import refresh_changed
 from domzero.toolstack.host.rows import ensure_pool_and_host
-from domzero.toolstack.interfaces import refresh_interfaces_if_possible
 from domzero.toolstack.media import replug_all, scan_all
+from domzero.toolstack.network_startup import start_networks
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.adoption import machine_of
 from domzero.toolstack.vm.consoles import refresh_locations
@@ -25,12 +25,11 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     logged; it does not keep the host from serving. Operations are recomputed of what this changes; `keep_house` begins
     with those of all other objects.
     """
-    before = stack.database.generation
+    before, first = stack.database.generation, not stack.database.refs("host")
     machine = await asyncio.to_thread(stack.facts.machine)
     ensure_pool_and_host(stack, machine)
     ensure_drivers(stack)
-    await refresh_interfaces_if_possible(stack)
-    _ensure_default_network(stack)
+    await start_networks(stack, first=first)
     await ensure_repositories(stack)
     await replug_all(stack)
     # Before machines are adopted: that boots some, and their cards must stay.
@@ -71,18 +70,3 @@ def sm_fields(info: DriverInfo) -> dict[str, Any]:
         "capabilities": info.capabilities,
         "features": dict.fromkeys(info.capabilities, 1),
     }
-
-
-def _ensure_default_network(stack: Stack) -> None:
-    """A host without any interface of its own still gets a network to put machines on."""
-    if stack.database.refs("network"):
-        return
-    with stack.database.transaction() as transaction:
-        transaction.create(
-            "network",
-            {
-                "name_label": "Host internal network",
-                "name_description": "Joins the machines of this host with each other",
-                "bridge": "xenbr0",
-            },
-        )

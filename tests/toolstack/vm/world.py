@@ -186,7 +186,7 @@ def simulated(
         control=SimulatedControl(directory / "log"),
         facts=LinuxFacts(),
         download=download,
-        settings=StackSettings(directory, "1.0", guest_kernel=KERNEL, guest_ramdisk=RAMDISK),
+        settings=StackSettings(directory, "1.0", manage_interfaces=None, guest_kernel=KERNEL, guest_ramdisk=RAMDISK),
         restart=lambda: None,
         stop=lambda: None,
     )
@@ -225,6 +225,7 @@ async def world(
         session = (await answer if inspect.isawaitable(answer) else answer).value
         yield World(stack, dispatcher, session, clock, hypervisor, network)
     finally:
+        await stack.networking.close()
         await stack.machines.close()
         await engine.stop(0)
         await hypervisor.close()

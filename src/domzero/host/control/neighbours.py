@@ -36,7 +36,7 @@ async def has_neighbour(address: str, interface: str) -> bool:
 
 def _look(address: str, interface: str) -> bool:
     # A large library that only hosts with a management interface of ours need.
-    from pyroute2 import IPRoute  # type: ignore[import-untyped]  # pyroute2 ships no type information
+    from pyroute2 import IPRoute, NetlinkError  # type: ignore[import-untyped]  # pyroute2 ships no type information
 
     family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
     with IPRoute() as netlink:
@@ -44,7 +44,7 @@ def _look(address: str, interface: str) -> bool:
             index = socket.if_nametoindex(interface)
             _forget(netlink, address, family, index)
             _knock(address, family, index)
-        except OSError:
+        except (OSError, NetlinkError):
             return False
         deadline = time.monotonic() + PATIENCE
         while not (found := _is_proven(netlink, address, family, index)) and time.monotonic() < deadline:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from domzero.engine.clock import moment
-from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.engine.transactions import Transaction
 from domzero.host.hypervisor.protocol import DomainNotFoundError, DomainStatus, RunState
-from domzero.host.hypervisor.spec import MachineSpec, NicSpec, TapBackend, UserBackend
-from domzero.host.network.protocol import CardSpec, NetworkError
+from domzero.host.hypervisor.spec import MachineSpec, NicSpec
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.cards import connect_card
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm import attachment, failures, installer
 from domzero.toolstack.vm.consoles import open_consoles
@@ -23,7 +22,7 @@ from domzero.toolstack.vm.memory_needs import memory_overhead
 from domzero.toolstack.vm.operations import PAUSED, RUNNING
 from domzero.toolstack.vm.owner import Domain, Machine
 from domzero.toolstack.vm.rows import refresh_all, remove_guest_metrics
-from domzero.toolstack.vm.specification import as_booted, boot_record, is_hvm, machine_spec, nic_slot, nic_spec
+from domzero.toolstack.vm.specification import as_booted, boot_record, is_hvm, machine_spec, nic_slot
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ async def boot(stack: Stack, machine: Machine, how: Boot) -> None:
         domid = stack.machines.next_domid()
         disks = await attachment.disk_specs(stack, vbds)
         await steps.do("remember the intent", stack.database.durable)
-        nics = [await _connect(stack, steps, vm, vif, domid) for vif in vifs]
+        nics = [await _connect(stack, steps, vif, domid) for vif in vifs]
         booted = {**record, **overrides} if how.image is None else as_booted(record)
         spec = machine_spec(vm, booted, domid, disks, tuple(nics), stack.settings)
         stack.machines.expect(machine, Domain(domid, stack.clock.monotonic(), how.bounces))
@@ -101,22 +100,13 @@ def _devices(stack: Stack, record: Mapping[str, Any], *, saved: bool) -> tuple[t
     )
 
 
-async def _connect(stack: Stack, steps: Steps, vm: Ref, vif: Ref, domid: int) -> NicSpec:
-    card = stack.database.record("VIF", vif)
-    network = stack.database.find("network", card["network"])
-    slot = nic_slot(card)
-    mtu = card["MTU"] or (network.record["MTU"] if network else 0) or 1500
-    bridge = network.record["bridge"] if network else ""
-
-    async def connect() -> TapBackend | UserBackend:
-        try:
-            return await stack.network.connect(CardSpec(domid, slot, card["MAC"].lower(), mtu, bridge))
-        except NetworkError as error:
-            log.warning("card %d of %s cannot be connected: %s", slot, vm, error)
-            raise ApiError("HOST_CANNOT_ATTACH_NETWORK", stack.host, card["network"]) from error
-
-    backend = await steps.do("connect a card", connect, lambda: stack.network.disconnect(domid, slot))
-    return nic_spec(card, mtu, backend)
+async def _connect(stack: Stack, steps: Steps, vif: Ref, domid: int) -> NicSpec:
+    slot = nic_slot(stack.database.record("VIF", vif))
+    return await steps.do(
+        "connect a card",
+        lambda: connect_card(stack, vif, domid),
+        lambda: stack.network.disconnect(domid, slot),
+    )
 
 
 async def _build(stack: Stack, vm: Ref, spec: MachineSpec, how: Boot) -> DomainStatus:

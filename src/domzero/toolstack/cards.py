@@ -1,0 +1,60 @@
+"""Cards of machines and the host's network: joined, and told other rules while the machine runs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from domzero.engine.errors import ApiError
+from domzero.host.hypervisor.spec import NicSpec
+from domzero.host.network.protocol import CardSpec, NetworkError
+from domzero.idl.types import Ref
+from domzero.toolstack.card_rules import card_spec
+from domzero.toolstack.stack import Stack
+from domzero.toolstack.vm.specification import nic_spec
+
+log = logging.getLogger(__name__)
+
+
+async def connect_card(stack: Stack, vif: Ref, domid: int, network: Ref | None = None) -> NicSpec:
+    """Join a card to its network, or another, brought up on this host first; gives what the machine plugs into.
+
+    One that is joined already is moved. Raises HOST_CANNOT_ATTACH_NETWORK; INVALID_DEVICE.
+    """
+    record = stack.database.record("VIF", vif)
+    target = network or record["network"]
+    row = stack.database.find("network", target)
+    spec = card_spec(record, row.record if row is not None else None, domid)
+    try:
+        if row is not None:
+            await stack.networking.join(target, record["VM"])
+        backend = await stack.network.connect(spec)
+    except NetworkError as error:
+        log.warning("card %d of %s cannot be connected: %s", spec.slot, record["VM"], error)
+        raise ApiError("HOST_CANNOT_ATTACH_NETWORK", stack.host, target) from error
+    return nic_spec(record, spec.mtu, backend)
+
+
+async def change_rules(stack: Stack, vif: Ref, **fields: Any) -> None:
+    """Change fields of a VIF that are rules of its card, of a running machine's at once.
+
+    Raises INTERNAL_ERROR when the host's network refuses; then nothing has changed.
+    """
+    record = {**stack.database.record("VIF", vif), **fields}
+    spec = _connected(stack, record)
+    if spec is not None:
+        try:
+            await stack.network.configure(spec)
+        except NetworkError as error:
+            raise ApiError("INTERNAL_ERROR", f"The card's rules could not be changed: {error}") from error
+    with stack.database.transaction() as transaction:
+        transaction.update("VIF", vif, **fields)
+
+
+def _connected(stack: Stack, vif: dict[str, Any]) -> CardSpec | None:
+    """How the card of a running machine is to be connected."""
+    domid = stack.database.get("VM", vif["VM"], "domid")
+    if not vif["currently_attached"] or domid <= 0:
+        return None
+    row = stack.database.find("network", vif["network"])
+    return card_spec(vif, row.record if row is not None else None, domid)

@@ -1,0 +1,30 @@
+"""The host's network at a start, before machines are looked for: rows first, then the host."""
+
+from __future__ import annotations
+
+import logging
+
+from domzero.engine.errors import ApiError
+from domzero.host.control.protocol import ControlError
+from domzero.host.network.protocol import NetworkError
+from domzero.toolstack.interfaces import introduce_interfaces, refresh_interfaces_if_possible, settle_management
+from domzero.toolstack.internal_network import ensure_internal_network
+from domzero.toolstack.management import keep_disabled
+from domzero.toolstack.probation import take_back_unproven
+from domzero.toolstack.stack import Stack
+
+log = logging.getLogger(__name__)
+
+
+async def start_networks(stack: Stack, *, first: bool) -> None:
+    """Make rows and host agree; `first` tells the first start of a host. What cannot be done is logged."""
+    await keep_disabled(stack)
+    await take_back_unproven(stack)
+    settle_management(stack)
+    try:
+        await introduce_interfaces(stack, plugged=True)
+        await ensure_internal_network(stack, first=first)
+    except (NetworkError, ControlError, ApiError, OSError) as error:
+        log.warning("the host's networks are not all there: %s", error)
+    await stack.networking.bring_up()
+    await refresh_interfaces_if_possible(stack)
