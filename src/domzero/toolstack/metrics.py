@@ -21,6 +21,7 @@ from domzero.host.hypervisor.protocol import DomainStatistics, HypervisorError
 from domzero.host.metrics.protocol import ProcessorTimes, utilisation
 from domzero.host.network.protocol import NetworkError, TrafficCounters
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.interface_rates import InterfaceRates
 from domzero.toolstack.stack import Stack
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,10 @@ class Metrics:
     _processors: dict[int, ProcessorTimes] = field(default_factory=dict)
     _machines: dict[int, _Reading] = field(default_factory=dict)
     _measuring: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    _interfaces: InterfaceRates = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._interfaces = InterfaceRates(self.stack)
 
     async def run(self) -> None:
         """Measure for ever, every `INTERVAL` seconds."""
@@ -72,6 +77,7 @@ class Metrics:
     async def measure(self) -> None:
         """One round: the host, then every running machine."""
         await self._measure_host()
+        await self._interfaces.measure()
         database = self.stack.database
         resident = database.get("host", self.stack.host, "resident_VMs")
         running = {domid: vm for vm in resident if (domid := database.get("VM", vm, "domid")) > 0}

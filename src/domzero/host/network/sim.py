@@ -17,7 +17,7 @@ from domzero.host.network.protocol import CardSpec, DeviceState, InterfaceInfo, 
 
 RECEIVED_RATE = 2000
 SENT_RATE = 500
-"""Bytes per second of each connected card."""
+"""Bytes per second of each connected card, and of each of the host's interfaces."""
 
 
 def _interface(number: int) -> InterfaceInfo:
@@ -68,6 +68,7 @@ class SimNetwork:
         self._interfaces = interfaces
         self._cards: dict[tuple[int, int], _Connected] = {}
         self._plan = NetworkPlan()
+        self._began = clock.monotonic()
 
     async def open(self) -> None:
         """Nothing can be left of an earlier daemon."""
@@ -129,19 +130,14 @@ class SimNetwork:
 
     async def interfaces(self) -> list[InterfaceInfo]:
         self._enter("interfaces")
-        used = {device: bridge for bridge in self._plan.bridges for device in _leads_out(self._plan, bridge)}
+        passed = int(self._clock.monotonic() - self._began)
+        used = {device: bridge.name for bridge in self._plan.bridges for device in _leads_out(self._plan, bridge)}
         states = {state.name: state for state in await self.devices()} if used else {}
-        return [
-            interface
-            if interface.name not in used
-            else replace(
-                interface,
-                addresses=states[used[interface.name].name].addresses,
-                gateway=states[used[interface.name].name].gateway,
-                dns=states[used[interface.name].name].dns,
-            )
+        counted = [
+            replace(interface, received_bytes=passed * RECEIVED_RATE, sent_bytes=passed * SENT_RATE)
             for interface in self._interfaces
         ]
+        return [_lending(interface, states.get(used.get(interface.name, ""))) for interface in counted]
 
     async def connect(self, card: CardSpec) -> TapBackend | UserBackend:
         self._enter("connect")
@@ -174,6 +170,13 @@ class SimNetwork:
     def _enter(self, verb: str) -> None:
         if verb in self.faults:
             raise NetworkError(self.faults[verb])
+
+
+def _lending(interface: InterfaceInfo, bridge: DeviceState | None) -> InterfaceInfo:
+    """An interface with the addresses of the bridge that it is on, if it is on one."""
+    if bridge is None:
+        return interface
+    return replace(interface, addresses=bridge.addresses, gateway=bridge.gateway, dns=bridge.dns)
 
 
 def _devices_of(plan: NetworkPlan) -> Iterator[str]:
