@@ -100,11 +100,13 @@ class DirectoryStorage:
     async def create(self, repository: Repository, size: int) -> None:  # noqa: ARG002 - the medium has its size
         async with self._opening[repository.uuid]:
             await self._medium.create(repository)
-            directory = await self._medium.attach(repository)
             try:
+                directory = await self._medium.attach(repository)
                 await self._workers(repository).run(places.prepare, directory, repository.uuid, self._owner)
-            finally:
                 await self._medium.detach(repository)
+            except BaseException:
+                await finish(self._undo_create(repository))
+                raise
 
     async def attach(self, repository: Repository) -> None:
         opened = await self._open(repository)
@@ -272,6 +274,13 @@ class DirectoryStorage:
 
     def _workers(self, repository: Repository) -> Workers:
         return Workers(f"repository {repository.uuid}", self._medium.patience)
+
+    async def _undo_create(self, repository: Repository) -> None:
+        try:
+            await self._medium.detach(repository)
+            await self._medium.erase(repository)
+        except StorageError as error:
+            log.error("repository %s could not be made and is not all undone: %s", repository.uuid, error)
 
     async def _open(self, repository: Repository) -> bool:
         """Attach without tidying; says whether it was not attached before."""
