@@ -16,10 +16,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from domzero.host.hypervisor.protocol import HypervisorError
-from domzero.host.hypervisor.qemu import names
 from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.process import threads
-from domzero.host.hypervisor.qemu.slots import medium
+from domzero.host.hypervisor.qemu.slots import drive
 from domzero.host.hypervisor.spec import DiskLimits, DiskSpec, IoClass
 
 RATE_LIMIT = 10**15
@@ -43,10 +42,10 @@ def check(limits: DiskLimits | None) -> None:
         raise HypervisorError(f"{limits.priority} is no disk priority: 0 (first) to 7 (last) is possible")
 
 
-def throttle(slot: int, limits: DiskLimits) -> dict[str, object]:
-    """The arguments of `block_set_io_throttle`."""
+def throttle(device: str, limits: DiskLimits) -> dict[str, object]:
+    """The arguments of `block_set_io_throttle` for a device's path."""
     return {
-        "id": names.disk(slot),
+        "id": device,
         "bps": limits.bytes_per_second,
         "bps_rd": 0,
         "bps_wr": 0,
@@ -88,9 +87,9 @@ async def limit_disk(domain: Domain, slot: int, limits: DiskLimits | None) -> No
     """Set the limits of a drive, or take them away. Raises `HypervisorError`; then they are as they were."""
     check(limits)
     before = _asked(domain)
-    has_medium = await medium(domain, slot) is not None
-    if has_medium:
-        await domain.monitor.command("block_set_io_throttle", throttle(slot, limits or DiskLimits()))
+    device, medium = await drive(domain, slot)
+    if medium is not None:
+        await domain.monitor.command("block_set_io_throttle", throttle(device, limits or DiskLimits()))
     after = {other: found for other, found in before.items() if other != slot}
     if limits is not None:
         after[slot] = limits
@@ -98,16 +97,17 @@ async def limit_disk(domain: Domain, slot: int, limits: DiskLimits | None) -> No
         _prioritise(domain, best(before.values()), best(after.values()))
         _remember(domain, after)
     except BaseException:
-        if has_medium:
-            await domain.monitor.command("block_set_io_throttle", throttle(slot, before.get(slot, DiskLimits())))
+        if medium is not None:
+            await domain.monitor.command("block_set_io_throttle", throttle(device, before.get(slot, DiskLimits())))
         raise
 
 
 async def renew(domain: Domain, slot: int) -> None:
     """Apply a drive's rates to the medium it was just given."""
     limits = _asked(domain).get(slot)
-    if limits is not None and await medium(domain, slot) is not None:
-        await domain.monitor.command("block_set_io_throttle", throttle(slot, limits))
+    device, medium = await drive(domain, slot)
+    if limits is not None and medium is not None:
+        await domain.monitor.command("block_set_io_throttle", throttle(device, limits))
 
 
 def forget(domain: Domain, slot: int) -> None:

@@ -100,14 +100,23 @@ async def holdings(domain: Domain) -> Holdings:
     return Holdings(nodes, sets)
 
 
-async def medium(domain: Domain, slot: int) -> str | None:
-    """The block node a slot's device uses now, None for an empty drive. Raises `HypervisorError` without a device."""
+async def drive(domain: Domain, slot: int) -> tuple[str, str | None]:
+    """Where in QEMU's object tree a slot's device has its medium, and the block node that is, None for an empty drive.
+
+    Raises `HypervisorError` without a device.
+    """
     device = names.disk(slot)
     for block in await domain.monitor.execute("query-block"):
-        if f"/{device}/" in f"/{block.get('qdev', '')}/":
+        path = str(block.get("qdev", ""))
+        if f"/{device}/" in f"/{path}/":
             inserted = block.get("inserted")
-            return None if inserted is None else str(inserted["node-name"])
+            return path, None if inserted is None else str(inserted["node-name"])
     raise HypervisorError(f"the domain has no disk in slot {slot}")
+
+
+async def medium(domain: Domain, slot: int) -> str | None:
+    """The block node a slot's device uses now, None for an empty drive. Raises `HypervisorError` without a device."""
+    return (await drive(domain, slot))[1]
 
 
 async def filled(domain: Domain, slot: int) -> str:
