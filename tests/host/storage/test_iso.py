@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
+from domzero.host.storage import iso
 from domzero.host.storage.iso import IsoStorage
 from domzero.host.storage.protocol import Repository, StorageDriver
 from tests.host.storage.disks import REPOSITORY, refused, repository, uuid
@@ -19,6 +20,7 @@ def images(tmp_path: Path) -> Path:
     directory.mkdir()
     (directory / "tools.iso").write_bytes(b"x" * 10000)
     (directory / "Windows 2003.ISO").write_bytes(b"y" * 2048)
+    (directory / "floppy.img").write_bytes(b"z" * 512)
     (directory / ".hidden.iso").touch()
     (directory / "letter.txt").touch()
     (directory / "folder.iso").mkdir()
@@ -34,13 +36,13 @@ async def test_images_are_listed_under_their_names(images: Path) -> None:
     await driver.create(here, 0)
     await driver.attach(here)
     found = await driver.scan(here)
-    assert [disk.location for disk in found] == ["Windows 2003.ISO", "tools.iso"]
-    tools = found[1]
+    assert [disk.location for disk in found] == ["Windows 2003.ISO", "floppy.img", "tools.iso"]
+    tools = found[2]
     assert (tools.name, tools.virtual_size, tools.read_only) == ("tools.iso", 10000, True)
     assert await driver.update_disk(here, "tools.iso") == tools
     assert await driver.source(here, "tools.iso") == DiskSource(images / "tools.iso", DiskFormat.RAW)
     size = await driver.size(here)
-    assert (size.physical_size, size.virtual_allocation) == (size.physical_utilisation, 12048)
+    assert (size.physical_size, size.virtual_allocation) == (size.physical_utilisation, 12560)
     again = IsoStorage()
     await again.attach(here)
     assert await again.scan(here) == found
@@ -81,5 +83,14 @@ async def test_locations(tmp_path: Path) -> None:
     driver = IsoStorage()
     await refused(94, driver.attach(Repository(REPOSITORY, {})))
     await refused(94, driver.attach(Repository(REPOSITORY, {"location": "images"})))
+    await refused(94, driver.attach(Repository(REPOSITORY, {"location": f"{tmp_path}/../x"})))
     await refused(47, driver.attach(repository(tmp_path / "none")))
     assert driver.info().content_type == "iso"
+
+
+async def test_more_images_than_anyone_has_are_not_all_listed(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(iso, "IMAGES_LIMIT", 2)
+    driver = IsoStorage()
+    here = repository(images)
+    await driver.attach(here)
+    assert len(await driver.scan(here)) == 2

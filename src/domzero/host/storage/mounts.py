@@ -25,6 +25,7 @@ UNMOUNT_PATIENCE = 10.0
 MOUNT_LIST = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _GRACE = 5.0
+_POINT_OPTIONS = frozenset({"ro", "nosuid", "nodev", "noexec"})
 _LAYERS = 4
 """Mounts can lie on one another."""
 
@@ -93,6 +94,18 @@ async def mount(request: MountRequest, point: Path, workers: Workers, failure: i
     if said.returncode != 0:
         await in_thread(_discard, point)
         raise StorageError(failure, f"{request.source} cannot be mounted: {_text(said)}")
+
+
+async def forbid_links(point: Path, workers: Workers, options: Sequence[str]) -> None:
+    """See to it that nobody is led out of a mounted file system by a link, where the kernel can (Linux 5.10).
+
+    `options` are those it was mounted with, of which those that belong to the mount point stay as they are.
+    """
+    kept = [option for option in options if option in _POINT_OPTIONS]
+    argv: list[str | Path] = ["mount", "-o", ",".join(["remount", "bind", *kept, "nosymfollow"]), "--", point]
+    said = await _tool(argv, workers, PATIENCE, numbers.MOUNT)
+    if said.returncode != 0:
+        log.warning("links in %s are followed by whoever does not look: %s", point, _text(said))
 
 
 async def unmount(point: Path, failure: int = numbers.UNMOUNT) -> None:

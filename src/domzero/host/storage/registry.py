@@ -52,10 +52,10 @@ def _iscsi(_: Surroundings) -> StorageDriver:
     return IscsiStorage(our_name())
 
 
-def _iso(_: Surroundings) -> StorageDriver:
+def _iso(surroundings: Surroundings) -> StorageDriver:
     from domzero.host.storage.iso import IsoStorage
 
-    return IsoStorage()
+    return IsoStorage(surroundings.mounts)
 
 
 BUILT_IN: Mapping[str, Factory] = {
