@@ -122,22 +122,22 @@ async def _choose(stack: Stack, sr: Ref, tried: set[tuple[str, str]]) -> Plan | 
     except ApiError as error:
         log.debug("no layers of %s are merged: %s", sr, error)
         return None
-    for merge in merges:
-        plan = None if (merge.upper, merge.lower) in tried else plan_of(stack.database, sr, merge)
-        if plan is not None:
-            return plan
-    return None
-
-
-def plan_of(database: Database, sr: Ref, merge: Merge) -> Plan | None:
-    """Who carries out the merge now; None where it has to wait, because of an operation or of several machines.
-
-    A drive that only reads waits too: its machine may not write to the layers. A suspended machine has nothing open.
-    """
-    found = database.find("SR", sr)
+    found = stack.database.find("SR", sr)
+    # An operation on the repository as a whole, such as unplugging it, has precedence.
     if found is None or not ALONGSIDE.issuperset(found.record["current_operations"].values()):
         return None
-    by_location = {database.get("VDI", vdi, "location"): vdi for vdi in found.record["VDIs"]}
+    by_location = {stack.database.get("VDI", vdi, "location"): vdi for vdi in found.record["VDIs"]}
+    untried = (merge for merge in merges if (merge.upper, merge.lower) not in tried)
+    plans = (plan_of(stack.database, by_location, merge) for merge in untried)
+    return next((plan for plan in plans if plan is not None), None)
+
+
+def plan_of(database: Database, by_location: Mapping[str, Ref], merge: Merge) -> Plan | None:
+    """Who carries out the merge now; None where it has to wait, because of an operation or of several machines.
+
+    `by_location` are the repository's disks. A drive that only reads waits too: its machine may not write to the
+    layers. A suspended machine has nothing open.
+    """
     if any(location not in by_location for location in merge.disks):
         return None
     disks = frozenset(by_location[location] for location in merge.disks)

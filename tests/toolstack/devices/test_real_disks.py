@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from domzero.host import process
 from domzero.host.storage.file import FileStorage
 from domzero.idl.types import Ref
+from domzero.toolstack.merging import merge_all
 from tests.toolstack.config.test_cloning import disks_of
 from tests.toolstack.vm.world import DISK, DRIVE, MIB, World
 
@@ -87,3 +90,17 @@ async def test_a_drive_added_meanwhile_is_not_shared(host: World, sr: Ref) -> No
     await host.settle()
     await host.call("VBD.create", {**DRIVE, "VM": vm, "VDI": extra, "userdevice": "5"})
     assert extra not in disks_of(host, await copying)
+
+
+async def test_layers_that_deleted_snapshots_leave_are_merged(host: World, sr: Ref) -> None:
+    vdi = await host.call("VDI.create", {**DISK, "SR": sr, "virtual_size": 64 * MIB})
+    for pattern in (3, 4, 5):
+        await fill(host, vdi, pattern)
+        await host.call("VDI.destroy", await host.call("VDI.snapshot", vdi, {}))
+    assert "backing-filename" in await image(host, vdi)
+    await host.over(merge_all(host.stack, sr), 600, step=60)
+    await host.call("SR.scan", sr)
+    directory = host.stack.settings.state_dir / "images"
+    images = [name for name in await asyncio.to_thread(os.listdir, directory) if name.endswith(".qcow2")]
+    assert len(images) <= 2
+    assert await holds(host, vdi, 5)
