@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import calls, events, machines, records, starting
+from bench import calls, disks, events, machines, records, starting
 from bench.report import Section, calibration, results
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -21,6 +21,7 @@ SUBJECTS: Mapping[str, Callable[[bool], Section]] = {
     "events": events.measure,
     "machines": machines.measure,
     "starting": starting.measure,
+    "disks": disks.measure,
 }
 PEERS = {"QEMU": "qemu-system-x86_64", "libvirt": "/usr/sbin/libvirtd"}
 
