@@ -69,8 +69,7 @@ class SimStorage(Refusals):
     # Repositories
 
     async def create(self, repository: Repository, size: int) -> None:  # noqa: ARG002 - there is no medium to divide
-        if not repository.device_config.get("location"):
-            raise StorageError(numbers.LOCATION_MISSING, "device_config has no location")
+        self._check(repository)
         await enter("create", repository, self._clock)
         directory = self._path(repository)
         if directory.exists():
@@ -101,7 +100,7 @@ class SimStorage(Refusals):
     async def size(self, repository: Repository) -> RepositorySize:
         await enter("size", repository, self._clock)
         used = sum(self._shelf(repository).values())
-        return RepositorySize(physical_size(repository), used, used)
+        return RepositorySize(self._capacity(repository), used, used)
 
     # Disks
 
@@ -147,17 +146,11 @@ class SimStorage(Refusals):
     async def copy_disk(
         self, source: DiskSource, repository: Repository, uuid: str, virtual_size: int, progress: Progress
     ) -> DiskInfo:
-        """Only raw sources can be read: other formats need qemu-img (`StorageError` 38)."""
+        """Only raw files can be read: for anything else a tool is needed (`StorageError` 38)."""
         await enter("copy-disk", repository, self._clock)
-        if source.format is not DiskFormat.RAW:
-            raise StorageError(numbers.NOT_IMPLEMENTED, f"the simulator cannot read {source.format.value}")
         size = RAW.rounded(virtual_size)
-        with _translated(numbers.DISK_MISSING):
-            present = source.path.stat().st_size
-        if present > size:
-            raise StorageError(numbers.DISK_SIZE, f"{present} bytes do not fit into {size}")
         async with self._making(repository, uuid, size) as path:
-            await copy_sparse(source.path, path, progress)
+            await self._fill(source, path, size, progress)
             return self._disk_info(repository, uuid)
 
     async def resize_disk(
@@ -197,6 +190,25 @@ class SimStorage(Refusals):
 
     # Inside
 
+    def _check(self, repository: Repository) -> None:
+        """Raises `StorageError` for a configuration that `create` refuses."""
+        if not repository.device_config.get("location"):
+            raise StorageError(numbers.LOCATION_MISSING, "device_config has no location")
+
+    def _capacity(self, repository: Repository) -> int:
+        """Bytes that the medium pretends to have."""
+        return physical_size(repository)
+
+    async def _fill(self, source: DiskSource, path: Path, size: int, progress: Progress) -> None:
+        """Copy a disk's content into a blank raw file of `size` bytes."""
+        if source.format is not DiskFormat.RAW or not isinstance(source.place, Path):
+            raise StorageError(numbers.NOT_IMPLEMENTED, f"the simulator cannot read {source.format.value}")
+        with _translated(numbers.DISK_MISSING):
+            present = source.path.stat().st_size
+        if present > size:
+            raise StorageError(numbers.DISK_SIZE, f"{present} bytes do not fit into {size}")
+        await copy_sparse(source.path, path, progress)
+
     def _path(self, repository: Repository) -> Path:
         if not UUID_PATTERN.fullmatch(repository.uuid):
             raise StorageError(numbers.INVALID_ARGUMENT, f"{repository.uuid!r} is no uuid")
@@ -228,7 +240,7 @@ class SimStorage(Refusals):
         return DiskInfo(uuid, uuid, size, used)
 
     def _reserve(self, repository: Repository, size: int) -> None:
-        if sum(self._shelf(repository).values()) + size > physical_size(repository):
+        if sum(self._shelf(repository).values()) + size > self._capacity(repository):
             raise StorageError(numbers.NO_SPACE, f"{size} bytes do not fit into the repository any more")
 
     async def _duplicate(self, repository: Repository, location: str, uuid: str) -> DiskInfo:
