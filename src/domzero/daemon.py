@@ -6,10 +6,8 @@ This is the only module that may import everything.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
@@ -18,7 +16,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from argon2 import PasswordHasher
 
@@ -217,35 +214,6 @@ async def _open_hands(stack: Stack, engine: Engine, hands: Hands, cleanup: Async
     cleanup.push_async_callback(engine.stop)
 
 
-async def run(settings: Settings) -> int | None:
-    """Serve until told to stop by SIGTERM, SIGINT or a call.
-
-    Returns the HTTPS port where the daemon is to be started again, None where it is to end.
-    """
-    async with serving(settings) as daemon:
-        # What is there now stays: without this each full collection walks ten thousand machines' objects, for 0.3 s.
-        gc.freeze()
-        gc.enable()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, daemon.stopping.set)
-        announce(daemon)
-        await daemon.stopping.wait()
-        again = daemon.restart.is_set()
-        # STOPPING=1 would make systemd wait for the process's end, and kill it when that does not come.
-        notify_service_manager("RELOADING=1" if again else "STOPPING=1")
-        log.info("%s; virtual machines keep running", "starting again" if again else "stopping")
-    return (urlsplit(daemon.url).port or HTTPS_PORT) if again else None
-
-
-def announce(daemon: Serving) -> None:
-    """Tell the person, the script and the service manager who wait for it that calls are answered now."""
-    tell(f"certificate SHA-256 {daemon.fingerprint}")
-    tell(f"ready {daemon.url}")
-    notify_service_manager("READY=1")
-    log.info("domzero %s serves %s", version("domzero"), daemon.url)
-
-
 def tell(what: str) -> None:
     """A line on standard output, which whoever started the daemon may have closed."""
     try:
@@ -254,18 +222,6 @@ def tell(what: str) -> None:
         log.warning("nobody reads standard output any more: %s", error.strerror)
         # What is left in the buffer would fail again when the process ends.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
-
-
-def notify_service_manager(state: str) -> None:
-    """systemd's readiness protocol (sd_notify(3)); without a service manager nothing happens."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifications:
-        try:
-            notifications.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
-        except OSError as error:
-            log.warning("the service manager could not be told %s: %s", state, error)
 
 
 async def _ensure_root_password(passwords: Passwords, wanted: str | None) -> None:
@@ -280,14 +236,9 @@ def _authenticators(passwords: Passwords, pam_service: str) -> tuple[Authenticat
 
 
 def _stack(
-    settings: Settings,
-    where: Places,
-    database: Database,
-    clock: Clock,
-    hands: Hands,
-    stopping: asyncio.Event,
+    settings: Settings, where: Places, database: Database, clock: Clock, hands: Hands, stopping: asyncio.Event,
     restart: asyncio.Event,
-) -> Stack:
+) -> Stack:  # fmt: skip
     def ask_for_restart() -> None:
         restart.set()
         stopping.set()
