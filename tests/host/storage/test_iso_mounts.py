@@ -50,6 +50,10 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
+def is_there(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
 def program(directory: Path, name: str, text: str) -> None:
     (directory / name).write_text(f"#!/bin/sh\n{text}\n")
     (directory / name).chmod(0o755)
@@ -66,7 +70,7 @@ async def test_a_server_that_does_not_answer_costs_bounded_time(
     await refused(73, driver.attach(there))
     assert time.monotonic() - begun < 10
     await driver.detach(there)
-    assert not os.path.lexists(tmp_path / "mounts" / REPOSITORY)
+    assert not is_there(tmp_path / "mounts" / REPOSITORY)
 
 
 async def test_a_password_goes_by_descriptor(programs: Path, tmp_path: Path) -> None:
@@ -107,7 +111,7 @@ class TestMounted:
         ]
         for _ in range(2):
             await mounts.unmount(point)
-        assert not os.path.lexists(point)
+        assert not is_there(point)
 
     async def test_what_is_in_use_stays(self, point: Path) -> None:
         await mounts.mount(MountRequest("tmpfs", "one", ()), point, Workers("test"))
@@ -130,4 +134,4 @@ class TestMounted:
 
     async def test_what_cannot_be_mounted_leaves_nothing(self, point: Path) -> None:
         await refused(73, mounts.mount(MountRequest("nosuchtype", "x", ()), point, Workers("test"), 73))
-        assert not os.path.lexists(point)
+        assert not is_there(point)

@@ -82,7 +82,7 @@ def named(settings: IscsiSettings) -> IscsiSettings:
 
 def _host(host: str) -> str:
     bare = host.removeprefix("[").removesuffix("]")
-    if ":" in bare:
+    if ":" in bare and "%" not in bare:
         with suppress(ValueError):  # refused below, as any other name that cannot be
             return IPv6Address(bare).compressed
     elif HOST.fullmatch(host):
