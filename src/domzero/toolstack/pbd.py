@@ -12,6 +12,7 @@ from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import StorageError
 from domzero.idl.types import Ref
 from domzero.toolstack import disks
+from domzero.toolstack.device_secrets import require_secrets
 from domzero.toolstack.repositories import asking, driver_for, repository_of
 from domzero.toolstack.stack import Stack
 
@@ -60,6 +61,7 @@ async def attach_medium(stack: Stack, pbd: Ref) -> None:
     others = [other for other in sr["PBDs"] if other != pbd and stack.database.get("PBD", other, "currently_attached")]
     if others and not sr["shared"]:
         raise ApiError("SR_NOT_SHARABLE", record["SR"], record["host"])
+    require_secrets(stack.database, record["device_config"])
     await asking(driver_for(stack, sr["type"]).attach(repository_of(stack, record["SR"], pbd)))
 
 

@@ -16,6 +16,7 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import ProbedRepository
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.device_secrets import require_secrets, with_secrets
 from domzero.toolstack.repositories import asking, driver_for
 from domzero.toolstack.stack import Stack
 
@@ -55,7 +56,8 @@ async def _found(
     stack.database.row("host", host)
     if "SR_PROBE" not in driver.info().capabilities:
         raise ApiError("SR_OPERATION_NOT_SUPPORTED", NULL_REF)
-    return await asking(driver.probe(device_config, sm_config))
+    require_secrets(stack.database, device_config)
+    return await asking(driver.probe(with_secrets(stack.database, device_config), sm_config))
 
 
 def as_xml(found: list[ProbedRepository]) -> str:

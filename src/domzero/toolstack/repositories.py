@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import DiskInfo, Repository, StorageDriver, StorageError
 from domzero.idl.types import Ref
+from domzero.toolstack.device_secrets import with_secrets
 from domzero.toolstack.stack import Stack
 
 Result = TypeVar("Result")
@@ -30,7 +31,8 @@ def this_host_pbd(stack: Stack, sr: Ref) -> Ref | None:
 def repository_of(stack: Stack, sr: Ref, pbd: Ref) -> Repository:
     """What a driver needs to know of a repository."""
     record = stack.database.record("SR", sr)
-    return Repository(record["uuid"], stack.database.get("PBD", pbd, "device_config"), record["sm_config"])
+    config = with_secrets(stack.database, stack.database.get("PBD", pbd, "device_config"))
+    return Repository(record["uuid"], config, record["sm_config"])
 
 
 def attached(stack: Stack, sr: Ref) -> tuple[StorageDriver, Repository]:

@@ -10,6 +10,7 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.idl.types import Ref
+from domzero.toolstack.device_secrets import require_secrets
 from domzero.toolstack.pbd import plug_pbd
 from domzero.toolstack.repositories import (
     asking,
@@ -49,6 +50,7 @@ async def create(
     """
     driver = driver_for(stack, type.lower())
     stack.database.row("host", host)
+    require_secrets(stack.database, device_config)
     fields = {
         "name_label": name_label,
         "name_description": name_description,
