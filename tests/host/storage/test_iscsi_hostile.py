@@ -93,8 +93,9 @@ async def test_servers_that_do_not_answer() -> None:
             waiting = opened.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
-        await refused(141, survey(settings(full.getsockname()[1]), 0.2))
-    await refused(141, survey(settings(full.getsockname()[1]), 0.2))
+        port = full.getsockname()[1]
+        await refused(141, survey(settings(port), 0.2))
+    await refused(141, survey(settings(port), 0.2))
     driver = IscsiStorage(INITIATOR, 5)
     config = {"target": "no-such-host.invalid", "targetIQN": IQN}
     await refused(140, driver.attach(Repository(REPOSITORY, config)))
