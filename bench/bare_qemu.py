@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import socket
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from domzero.host.hypervisor.qemu.files import DomainFiles, listen
 from domzero.host.process import spawn_detached
@@ -30,6 +33,13 @@ class BareMachine:
 
     def cycle(self) -> tuple[float, float]:
         """Seconds from exec to running, and from the order to quit until the process is reaped."""
+        with self.running() as machine:
+            pass
+        return machine.start_seconds, machine.end_seconds
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[RunningMachine]:
+        """The machine, running until the block ends."""
         self._files.create()
         opened = self._open()
         numbers = list(opened.values())
@@ -42,11 +52,18 @@ class BareMachine:
         try:
             with socket.socket(socket.AF_UNIX) as monitor:
                 monitor.connect(str(self._files.monitor_socket))
-                running = self._until_running(monitor) - begin
-                begin = time.monotonic()
-                monitor.sendall(b'{"execute": "quit"}')
-                os.waitpid(pid, 0)
-                return running, time.monotonic() - begin
+                machine = RunningMachine(monitor, self._files)
+                machine.command("qmp_capabilities")
+                machine.command("cont")
+                machine.wait_for("RESUME")
+                machine.start_seconds = time.monotonic() - begin
+                try:
+                    yield machine
+                finally:
+                    begin = time.monotonic()
+                    monitor.sendall(b'{"execute": "quit"}')
+                    os.waitpid(pid, 0)
+                    machine.end_seconds = time.monotonic() - begin
         finally:
             shutil.rmtree(self._files.directory)
 
@@ -63,13 +80,48 @@ class BareMachine:
                 opened[int(image[1])] = os.open(self._image, mode | os.O_CLOEXEC)
         return opened
 
-    def _until_running(self, monitor: socket.socket) -> float:
-        for command in ("qmp_capabilities", "cont"):
-            monitor.sendall(json.dumps({"execute": command}).encode())
-        said = b""
-        while b'"RESUME"' not in said:
-            data = monitor.recv(CHUNK)
+
+class RunningMachine:
+    """A bare machine with its monitor. Commands are waited for, each by itself."""
+
+    def __init__(self, monitor: socket.socket, files: DomainFiles) -> None:
+        self._monitor = monitor
+        self._files = files
+        self._lines = b""
+        self._events: set[tuple[str, str | None]] = set()
+        self.start_seconds = 0.0
+        self.end_seconds = 0.0
+
+    @property
+    def serial_log(self) -> Path:
+        """What the guest said."""
+        return self._files.serial_log
+
+    def command(self, name: str, fds: Sequence[int] = (), /, **arguments: object) -> None:
+        """Send one command, with descriptors if there are any, and wait for its answer."""
+        said = json.dumps({"execute": name, "arguments": arguments}).encode()
+        if fds:
+            socket.send_fds(self._monitor, [said], list(fds))
+        else:
+            self._monitor.sendall(said)
+        while "return" not in (answer := self._read()):
+            if "error" in answer:
+                raise RuntimeError(f"{name}: {answer['error']}")
+
+    def wait_for(self, event: str, device: str | None = None) -> None:
+        """Return when an event of this name, about this device, has come, once for each that came."""
+        while (event, device) not in self._events:
+            self._read()
+        self._events.discard((event, device))
+
+    def _read(self) -> dict[str, Any]:
+        while b"\n" not in self._lines:
+            data = self._monitor.recv(CHUNK)
             if not data:
                 raise RuntimeError(f"QEMU ended: {self._files.process_log.read_text()}")
-            said += data
-        return time.monotonic()
+            self._lines += data
+        line, _, self._lines = self._lines.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        if "event" in message:
+            self._events.add((message["event"], message.get("data", {}).get("device")))
+        return message
