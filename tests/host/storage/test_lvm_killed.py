@@ -151,6 +151,7 @@ async def test_dying_while_a_repository_is_made_or_erased(killer: Killer, tmp_pa
         assert killer.die(device, "found", 1) == DIED
         assert killer.die(device, "erase", 1) == DIED
         assert killer.die(device, "found", 9) == 0
+        assert killer.die(device, "erase", 1) == DIED
         assert killer.die(device, "erase", 9) == 0
 
 
@@ -223,6 +224,9 @@ def volume(name: str, *tags: str, size: int = 8) -> Volume:
         ([volume(DISK), volume("foreign", NEW), volume("LV-x", NEW)], (), []),
         ([volume(DISK, NEW)], (), [Remove(DISK)]),
         ([volume(DISK, NEW)], (uuid(1),), []),
+        ([volume(DISK, NEW, "domzero_on_here")], (), [Remove(DISK)]),
+        ([volume(DISK, NEW, "domzero_on_there")], (), []),
+        ([volume(DISK, "domzero_on_here")], (), []),
         ([volume(DISK, valid_tag(4))], (), [Shrink(DISK, 4, (valid_tag(4),))]),
         ([volume(DISK, valid_tag(16))], (), [Shrink(DISK, 8, (valid_tag(16),))]),
         ([volume(DISK, "domzero_valid_0")], (), []),
@@ -235,4 +239,4 @@ def volume(name: str, *tags: str, size: int = 8) -> Volume:
     ],
 )
 def test_what_is_left_over(volumes: list[Volume], busy: tuple[str, ...], expected: list[Repair]) -> None:
-    assert leftovers(volumes, busy) == expected
+    assert leftovers(volumes, busy, "here") == expected

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from domzero.finish import finish, in_thread
@@ -55,8 +56,9 @@ METADATA = "8m"
 class LvmStorage(Refusals):
     """Implements `StorageDriver` but for what raw volumes cannot do: clone, snapshot, and hold images of memory.
 
-    `medium` brings the block devices. `mapped` says whether the kernel has device mapper, None to find out. `locks` is
-    where lock files go, `step` is told of every change on the medium. Needs root.
+    `medium` brings the block devices; where hosts share it, `host` is the mark of this one. `mapped` says whether the
+    kernel has device mapper, None to find out. `locks` is where lock files go, `step` is told of every change on the
+    medium. Needs root.
     """
 
     refusal = "logical volumes neither share layers nor grow with a stream"
@@ -65,11 +67,13 @@ class LvmStorage(Refusals):
         self,
         medium: DeviceMedium | None = None,
         *,
+        host: str = "",
         mapped: bool | None = None,
         locks: Path = LOCKS,
         step: Step = lambda _: None,
     ) -> None:
         self._medium = medium or LocalDevices()
+        self._host = host
         self._mapped = mapped
         self._locks = locks
         self._step = step
@@ -82,8 +86,8 @@ class LvmStorage(Refusals):
     # Repositories
 
     async def probe(self, device_config: Mapping[str, str], sm_config: Mapping[str, str]) -> list[ProbedRepository]:  # noqa: ARG002
-        tool = await self._tool("the probed medium", device_config)
-        groups, physical = await tool.groups(), await tool.physical()
+        async with self._connected("the probed medium", device_config) as tool:
+            groups, physical = await tool.groups(), await tool.physical()
         return [
             ProbedRepository(uuid, group.size, group.free, tuple(p.device for p in physical if p.group == group.name))
             for group in groups
@@ -92,12 +96,12 @@ class LvmStorage(Refusals):
 
     async def create(self, repository: Repository, size: int) -> None:  # noqa: ARG002 - all of the devices is used
         name = group_name(_checked(repository.uuid))
-        tool = await self._tool(name, repository.device_config)
-        blank = {Path(physical.device) for physical in await tool.physical() if not physical.group}
         force = repository.device_config.get("force") == "true"
-        await take_unused(tool.devices, blank, force=force)
-        settings = ["--setautoactivation", "n", "--metadatasize", METADATA, "--yes"]
-        await tool.call("vgcreate", *settings, name, *map(str, tool.devices))
+        async with self._connected(name, repository.device_config) as tool:
+            blank = {Path(physical.device) for physical in await tool.physical() if not physical.group}
+            await take_unused(tool.devices, blank, force=force)
+            settings = ["--setautoactivation", "n", "--metadatasize", METADATA, "--yes"]
+            await tool.call("vgcreate", *settings, name, *map(str, tool.devices))
         self._step("group made")
 
     async def attach(self, repository: Repository) -> None:
@@ -112,14 +116,17 @@ class LvmStorage(Refusals):
             if group is None:
                 return
             await group.access.close()
-            del self._groups[repository.uuid]
-            os.close(group.lock)
-            await self._medium.disconnect(repository.device_config)
+            await self._let_go(repository, group)
 
     async def destroy(self, repository: Repository) -> None:
-        await self.attach(repository)
+        try:
+            await self.attach(repository)
+        except StorageError as error:
+            if error.number == numbers.REPOSITORY_UNAVAILABLE and await self._release_blank(repository):
+                return
+            raise
         group = self._group(repository)
-        volumes = await tidy(group)
+        volumes = await tidy(group, all_hosts=True)
         if volumes:
             text = f"{group.name} still holds {len(volumes)} volumes, such as {volumes[0].name}"
             raise StorageError(numbers.REPOSITORY_NOT_EMPTY, text)
@@ -127,9 +134,7 @@ class LvmStorage(Refusals):
         for device in group.tool.devices:
             await group.tool.call("pvremove", "--yes", str(device))
             self._step("device released")
-        del self._groups[repository.uuid]
-        os.close(group.lock)
-        await self._medium.disconnect(repository.device_config)
+        await self._let_go(repository, group)
 
     async def scan(self, repository: Repository) -> list[DiskInfo]:
         volumes = await tidy(self._group(repository))
@@ -211,10 +216,19 @@ class LvmStorage(Refusals):
         return group
 
     async def _tool(self, name: str, device_config: Mapping[str, str]) -> LvmTool:
+        """The tool for what a configuration names, which is connected then."""
         if self._mapped is None:
             self._mapped = await in_thread(has_device_mapper)
         devices = await self._medium.connect(device_config)
         return LvmTool(devices, mapped=self._mapped, workers=Workers(name))
+
+    @asynccontextmanager
+    async def _connected(self, name: str, device_config: Mapping[str, str]) -> AsyncIterator[LvmTool]:
+        tool = await self._tool(name, device_config)
+        try:
+            yield tool
+        finally:
+            await finish(self._medium.disconnect(device_config))
 
     async def _open(self, repository: Repository) -> AttachedGroup:
         name = group_name(_checked(repository.uuid))
@@ -227,7 +241,22 @@ class LvmStorage(Refusals):
             await finish(self._medium.disconnect(repository.device_config))
             raise
         access = MappedAccess(tool, name) if tool.mapped else DirectAccess(starts, found.extent_size)
-        return AttachedGroup(name, tool, access, found.extent_size, lock, self._step)
+        return AttachedGroup(name, tool, access, found.extent_size, lock, self._step, self._host)
+
+    async def _release_blank(self, repository: Repository) -> bool:
+        """Do what is left of a `destroy` that was killed when the group was gone already; says whether it was that."""
+        async with self._connected(repository.uuid, repository.device_config) as tool:
+            physical = await tool.physical()
+            if not physical or any(each.group for each in physical):
+                return False
+            for each in physical:
+                await tool.call("pvremove", "--yes", each.device)
+            return True
+
+    async def _let_go(self, repository: Repository, group: AttachedGroup) -> None:
+        del self._groups[repository.uuid]
+        os.close(group.lock)
+        await self._medium.disconnect(repository.device_config)
 
     async def _disk(self, group: AttachedGroup, location: str) -> Volume:
         """The volume of a disk. Raises `StorageError` 144."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
 
 from domzero.finish import finish
@@ -17,6 +17,7 @@ from domzero.host.storage.lvm_names import (
     Rename,
     Repair,
     disk_name,
+    host_tags,
     leftovers,
     moving_name,
     old_name,
@@ -38,11 +39,12 @@ async def making(group: AttachedGroup, uuid: str, size: int) -> AsyncIterator[Vo
     The disk must be held. Raises `StorageError` 43 for one that is there already, and 44 where no room is left.
     """
     made = False
+    tags = (NEW, *host_tags(group.host))
     try:
-        yield await _make(group, disk_name(uuid), size, "--addtag", NEW)
+        yield await _make(group, disk_name(uuid), size, *_each("--addtag", tags))
         made = True
         group.step("volume filled")
-        await group.change("disk published", "lvchange", "--deltag", NEW, group.path(disk_name(uuid)))
+        await group.change("disk published", "lvchange", *_each("--deltag", tags), group.path(disk_name(uuid)))
     except BaseException:
         await finish(_unmake(group, uuid, made=made))
         raise
@@ -54,9 +56,9 @@ async def grow(group: AttachedGroup, uuid: str, volume: Volume, size: int, *, ma
     The disk must be held. Raises `StorageError` 44 where no room is left; then all is as it was.
     """
     path = group.path(volume.name)
-    tag = valid_tag(volume.size)
+    tags = (valid_tag(volume.size), *host_tags(group.host))
     try:
-        await group.change("growth announced", "lvchange", "--addtag", tag, path)
+        await group.change("growth announced", "lvchange", *_each("--addtag", tags), path)
         try:
             extents = str(group.extents(size))
             await group.change(
@@ -70,17 +72,20 @@ async def grow(group: AttachedGroup, uuid: str, volume: Volume, size: int, *, ma
         larger = await group.tool.volume(group.name, volume.name)
         await zero(await group.access.open(larger), volume.size, larger.size, group.tool.workers)
         group.step("growth zeroed")
-        await group.change("growth published", "lvchange", "--deltag", tag, path)
+        await group.change("growth published", "lvchange", *_each("--deltag", tags), path)
     except BaseException:
         await finish(_undo(group, uuid))
         raise
 
 
-async def tidy(group: AttachedGroup) -> list[Volume]:
-    """Complete or undo what killed operations left, and return the volumes that are there after that."""
+async def tidy(group: AttachedGroup, *, all_hosts: bool = False) -> list[Volume]:
+    """Complete or undo what killed operations left, and return the volumes that are there after that.
+
+    With `all_hosts`, also what other hosts left: they must not use the group any more.
+    """
     async with group.order:
         volumes = await group.tool.volumes(group.name)
-        repairs = leftovers(volumes, group.busy)
+        repairs = leftovers(volumes, group.busy, "" if all_hosts else group.host)
         if not repairs:
             return volumes
         await _repair(group, repairs)
@@ -144,5 +149,10 @@ async def _carry_out(group: AttachedGroup, repair: Repair) -> None:
         present = await group.tool.volume(group.name, repair.volume)
         if group.extents(repair.size) * group.extent_size < present.size:
             await group.tool.call("lvreduce", "--yes", "--force", "--size", f"{repair.size}b", path)
-        await group.tool.call("lvchange", *(f"--deltag={tag}" for tag in repair.tags), path)
+        await group.tool.call("lvchange", *_each("--deltag", repair.tags), path)
     group.step("repaired")
+
+
+def _each(option: str, values: Iterable[str]) -> Iterator[str]:
+    for value in values:
+        yield from (option, value)

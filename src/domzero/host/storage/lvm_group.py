@@ -32,6 +32,8 @@ class AttachedGroup:
     """A descriptor of the lock file."""
     step: Step
     """Told of every change on the medium."""
+    host: str = ""
+    """This host's mark, where others share the medium."""
     order: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever changes the group's metadata or looks for leftovers: LVM's own lock is not fair."""
     _held: dict[str, asyncio.Lock] = field(default_factory=dict)

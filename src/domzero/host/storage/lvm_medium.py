@@ -17,12 +17,12 @@ class DeviceMedium(Protocol):
         ...
 
     async def connect(self, device_config: Mapping[str, str]) -> tuple[Path, ...]:
-        """Make the devices usable on this host; doing it twice is no error.
+        """Make the devices usable on this host, until `disconnect` was called as many times as this.
 
         Where the configuration says too little, the error carries a menu of what there is.
         """
         ...
 
     async def disconnect(self, device_config: Mapping[str, str]) -> None:
-        """Let go of the devices unless somebody else uses them; doing it twice is no error."""
+        """Let go of the devices, if nobody else uses them."""
         ...

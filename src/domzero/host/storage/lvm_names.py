@@ -2,7 +2,8 @@
 
 A volume carries tags as long as it is not what its name says: `domzero_new` while a new disk is filled, so that it is
 no disk yet, and `domzero_valid_<bytes>` while a disk grows, so that only so many of its bytes are. Each goes with the
-one change of LVM's metadata that completes the operation.
+one change of LVM's metadata that completes the operation. On a medium that several hosts share, `domzero_on_<host>`
+goes along with them and says whose operation it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ GROUP_NAME = re.compile(rf"{GROUP_PREFIX}({UUID})", re.ASCII)
 DISK_NAME = re.compile(rf"LV-({UUID})", re.ASCII)
 MOVED_NAME = re.compile(rf"(?:OLD|MOVE)-({UUID})", re.ASCII)
 NEW = "domzero_new"
+HOST_PREFIX = "domzero_on_"
 VALID = re.compile(r"domzero_valid_([1-9][0-9]{0,18})", re.ASCII)
 
 
@@ -45,6 +47,11 @@ def old_name(uuid: str) -> str:
 def valid_tag(size: int) -> str:
     """Says that only the first `size` bytes of a volume are the disk's."""
     return f"domzero_valid_{size}"
+
+
+def host_tags(host: str) -> tuple[str, ...]:
+    """Say whose operation it is; none on a medium that belongs to one host."""
+    return (f"{HOST_PREFIX}{host}",) if host else ()
 
 
 def repository_of(group: str) -> str | None:
@@ -92,8 +99,10 @@ class Rename:
 Repair = Remove | Shrink | Rename
 
 
-def leftovers(volumes: Iterable[Volume], busy: Collection[str]) -> list[Repair]:
+def leftovers(volumes: Iterable[Volume], busy: Collection[str], host: str = "") -> list[Repair]:
     """What completes or undoes the operations that were killed. `busy` are disks (uuids) whose operations go on.
+
+    With `host`, only what that host has left is looked at, and what no host put its name to.
 
     A disk moves to a larger volume so: (1) `MOVE-<uuid>` is filled; (2) `LV-<uuid>` becomes `OLD-<uuid>`; (3) `MOVE-`
     becomes `LV-`; (4) `OLD-` goes. So where a disk's name is missing, `MOVE-` is complete.
@@ -103,7 +112,7 @@ def leftovers(volumes: Iterable[Volume], busy: Collection[str]) -> list[Repair]:
     for name, volume in sorted(present.items()):
         disk, moved = DISK_NAME.fullmatch(name), MOVED_NAME.fullmatch(name)
         found = disk or moved
-        if found is None or found[1] in busy:
+        if found is None or found[1] in busy or _is_elsewhere(volume, host):
             continue
         uuid = found[1]
         if disk and NEW in volume.tags:
@@ -119,6 +128,14 @@ def leftovers(volumes: Iterable[Volume], busy: Collection[str]) -> list[Repair]:
     return repairs
 
 
+def _is_elsewhere(volume: Volume, host: str) -> bool:
+    owners = {tag.removeprefix(HOST_PREFIX) for tag in volume.tags if tag.startswith(HOST_PREFIX)}
+    return bool(host and owners - {host})
+
+
 def _shrinking(volume: Volume) -> list[Repair]:
-    tags = tuple(sorted(tag for tag in volume.tags if VALID.fullmatch(tag)))
-    return [Shrink(volume.name, min(valid_size(volume), volume.size), tags)] if tags else []
+    """The tag of a host alone, without a size, says nothing."""
+    if not any(VALID.fullmatch(tag) for tag in volume.tags):
+        return []
+    tags = tuple(sorted(tag for tag in volume.tags if VALID.fullmatch(tag) or tag.startswith(HOST_PREFIX)))
+    return [Shrink(volume.name, min(valid_size(volume), volume.size), tags)]
