@@ -120,6 +120,17 @@ def test_wrong_types(type_: Type, value: Any, quoted: str) -> None:
     assert failure.value.description == ("XMLRPC_UNMARSHAL_FAILURE", str(type_), quoted)
 
 
+@pytest.mark.parametrize("char", "\t\n\r ~\x7f\ud7ff\ue000\ufffd\U00010000\U0010ffff")
+def test_characters_that_xml_carries(char: str) -> None:
+    assert coerce(STRING, char) == char
+
+
+@pytest.mark.parametrize("char", "\0\b\v\f\x0e\x1f\ud800\udfff\ufffe\uffff")
+def test_characters_that_xml_does_not_carry(char: str) -> None:
+    with pytest.raises(ApiError):
+        coerce(STRING, char)
+
+
 INVALID: list[tuple[Type, Any, tuple[str, str]]] = [
     (STRING, "a\0b", ("Invalid UTF-8 string in parameter", "a\ufffdb")),
     (STRING, "\ud800", ("Invalid UTF-8 string in parameter", "\ufffd")),

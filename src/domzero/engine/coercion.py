@@ -38,7 +38,8 @@ Coercer: TypeAlias = Callable[[Any], Any]
 QUOTED = 200
 """Characters of a refused value that an error quotes."""
 
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""What XML cannot carry (XML 1.0, section 2.2). The same said by what it can takes milliseconds to compile."""
 _DIGITS = re.compile(r"[+-]?[0-9]{1,20}")
 _DATETIME = re.compile(
     r"(\d{4})(-?)(\d\d)\2(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{1,9})?(?:(Z)|([+-])(\d\d):?(\d\d))?", re.ASCII
