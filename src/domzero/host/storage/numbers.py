@@ -67,6 +67,7 @@ ISO_MOUNT = 222
 ISO_UNMOUNT = 223
 ISO_SHARE = 224
 ISO_LOCATION = 225
+DRIVE_EMPTY = 456
 
 
 def from_os(error: OSError, missing: int = REPOSITORY_UNAVAILABLE) -> StorageError:
