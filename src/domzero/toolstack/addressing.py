@@ -47,7 +47,7 @@ def static_ipv6(address: str, gateway: str) -> dict[str, object]:
         own = IPv6Interface(address)
     except ValueError:
         raise ApiError("INVALID_CIDR_ADDRESS_SPECIFIED", "IPv6") from None
-    unusable = own.ip.is_multicast or own.ip.is_loopback or own.ip.is_unspecified or own.ip.scope_id is not None
+    unusable = own.ip.is_multicast or own.ip.is_loopback or own.ip.is_unspecified or "%" in address
     if "/" not in address or unusable or own.network.prefixlen == 0:
         raise ApiError("INVALID_CIDR_ADDRESS_SPECIFIED", "IPv6")
     way = _ipv6(gateway, "gateway") if gateway else None

@@ -129,9 +129,7 @@ class Probation:
     async def _look(self) -> None:
         try:
             self._place = await _place(self._stack)
-            answered = self._place.gateway and await self._stack.control.answers(
-                self._place.gateway, self._place.interface
-            )
+            answered = await self._stack.control.answers(self._place.gateway, self._place.interface)
         except (NetworkError, ControlError) as error:
             log.warning("the management interface cannot be looked at: %s", error)
             return

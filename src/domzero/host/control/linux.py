@@ -45,7 +45,7 @@ class LinuxControl:
 
     async def answers(self, address: str, interface: str) -> bool:
         """See `HostControl`."""
-        return await has_neighbour(address, interface)
+        return bool(address) and await has_neighbour(address, interface)
 
     def log_tail(self, limit: int) -> str:
         """See `HostControl`."""

@@ -33,7 +33,10 @@ class HostControl(Protocol):
         ...
 
     async def answers(self, address: str, interface: str) -> bool:
-        """Whether a neighbour with this IP address was heard on the interface just now. Takes a second at most."""
+        """Whether a neighbour with this IP address was heard on the interface just now. Takes a second at most.
+
+        No machine has an empty address.
+        """
         ...
 
     def log_tail(self, limit: int) -> str:

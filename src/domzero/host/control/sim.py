@@ -42,7 +42,7 @@ class SimulatedControl:
         return ()
 
     async def answers(self, address: str, interface: str) -> bool:  # noqa: ARG002 - every neighbour is alike
-        """As `neighbours_answer` says."""
+        """As `neighbours_answer` says, whatever the address: there is but pretended wire."""
         return self.neighbours_answer
 
     def log_tail(self, limit: int) -> str:
