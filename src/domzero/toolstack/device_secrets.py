@@ -12,6 +12,8 @@ from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
 
 SUFFIX: Final = "_secret"
+INVALID_SECRET: Final = 20
+"""The SM error number of a secret that is not there."""
 
 
 def with_secrets(database: Database, config: Mapping[str, str]) -> dict[str, str]:
@@ -25,7 +27,8 @@ def require_secrets(database: Database, config: Mapping[str, str]) -> None:
     """Raises SR_BACKEND_FAILURE_20 for a secret that is not there."""
     for key, uuid in config.items():
         if key.endswith(SUFFIX) and _value(database, uuid) is None:
-            raise ApiError("SR_BACKEND_FAILURE_20", "", f"there is no secret {uuid!r}, which {key} names", "")
+            said = f"there is no secret {uuid!r}, which {key} names"
+            raise ApiError(f"SR_BACKEND_FAILURE_{INVALID_SECRET}", "", said, "")
 
 
 def _value(database: Database, uuid: str) -> str | None:
