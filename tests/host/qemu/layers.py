@@ -13,16 +13,16 @@ from domzero.host.hypervisor.spec import DiskFormat, DiskKind, DiskSource, DiskS
 from domzero.host.process import run
 from tests.host.qemu.conftest import MIB, Guest, Machine
 
-SIZE = 48 * MIB
-PATTERN = 8 * MIB
+SIZE = 24 * MIB
+PATTERN = 4 * MIB
 LAYERS = ("base", "b1", "b2", "top")
-LOAD = 40 * MIB
+LOAD = 16 * MIB
 """From here on the guest may write while something else goes on."""
 
 
 @dataclass
 class Chain:
-    """base <- b1 <- b2 <- top; each of the first three has 8 MiB of its own, and some of them the next one hides."""
+    """base <- b1 <- b2 <- top; each of the first three has 4 MiB of its own, and some of them the next one hides."""
 
     machine: Machine
     paths: dict[str, Path]

@@ -37,8 +37,12 @@ async def test_disk_and_medium_hotplug(machine: Machine, guest: Guest) -> None:
     await hypervisor.plug_disk(domid, DiskSpec(1, DiskKind.DISK, overlay))
     await console.eventually("test -b /dev/vdb")
     await console.run("echo hello | dd of=/dev/vdb conv=fsync 2>/dev/null")
-    with pytest.raises(HypervisorError):  # the slot is taken
+    with pytest.raises(HypervisorError, match="slot 1 already"):
         await hypervisor.plug_disk(domid, DiskSpec(1, DiskKind.DISK, machine.image("other", "8M")))
+    with pytest.raises(HypervisorError, match=r"disk 2 .* in use by another"):
+        await hypervisor.plug_disk(domid, DiskSpec(2, DiskKind.DISK, overlay))
+    with pytest.raises(HypervisorError, match="slot 2"):
+        await hypervisor.unplug_disk(domid, 2)
     await hypervisor.unplug_disk(domid, 1)
     await console.eventually("test ! -b /dev/vdb")
     await hypervisor.plug_disk(domid, DiskSpec(1, DiskKind.DISK, overlay, read_only=True))
@@ -127,6 +131,10 @@ async def test_network_card(machine: Machine, guest: Guest) -> None:
     await console.eventually("test -e /sys/class/net/eth0/address")
     assert await console.run("cat /sys/class/net/eth0/address") == "52:54:00:12:34:56"
     assert await console.run("cat /sys/class/net/eth0/mtu") == "1400"
+    with pytest.raises(HypervisorError, match="network card 1 already"):
+        await hypervisor.plug_nic(domid, NicSpec(1, "52:54:00:12:34:56", 1400, UserBackend()))
+    with pytest.raises(HypervisorError, match="network card 2"):
+        await hypervisor.unplug_nic(domid, 2)
     await console.run("ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up")
     await console.eventually("ping -c 1 -W 1 10.0.2.2")
     await hypervisor.unplug_nic(domid, 1)

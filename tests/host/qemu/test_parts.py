@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domzero.host.hypervisor.protocol import HypervisorError
-from domzero.host.hypervisor.qemu import accelerator, adoption, files, process, saving, signals, sizes
+from domzero.host.hypervisor.qemu import accelerator, adoption, complaints, files, process, saving, signals, sizes
 from domzero.host.hypervisor.qemu.accelerator import Decision
 from domzero.host.hypervisor.qemu.files import DomainFiles, Handle
 from domzero.host.hypervisor.qemu.launch import SavedMachine
@@ -123,6 +123,28 @@ def test_names_count_up_past_everything_seen() -> None:
     assert adoption.highest_number([], []) == 0
     assert adoption.highest_number([3], ["image-0-12", "image-1-x", "#block3", "void-1-9"]) == 12
     assert adoption.highest_number([3], ["void-1-99", "pull-0-100"]) == 100
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            'qemu-system-x86_64: -blockdev {"node-name": "image-2-7", "x": "a: b"}: Failed to get "write" lock\n'
+            "Is another process using the image [/dev/fdset/7]?\n",
+            "disk 2: an image is in use by another domain or program",
+        ),
+        (
+            'Failed to get shared "write" lock (QEMU, asked for blockdev-add)',
+            "an image is in use by another domain or program",
+        ),
+        ("Device is busy (QEMU, asked for device_add)", "Device is busy"),
+        ("qemu-system-x86_64: -vnc unix:/x: no room\n", "no room"),
+        ("qemu-system-x86_64: cannot set up guest memory\n", "cannot set up guest memory"),
+        ("\n", "QEMU did not say why"),
+    ],
+)
+def test_complaints_without_qemus_words(said: str, reason: str) -> None:
+    assert complaints.explained(said) == reason
 
 
 def test_disk_counters_by_slot() -> None:

@@ -11,11 +11,11 @@ from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.hypervisor.spec import DiskFormat, DiskKind, DiskSource, DiskSpec, LayerPull
 from tests.host.qemu.conftest import MIB, Guest, Machine
 from tests.host.qemu.guest import until
-from tests.host.qemu.layers import Chain, Load, chain, guests_digest, identity, open_files, plug
+from tests.host.qemu.layers import SIZE, Chain, Load, chain, guests_digest, identity, open_files, plug
 
 pytestmark = pytest.mark.qemu
 
-SLOW = 2 * MIB
+SLOW = MIB
 """Bytes a second: a pull of a few seconds."""
 
 
@@ -37,7 +37,7 @@ async def test_an_intermediate_layer_takes_over_under_load(machine: Machine, gue
     assert identity(layers.paths["b1"]) in open_files(pid)
     await load.start()
     told: list[float] = []
-    await hypervisor.pull_layer(domid, 1, pulled(layers, "b2", "base", 8 * MIB), told.append)
+    await hypervisor.pull_layer(domid, 1, pulled(layers, "b2", "base", 2 * MIB), told.append)
     assert told == sorted(told)
     assert told[-1] == 1.0
     assert len(told) > 1
@@ -48,7 +48,7 @@ async def test_an_intermediate_layer_takes_over_under_load(machine: Machine, gue
 
     counted = (await hypervisor.statistics(domid)).disks[1]
     after = await guests_digest(guest)
-    assert (await hypervisor.statistics(domid)).disks[1].read_bytes >= counted.read_bytes + 48 * MIB
+    assert (await hypervisor.statistics(domid)).disks[1].read_bytes >= counted.read_bytes + SIZE
     await hypervisor.unplug_disk(domid, 1)
     assert await layers.digest() == after
     await plug(machine, guest, layers.source())
@@ -64,10 +64,10 @@ async def test_pulls_and_snapshots_in_turn(machine: Machine, guest: Guest) -> No
     before = await guests_digest(guest)
     for number in (1, 2):
         layers.paths[f"s{number}"] = layers.paths["top"].rename(layers.paths["top"].with_name(f"s{number}"))
-        options = ("-b", f"s{number}", "-F", "qcow2", str(48 * MIB))
+        options = ("-b", f"s{number}", "-F", "qcow2", str(SIZE))
         await hypervisor.switch_disk(domid, 1, machine.image("new", *options))
         layers.paths["top"] = layers.paths["top"].with_name("new").rename(layers.paths["top"])
-        await console.run(f"echo {number} | dd of=/dev/vdb bs=1M seek=4{number} conv=fsync,notrunc 2>/dev/null")
+        await console.run(f"echo {number} | dd of=/dev/vdb bs=1M seek=2{number} conv=fsync,notrunc 2>/dev/null")
     changed = await guests_digest(guest)
     assert changed != before
     assert await layers.backing("top") == ["top", "s2", "s1", "b2", "b1", "base"]
@@ -137,7 +137,7 @@ async def test_a_pull_gives_way(machine: Machine, guest: Guest, tmp_path: Path, 
     elif how == "unplug":
         await hypervisor.unplug_disk(domid, 1)
     elif how == "snapshot":
-        new = machine.image("new", "-b", "top", "-F", "qcow2", str(48 * MIB))
+        new = machine.image("new", "-b", "top", "-F", "qcow2", str(SIZE))
         await hypervisor.switch_disk(domid, 1, new)
     elif how == "resize":
         await hypervisor.resize_disk(domid, 1, 64 * MIB)
@@ -162,7 +162,7 @@ async def test_pulls_that_cannot_be(machine: Machine, guest: Guest) -> None:
     hypervisor, domid = machine.hypervisor, guest.domid
     layers = await chain(machine)
     await plug(machine, guest, layers.source())
-    stranger = machine.image("stranger", "48M")
+    stranger = machine.image("stranger", str(SIZE))
     wrong = (
         (LayerPull(stranger.path, None, None), "no layer"),
         (LayerPull(layers.paths["top"], stranger.path, "stranger"), "no layer"),

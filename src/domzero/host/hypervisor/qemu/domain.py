@@ -18,6 +18,7 @@ from domzero.host.hypervisor.protocol import (
     RunState,
     StopReason,
 )
+from domzero.host.hypervisor.qemu.complaints import explained
 from domzero.host.hypervisor.qemu.files import DomainFiles, Handle, tail
 from domzero.host.hypervisor.qemu.monitor import Monitor
 from domzero.host.hypervisor.qemu.process import WatchedProcess
@@ -105,7 +106,7 @@ class Domain:
                 return
             said = tail(self.files.process_log)
             if ending.done() or said:
-                raise HypervisorError(f"QEMU could not build the domain: {said or 'it said nothing'}")
+                raise HypervisorError(f"the domain cannot be built: {explained(said)}")
             await connecting
         finally:
             for task in (connecting, ending):

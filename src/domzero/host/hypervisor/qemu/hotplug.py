@@ -14,6 +14,7 @@ from typing import Any
 
 from domzero.host.hypervisor.protocol import GuestNotRespondingError, HypervisorError
 from domzero.host.hypervisor.qemu import devices, limits, names, slots
+from domzero.host.hypervisor.qemu.complaints import explained
 from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.images import open_image, prepared_chain
 from domzero.host.hypervisor.qemu.launch import RESOLVER, is_writable, open_tap
@@ -31,12 +32,11 @@ async def plug_disk(domain: Domain, disk: DiskSpec, image_tool: str) -> None:
     if disk.slot not in names.DISK_SLOTS:
         raise HypervisorError(f"there is no disk slot {disk.slot}")
     limits.check(disk.limits)
-    await _check_free(domain, disk.slot)
     node = None
     if disk.source is not None:
         node = await _add_image(domain, disk.slot, disk.source, image_tool, writable=is_writable(disk))
     try:
-        await domain.monitor.command("device_add", devices.disk_device(disk, node))
+        await _add(domain, "device_add", devices.disk_device(disk, node), f"a disk in slot {disk.slot}")
     except BaseException:
         await asyncio.shield(slots.let_go(domain, disk.slot))
         raise
@@ -104,7 +104,7 @@ async def plug_nic(domain: Domain, nic: NicSpec) -> None:
         raise HypervisorError(f"there is no network card slot {nic.slot}")
     await _add_backend(domain, nic)
     try:
-        await domain.monitor.command("device_add", devices.nic_device(nic))
+        await _add(domain, "device_add", devices.nic_device(nic), f"a network card {nic.slot}")
     except BaseException:
         await asyncio.shield(domain.monitor.execute("netdev_del", id=names.nic_backend(nic.slot)))
         raise
@@ -125,7 +125,7 @@ async def _add_backend(domain: Domain, nic: NicSpec) -> None:
     if not isinstance(nic.backend, TapBackend):
         if domain.handle.uid is not None:
             domain.files.give_resolver(RESOLVER)
-        await domain.monitor.command("netdev_add", devices.user_backend(nic.slot))
+        await _add(domain, "netdev_add", devices.user_backend(nic.slot), f"a network card {nic.slot}")
         return
     name = names.nic_backend(nic.slot)
     fd = open_tap(nic.backend.interface)
@@ -134,17 +134,20 @@ async def _add_backend(domain: Domain, nic: NicSpec) -> None:
     finally:
         os.close(fd)
     try:
-        await domain.monitor.command("netdev_add", devices.tap_backend(nic.slot, name))
-    except CommandRefusedError:
+        await _add(domain, "netdev_add", devices.tap_backend(nic.slot, name), f"a network card {nic.slot}")
+    except HypervisorError:
         await slots.quietly(domain, "closefd", fdname=name)
         raise
 
 
-async def _check_free(domain: Domain, slot: int) -> None:
-    """Raises `HypervisorError` for a slot that has a device."""
-    present = {found["name"] for found in await domain.monitor.execute("qom-list", path="/machine/peripheral")}
-    if names.disk(slot) in present:
-        raise HypervisorError(f"there is a disk in slot {slot} already")
+async def _add(domain: Domain, command: str, device: devices.Device, what: str) -> None:
+    """Plug a device or what stands behind it. Raises `HypervisorError`."""
+    try:
+        await domain.monitor.command(command, device)
+    except CommandRefusedError as error:
+        if "Duplicate" in str(error):
+            raise HypervisorError(f"the domain has {what} already") from error
+        raise HypervisorError(f"{what} cannot be plugged: {explained(str(error))}") from error
 
 
 async def _delete_device(domain: Domain, device: str, what: str, timeout: float) -> None:
@@ -160,7 +163,7 @@ async def _delete_device(domain: Domain, device: str, what: str, timeout: float)
             if "not found" in str(error):
                 raise HypervisorError(f"the domain does not have {what}") from error
             if "unplug" not in str(error):  # an unplug that was asked for before is still pending: wait for it
-                raise
+                raise HypervisorError(f"{what} cannot be unplugged: {explained(str(error))}") from error
         try:
             name, _ = await asyncio.wait_for(answer, timeout)
         except TimeoutError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import platform
 from collections.abc import Iterable
@@ -20,6 +21,8 @@ from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.process import threads
 from domzero.host.hypervisor.qemu.slots import drive
 from domzero.host.hypervisor.spec import DiskLimits, DiskSpec, IoClass
+
+log = logging.getLogger(__name__)
 
 RATE_LIMIT = 10**15
 """QEMU's highest rate (throttle.h)."""
@@ -111,12 +114,16 @@ async def renew(domain: Domain, slot: int) -> None:
 
 
 def forget(domain: Domain, slot: int) -> None:
-    """The drive is gone; the others' priorities count. Raises `HypervisorError`."""
+    """The drive is gone; from now on the others' priorities count. That it cannot be so is logged."""
     before = _asked(domain)
     after = {other: found for other, found in before.items() if other != slot}
-    if after != before:
+    if after == before:
+        return
+    try:
         _prioritise(domain, best(before.values()), best(after.values()))
         _remember(domain, after)
+    except HypervisorError as error:
+        log.warning("domain %s keeps the disk priority it had: %s", domain.domid, error)
 
 
 def _asked(domain: Domain) -> dict[int, DiskLimits]:

@@ -19,6 +19,8 @@ from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.spec import DiskSource, RemoteImage
 from domzero.host.process import ProcessError, run
 
+PROGRAMS = Path("usr/bin")
+"""QEMU looks for its modules by a path that leads from its own directory upwards, so that directory must be there."""
 LIBRARY = re.compile(r"(?:=>\s+|^\s+)(/\S+)\s+\(0x[0-9a-f]+\)", re.MULTILINE)
 """A file in what ldd(1) prints."""
 
@@ -56,13 +58,18 @@ def copy_into(root: Path, files: Iterable[Path]) -> None:
 
     Raises `OSError`.
     """
+    _make_directory(root, root / PROGRAMS)
     for path in files:
         target = root / path.relative_to("/")
-        made = [parent for parent in target.parents if parent.is_relative_to(root) and not parent.exists()]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for directory in made:
-            directory.chmod(0o755)
+        _make_directory(root, target.parent)
         partial = target.with_name(target.name + ".partial")
         shutil.copyfile(path, partial)
         partial.chmod(0o755)
         partial.replace(target)
+
+
+def _make_directory(root: Path, directory: Path) -> None:
+    missing = [path for path in (directory, *directory.parents) if path.is_relative_to(root) and not path.exists()]
+    for path in reversed(missing):
+        path.mkdir()
+        path.chmod(0o755)

@@ -21,7 +21,10 @@ EventHandler = Callable[[str, Mapping[str, Any]], None]
 
 
 class CommandRefusedError(HypervisorError):
-    """QEMU answered a command with an error; the text is QEMU's."""
+    """QEMU answered a command with an error; the text is QEMU's.
+
+    Those who give a command whose refusal is to be expected say what it means.
+    """
 
 
 class _Delivery(EventListener):
@@ -68,7 +71,7 @@ class Monitor:
         try:
             return await self._client.execute(command, arguments)
         except ExecuteError as error:
-            raise CommandRefusedError(f"{command}: {error}") from error
+            raise CommandRefusedError(f"{error} (QEMU, asked for {command})") from error
         except (ExecInterruptedError, StateError) as error:
             raise DomainNotFoundError(f"{command}: the domain is gone") from error
         except (QMPError, ProtocolError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.hypervisor.qemu import names, slots
+from domzero.host.hypervisor.qemu.complaints import explained
 from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.monitor import CommandRefusedError
 from domzero.host.hypervisor.qemu.places import SECTOR, Descriptor, Label
@@ -76,7 +77,9 @@ async def resize_disk(domain: Domain, slot: int, size: int) -> None:
     try:
         await domain.monitor.execute("block_resize", node_name=node, size=size)
     except CommandRefusedError as error:
-        raise HypervisorError(f"disk {slot} cannot be made larger while it is in use: {error}") from error
+        raise HypervisorError(
+            f"disk {slot} cannot be made larger while it is in use: {explained(str(error))}"
+        ) from error
 
 
 async def _enlarge(domain: Domain, found: Holdings, part: Part, size: int) -> None:

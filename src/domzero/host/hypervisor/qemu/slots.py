@@ -15,6 +15,7 @@ from typing import Any
 
 from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.hypervisor.qemu import names
+from domzero.host.hypervisor.qemu.complaints import explained
 from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.images import OpenedImage
 from domzero.host.hypervisor.qemu.monitor import CommandRefusedError
@@ -147,6 +148,8 @@ async def send(domain: Domain, slot: int, image: OpenedImage) -> None:
                 password = os.read(secret.fd, 1 << 16).decode()
                 await domain.monitor.command("object-add", {"qom-type": "secret", "id": secret.id, "data": password})
             await domain.monitor.command("blockdev-add", image.blockdev)
+        except CommandRefusedError as error:
+            raise HypervisorError(f"disk {slot} cannot be opened: {explained(str(error))}") from error
         finally:
             await asyncio.shield(forget_secrets(domain, image))
     except BaseException:

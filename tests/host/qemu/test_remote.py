@@ -1,0 +1,246 @@
+"""Disks that QEMU reaches over the network by itself, on a real iSCSI target."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from domzero.host.hypervisor.protocol import HypervisorError
+from domzero.host.hypervisor.qemu import modules, remote
+from domzero.host.hypervisor.spec import DiskFormat, DiskKind, DiskSource, DiskSpec, KernelBoot, RemoteImage
+from domzero.host.process import run
+from tests.host.qemu.conftest import MIB, Guest, Machine, guest_spec
+
+PASSWORD = "open-sesame-open"
+TARGET = "iqn.2026-01.test:disk"
+
+
+def image(portal: str, *, secret: str = PASSWORD, **options: str | int) -> RemoteImage:
+    named = {
+        "transport": "tcp",
+        "portal": portal,
+        "target": TARGET,
+        "lun": 1,
+        "user": "guest",
+        "initiator-name": "iqn.2026-01.test:host",
+        **options,
+    }
+    return RemoteImage("iscsi", tuple(named.items()), "password-secret", secret)
+
+
+def test_dotted_names_are_structures() -> None:
+    named = {"path": "/x", "server.type": "inet", "server.host": "::1"}
+    assert remote.nested(named) == {"path": "/x", "server": {"type": "inet", "host": "::1"}}
+    monitors = {"server.0.host": "a", "server.0.port": "1", "server.1.host": "b", "server.1.port": "2"}
+    assert remote.nested(monitors) == {"server": [{"host": "a", "port": "1"}, {"host": "b", "port": "2"}]}
+    for wrong in ({"a": 1, "a.b": 2}, {"a.b": 2, "a": 1}, {"a.b.c": 1, "a.b": 2}):
+        with pytest.raises(HypervisorError, match="contradicts"):
+            remote.nested(wrong)
+
+
+def test_options() -> None:
+    node = remote.options(image("10.0.0.1:3260"), "secret-1-2")
+    assert (node["driver"], node["password-secret"], node["timeout"]) == ("iscsi", "secret-1-2", remote.COMMAND_SECONDS)
+    assert PASSWORD not in json.dumps(node)
+    assert PASSWORD not in repr(image("10.0.0.1:3260")) + str(image("10.0.0.1:3260"))
+    with pytest.raises(HypervisorError, match="only by iscsi, nfs, rbd"):
+        remote.options(RemoteImage("file", (("filename", "/etc/shadow"),)), None)
+    with pytest.raises(HypervisorError, match="what its password is for"):
+        remote.options(replace(image("x"), secret_option=""), "secret-1-2")
+
+
+async def test_names_become_addresses() -> None:
+    for portal, settled in (
+        ("127.0.0.1", "127.0.0.1:3260"),
+        ("127.0.0.1:860", "127.0.0.1:860"),
+        ("[::1]:860", "[::1]:860"),
+        ("[::1]", "[::1]:3260"),
+    ):
+        assert dict((await remote.resolved(image(portal))).options)["portal"] == settled
+    found = await remote.resolved(RemoteImage("nfs", (("server.type", "inet"), ("server.host", "127.0.0.1"))))
+    assert found.options == (("server.type", "inet"), ("server.host", "127.0.0.1"))
+    for wrong in ("", "::1", "[::1", "a:b:c", "host:port"):
+        with pytest.raises(HypervisorError, match="portal"):
+            await remote.resolved(image(wrong))
+    with pytest.raises(HypervisorError, match="address of"):
+        await remote.resolved(image("no-such-host.invalid:3260"))
+
+
+def test_what_an_operator_is_told() -> None:
+    asked = image("10.0.0.1:3260")
+    missing = remote.explained(asked, "qemu-img: Could not open 'json:{}': Unknown driver 'iscsi'\n")
+    assert "install the package qemu-block-extra" in missing
+    said = 'qemu-img: Could not open \'json:{"driver": "raw"}\': iSCSI: Failed to connect to LUN : refused\n'
+    assert remote.explained(asked, said) == (
+        "an iSCSI target (10.0.0.1:3260): iSCSI: Failed to connect to LUN : refused"
+    )
+    assert "why" in remote.explained(asked, "")
+
+
+async def test_a_module_and_its_libraries_are_given(tmp_path: Path) -> None:
+    """Copies at the same places, which nobody but the daemon can write."""
+    (tmp_path / "lib").mkdir()
+    module = tmp_path / "lib" / "block-test.so"
+    module.write_bytes(b"module")
+    assert modules.module_of("test", [tmp_path / "none", tmp_path / "lib"]) == module
+    assert modules.module_of("other", [tmp_path / "lib"]) is None
+    root = tmp_path / "root"
+    root.mkdir()
+    modules.copy_into(root, [module])
+    copy = root / module.relative_to("/")
+    assert copy.read_bytes() == b"module"
+    assert copy.stat().st_mode & 0o777 == 0o755
+    assert copy.parent.stat().st_mode & 0o777 == 0o755
+    said = (await run(["ldd", "/bin/ls"])).stdout.decode()
+    found = [Path(name).name for name in modules.LIBRARY.findall(said)]
+    assert "libc.so.6" in found
+
+
+async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest of a domain is not asked to wait for it: it is tried outside first, for a bounded time."""
+    monkeypatch.setattr(remote, "ANSWER_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(HypervisorError, match="did not answer"):
+            await remote.reached(image(f"127.0.0.1:{silent.getsockname()[1]}"), "qemu-img")
+        assert time.monotonic() - began < 4
+
+
+@dataclass
+class Server:
+    """An iSCSI target with one disk of 16 MiB behind a password."""
+
+    portal: str
+    disk: Path
+    control: int
+
+    def admin(self, *arguments: str) -> None:
+        subprocess.run(["tgtadm", "-C", str(self.control), *arguments], check=True, capture_output=True)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    if shutil.which("tgtd") is None or os.geteuid() != 0:
+        pytest.skip("needs the package tgt, and root")
+    port = free_port()
+    disk = tmp_path / "lun"
+    disk.write_bytes(b"content of the target".ljust(16 * MIB, b"\0"))
+    control = 1 + port % 32000  # tgtd takes numbers below 32768
+    server = Server(f"127.0.0.1:{port}", disk, control)
+    Path("/run/tgtd").mkdir(exist_ok=True)
+    process = subprocess.Popen(
+        ["tgtd", "-f", "-C", str(control), "--iscsi", f"portal={server.portal}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 10
+        while subprocess.run(["tgtadm", "-C", str(control), "-m", "sys", "-o", "show"], capture_output=True).returncode:
+            assert time.monotonic() < deadline, "tgtd does not answer"
+            assert process.poll() is None, "tgtd ended"
+            time.sleep(0.05)
+        target = ("--lld", "iscsi", "--mode")
+        server.admin(*target, "target", "--op", "new", "--tid", "1", "-T", TARGET)
+        server.admin(*target, "logicalunit", "--op", "new", "--tid", "1", "--lun", "1", "-b", str(disk))
+        server.admin(*target, "account", "--op", "new", "--user", "guest", "--password", PASSWORD)
+        server.admin(*target, "account", "--op", "bind", "--tid", "1", "--user", "guest")
+        server.admin(*target, "target", "--op", "bind", "--tid", "1", "-I", "ALL")
+        yield server
+    finally:
+        process.kill()  # it ignores SIGTERM while it has targets
+        process.wait()
+
+
+def disk_of(portal: str, slot: int = 1, secret: str = PASSWORD, **options: str | int) -> DiskSpec:
+    return DiskSpec(slot, DiskKind.DISK, DiskSource(image(portal, secret=secret, **options), DiskFormat.RAW))
+
+
+@pytest.mark.qemu
+@pytest.mark.root
+async def test_hot_plug_by_iscsi(
+    machine: Machine, guest: Guest, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With CHAP, into a domain that has a user and a root of its own, and that was started without any such disk."""
+    caplog.set_level(logging.DEBUG)
+    hypervisor, domid, console = machine.hypervisor, guest.domid, guest.console
+    for wrong, message in (
+        (disk_of(server.portal, secret="something else!"), "iSCSI target"),
+        (disk_of(server.portal, target="iqn.2026-01.test:other"), "iSCSI target"),
+        (disk_of(server.portal, lun=7), "iSCSI target"),
+        (disk_of(f"127.0.0.1:{free_port()}"), "onnect"),
+    ):
+        with pytest.raises(HypervisorError, match=message):
+            await hypervisor.plug_disk(domid, wrong)
+    await hypervisor.plug_disk(domid, disk_of(server.portal))
+    await console.eventually("test -b /dev/vdb")
+    assert await console.run("head -c 21 /dev/vdb") == "content of the target"
+    await console.run("echo by the guest | dd of=/dev/vdb bs=1M seek=8 conv=fsync,notrunc 2>/dev/null")
+    assert server.disk.read_bytes()[8 * MIB :].startswith(b"by the guest\n")
+    monitor = hypervisor._domains[domid].monitor
+    objects = await monitor.execute("qom-list", path="/objects")
+    assert not [entry["name"] for entry in objects if entry["name"].startswith("secret")]
+    assert PASSWORD not in caplog.text
+    assert (await hypervisor.statistics(domid)).disks[1].written_bytes > 0
+    await hypervisor.resize_disk(domid, 1, 16 * MIB)
+    with pytest.raises(HypervisorError, match="larger"):
+        await hypervisor.resize_disk(domid, 1, 32 * MIB)
+    overlay = machine.image("overlay", "16M")  # a snapshot goes to a file of this host
+    await hypervisor.switch_disk(domid, 1, overlay)
+    await console.run("echo on top | dd of=/dev/vdb conv=fsync,notrunc 2>/dev/null; echo 3 > /proc/sys/vm/drop_caches")
+    assert (await console.run("head -c 21 /dev/vdb")).startswith("on top")
+    assert server.disk.read_bytes().startswith(b"content of the target")
+    await hypervisor.unplug_disk(domid, 1)
+    await hypervisor.plug_disk(domid, disk_of(server.portal.replace("127.0.0.1", "localhost"), slot=2))
+
+
+@pytest.mark.qemu
+@pytest.mark.root
+async def test_start_with_iscsi(machine: Machine, boot: KernelBoot, server: Server) -> None:
+    spec = guest_spec(boot, machine.image("disk", "16M"))
+    with pytest.raises(HypervisorError, match="iSCSI target"):
+        await machine.hypervisor.start(replace(spec, disks=(*spec.disks, disk_of(server.portal, secret="wrong"))))
+    await machine.hypervisor.start(replace(spec, disks=(*spec.disks, disk_of(server.portal))), paused=True)
+    domain = machine.hypervisor._domains[spec.domid]
+    arguments = (Path("/proc") / str(domain.pid) / "cmdline").read_bytes()
+    assert server.portal.encode() in arguments
+    assert PASSWORD.encode() not in arguments
+    objects = await domain.monitor.execute("qom-list", path="/objects")
+    assert not [entry["name"] for entry in objects if entry["name"].startswith("secret")]
+    directory = machine.directory / "run" / str(spec.domid)
+    kept = [path for path in directory.rglob("*") if path.is_file()]
+    assert kept
+    assert not [path for path in kept if PASSWORD.encode() in path.read_bytes()]
+    assert 1 in (await machine.hypervisor.statistics(spec.domid)).disks
+
+
+@pytest.mark.qemu
+async def test_the_guest_goes_on_while_a_server_says_nothing(
+    machine: Machine, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "ANSWER_SECONDS", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        portal = f"127.0.0.1:{silent.getsockname()[1]}"
+        plug = asyncio.ensure_future(machine.hypervisor.plug_disk(guest.domid, disk_of(portal)))
+        first = await guest.console.count()
+        while await guest.console.count() < first + 4:
+            assert not plug.done()
+        with pytest.raises(HypervisorError, match="did not answer"):
+            await plug
+    await machine.hypervisor.plug_disk(guest.domid, DiskSpec(1, DiskKind.DISK, machine.image("other", "8M")))
