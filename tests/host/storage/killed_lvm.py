@@ -1,6 +1,7 @@
 """Carry out operations on a volume group and die at a chosen change. Run as a program of its own, like `killed`.
 
-Each line of input is a device, a verb and the number of the change after which to die, separated by tabs.
+Each line of input is a device, a verb, the number of the change after which to die, and 1 for the kernel's device
+mapper or 0 to do without it, separated by tabs.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from tests.host.storage.loops import on
 EXTENT = 4 * MIB
 
 
-async def act(device: Path, verb: str, last: int) -> None:
+async def act(device: Path, verb: str, last: int, mapped: bool) -> None:
     """Changes made by `attach` count for the verb `attach` only."""
     steps = Steps(last if verb == "attach" else 0)
-    driver = LvmStorage(mapped=False, step=steps)
+    driver = LvmStorage(mapped=mapped, step=steps)
     here = on(device)
     if verb not in ("found", "erase"):
         await driver.attach(here)
@@ -55,10 +56,10 @@ async def work(driver: LvmStorage, device: Path, verb: str) -> None:
 
 def main() -> None:
     for line in sys.stdin:
-        device, verb, last = line.rstrip("\n").split("\t")
+        device, verb, last, mapped = line.rstrip("\n").split("\t")
         child = os.fork()
         if child == 0:
-            end_with(act(Path(device), verb, int(last)))
+            end_with(act(Path(device), verb, int(last), mapped == "1"))
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)  # noqa: T201 - the answer
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,17 +27,16 @@ from domzero.host.storage.lvm_names import (
 from domzero.host.storage.lvm_report import Volume
 from domzero.host.storage.protocol import StorageError
 from tests.host.storage.disks import MIB, uuid
+from tests.host.storage.dying import Killer, check, prepare, running_killer
 from tests.host.storage.killed import DIED
 from tests.host.storage.killed_lvm import EXTENT, work
-from tests.host.storage.loops import loop_device, needs_lvm, on, opened, read, write
+from tests.host.storage.loops import loop_device, needs_lvm, on
 from tests.sampling import each
 
-ROOT = Path(__file__).parents[3]
 STEPS = {"create": 3, "copy": 3, "grow": 4, "move": 6, "destroy": 1}
 """How many changes each operation makes on what `prepare` made."""
 COMMANDS = {"create": 3, "copy": 3, "grow": 6, "move": 9, "destroy": 1}
 """How many times each operation calls LVM."""
-CONTENT = {uuid(1): b"first", uuid(3): b"third"}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +44,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A device with disk 1, which has no room to grow in place, disk 2 and disk 3, in space full of other data."""
     image = tmp_path_factory.mktemp("template") / "device"
     with loop_device(image, 64 * MIB) as device:
-        asyncio.run(prepare(device))
+        asyncio.run(prepare(device, mapped=False))
     return image
 
 
@@ -58,56 +56,10 @@ def device(template: Path, tmp_path: Path) -> Iterator[Path]:
         yield found
 
 
-async def prepare(device: Path) -> None:
-    driver = LvmStorage(mapped=False)
-    here = await opened(driver, on(device))
-    for number in (1, 2, 3, 4):
-        await driver.create_disk(here, uuid(number), EXTENT if number < 4 else 8 * EXTENT)
-    for disk, content in CONTENT.items():
-        write(await driver.source(here, disk), 0, content)
-    for offset in range(0, 8 * EXTENT, MIB):
-        write(await driver.source(here, uuid(4)), offset, b"somebody's secret")
-    await driver.destroy_disk(here, uuid(4))
-    await driver.detach(here)
-
-
-class Killer:
-    """The program `killed_lvm`, which does and dies."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def die(self, device: Path, verb: str, step: int) -> int:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{device}\t{verb}\t{step}\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-
 @pytest.fixture(scope="module")
 def killer() -> Iterator[Killer]:
-    argv = [sys.executable, "-m", "tests.host.storage.killed_lvm"]
-    with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield Killer(process)
-        assert process.stdin is not None
-        process.stdin.close()
-
-
-async def check(device: Path, verb: str) -> dict[str, int]:
-    """Nothing is lost, nothing leaks, nothing shows; answers the disks that are there, with their sizes."""
-    driver = LvmStorage(mapped=False)
-    here = on(device)
-    await driver.attach(here)
-    disks = {disk.uuid: disk.virtual_size for disk in await driver.scan(here)}
-    assert (await driver.size(here)).physical_utilisation == sum(disks.values())
-    assert {uuid(1), uuid(2), uuid(3)} <= disks.keys() | ({uuid(1)} if verb == "destroy" else set())
-    contents = {**CONTENT, uuid(9): b"\7" * 65536 if verb == "copy" else b""}
-    for disk, size in disks.items():
-        content = contents.get(disk, b"")
-        assert read(await driver.source(here, disk), 0, size) == content.ljust(size, b"\0")
-    await driver.detach(here)
-    return disks
+    with running_killer(mapped=False) as killer:
+        yield killer
 
 
 @pytest.mark.root
@@ -117,7 +69,7 @@ async def check(device: Path, verb: str) -> dict[str, int]:
 )
 async def test_dying_loses_and_leaks_nothing(killer: Killer, device: Path, verb: str, step: int) -> None:
     assert killer.die(device, verb, step) == DIED
-    disks = await check(device, verb)
+    disks = await check(device, verb, mapped=False)
     finished = step == STEPS[verb]
     assert (uuid(9) in disks) == (finished and verb in ("create", "copy"))
     assert (uuid(1) in disks) == (verb != "destroy")
@@ -141,7 +93,7 @@ async def test_dying_while_tidying_up_is_no_harm_either(killer: Killer, device: 
     while killer.die(device, "attach", 1) == DIED:
         deaths += 1
     assert deaths == 2
-    assert (await check(device, "move"))[uuid(1)] == 2 * EXTENT
+    assert (await check(device, "move", mapped=False))[uuid(1)] == 2 * EXTENT
 
 
 @pytest.mark.root
@@ -178,7 +130,7 @@ async def test_a_tool_that_is_killed_leaves_nothing(
         assert deadly.struck()
         deadly.arm(0)
         await driver.detach(on(device))
-        disks = await check(device, verb)
+        disks = await check(device, verb, mapped=False)
         if 2 * EXTENT in disks.values() or uuid(1) not in disks:
             break  # the change was made though nobody was told, as it must be when it is the last
         assert uuid(9) not in disks
