@@ -58,10 +58,17 @@ def _iso(surroundings: Surroundings) -> StorageDriver:
     return IsoStorage(surroundings.mounts)
 
 
+def _udev(_: Surroundings) -> StorageDriver:
+    from domzero.host.storage.udev import UdevStorage
+
+    return UdevStorage()
+
+
 BUILT_IN: Mapping[str, Factory] = {
     "file": _file,
     "iscsi": _iscsi,
     "iso": _iso,
+    "udev": _udev,
 }
 """SR type → factory. Each imports its driver only when it is called."""
 
