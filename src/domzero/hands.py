@@ -68,6 +68,7 @@ def _simulated(state: Path, log_file: Path, clock: Clock) -> Hands:
     from domzero.host.control.sim import SimulatedControl
     from domzero.host.hypervisor.sim.driver import SimHypervisor
     from domzero.host.network.sim import SimNetwork
+    from domzero.host.storage.dummy import DummyStorage
     from domzero.host.storage.iso import IsoStorage
     from domzero.host.storage.sim import SimStorage
 
@@ -82,7 +83,11 @@ def _simulated(state: Path, log_file: Path, clock: Clock) -> Hands:
 
     return Hands(
         hypervisor,
-        {"file": SimStorage(clock, state / "storage"), "iso": IsoStorage()},
+        {
+            "dummy": DummyStorage(clock, state / "dummy"),
+            "file": SimStorage(clock, state / "storage"),
+            "iso": IsoStorage(state / "mounts"),
+        },
         SimNetwork(clock),
         SimulatedControl(log_file),
         LinuxFacts(),

@@ -7,11 +7,13 @@ factory like those in `BUILT_IN`. See docs/howto-add-a-storage-driver.md.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from domzero.host.storage import numbers
 from domzero.host.storage.place import Ownership
 from domzero.host.storage.protocol import StorageDriver, StorageError
 
@@ -39,6 +41,20 @@ Factory = Callable[[Surroundings], StorageDriver]
 """Makes a driver without touching a medium. Raises `StorageError` where this host cannot have it at all."""
 
 
+def _dummy(surroundings: Surroundings) -> StorageDriver:
+    from domzero.host.clock import SystemClock
+    from domzero.host.storage.dummy import DummyStorage
+
+    return DummyStorage(SystemClock(), surroundings.state_dir / "storage" / "dummy")
+
+
+def _ext(surroundings: Surroundings) -> StorageDriver:
+    _require_root("file systems are mounted")
+    from domzero.host.storage.ext import ExtStorage
+
+    return ExtStorage(surroundings.mounts, owner=surroundings.owner)
+
+
 def _file(surroundings: Surroundings) -> StorageDriver:
     from domzero.host.storage.file import FileStorage
 
@@ -58,16 +74,48 @@ def _iso(surroundings: Surroundings) -> StorageDriver:
     return IsoStorage(surroundings.mounts)
 
 
+def _lvm(_: Surroundings) -> StorageDriver:
+    _require_root("volumes are made")
+    from domzero.host.storage.lvm import LvmStorage
+
+    return LvmStorage()
+
+
+def _lvmoiscsi(_: Surroundings) -> StorageDriver:
+    _require_root("volumes are made")
+    from domzero.host.storage.iscsi_name import our_name
+    from domzero.host.storage.lvmoiscsi import lvm_over_iscsi
+
+    return lvm_over_iscsi(our_name())
+
+
+def _nfs(surroundings: Surroundings) -> StorageDriver:
+    _require_root("file systems are mounted")
+    from domzero.host.storage.nfs import NfsStorage
+
+    return NfsStorage(surroundings.mounts, owner=surroundings.owner)
+
+
 def _udev(_: Surroundings) -> StorageDriver:
     from domzero.host.storage.udev import UdevStorage
 
     return UdevStorage()
 
 
+def _require_root(what: str) -> None:
+    if os.geteuid() != 0:
+        raise StorageError(numbers.GENERAL, f"{what} by root alone")
+
+
 BUILT_IN: Mapping[str, Factory] = {
+    "dummy": _dummy,
+    "ext": _ext,
     "file": _file,
     "iscsi": _iscsi,
     "iso": _iso,
+    "lvm": _lvm,
+    "lvmoiscsi": _lvmoiscsi,
+    "nfs": _nfs,
     "udev": _udev,
 }
 """SR type → factory. Each imports its driver only when it is called."""
