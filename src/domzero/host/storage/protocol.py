@@ -48,6 +48,8 @@ class DriverInfo:
     configuration: dict[str, str]
     """device_config key → what it means."""
     content_type: str = "user"
+    holds_images: bool = True
+    """Whether `create_image` works, given that disks can be created: where it does not, memory is saved elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
