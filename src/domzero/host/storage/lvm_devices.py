@@ -50,6 +50,7 @@ INFO = DriverInfo(
         "device": "comma-separated paths of the block devices to use, such as /dev/disk/by-id/…",
         "force": "true to use devices although they hold something, which is lost",
     },
+    holds_images=False,
 )
 
 

@@ -47,6 +47,7 @@ INFO = DriverInfo(
         "incoming_chappassword": "CHAP password of the target",
         "force": "true to use a unit although it holds something, which is lost",
     },
+    holds_images=False,
 )
 
 
