@@ -24,7 +24,8 @@ def elsewhere() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def host(namespace: Path, tmp_path: Path) -> AsyncIterator[Host]:
+async def host(namespace: Path, elsewhere: Path, tmp_path: Path) -> AsyncIterator[Host]:
+    """The other ends of its cables are to be there until it is gone: hence `elsewhere`."""
     host = Host(namespace, tmp_path)
     await host.thread.open()
     await host.backend.open()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from domzero.host.network import files
 from domzero.host.network.changes import Step, steps, way_back
+from domzero.host.network.ethtool import normalised
 from domzero.host.network.layout import Layout, State, wanted_layout
 from domzero.host.network.links import Links
 from domzero.host.network.plan import NetworkPlan
@@ -82,15 +83,20 @@ class PlannedLinks:
 def noted(plan: NetworkPlan, present: Layout, written: Layout) -> dict[str, State]:
     """What is to be on record before a plan is carried out: of each interface not ours, what it is or was.
 
-    Addresses and master are noted only of those that the plan takes for itself; others may change as they like.
+    Addresses and master are noted only of those that the plan takes for itself, and settings only where the plan sets
+    them; others may change as they like.
     """
     found = dict(written)
     taken = taken_interfaces(plan)
+    specs = {interface.device: interface for interface in plan.interfaces}
     for name in named_interfaces(plan):
         there = present.get(name)
         if there is None or there.ours:
             continue
-        note = found.get(name, _untaken(there))
+        note = found.get(name, replace(_untaken(there), settings={}))
+        changed = normalised(specs[name].settings) if name in specs else {}
+        settings = {key: value for key, value in there.settings.items() if key in changed}
+        note = replace(note, settings={**settings, **note.settings})
         if name in taken and note.ipv4 is None:
             master = present.get(there.master)
             note = replace(
