@@ -12,7 +12,7 @@ A new volume is zeroed before it becomes a disk, not when a disk is destroyed: t
 medium before the repository, nor what a crash, a `force` or another tool left in its free space, and no guest can ever
 read what is not its own. Devices that can zero by themselves do it at once, on others it takes as long as writing.
 
-Images of memory are refused (`DriverInfo.holds_images`): they grow as a hypervisor writes them, which a volume does not,
+Images of memory are refused (`DriverInfo.holds_images`): they grow as a hypervisor writes them, which no volume does,
 and without device mapper there is no file to write to but the whole device.
 """
 
