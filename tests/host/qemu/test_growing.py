@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,23 @@ async def test_extents(machine: Machine, guest: Guest) -> None:
     assert content[START : START + LENGTH] == b"A" * LENGTH
     assert content[START + 15 * MIB :].startswith(b"grown\n")
     assert content[START + 2 * LENGTH :] == b"\xee" * (28 * MIB - 2 * LENGTH)
+
+
+async def test_an_image_in_an_extent(machine: Machine, guest: Guest) -> None:
+    volumes = volume_group(machine)
+    image = machine.image("image", "16M")
+    await run(["dd", f"if={image.path}", f"of={volumes}", "bs=1M", "seek=4", "conv=notrunc"])
+    source = DiskSource(Extent(volumes, START, 12 * MIB), DiskFormat.QCOW2)
+    with pytest.raises(HypervisorError, match="beforehand"):
+        await machine.hypervisor.plug_disk(guest.domid, DiskSpec(1, DiskKind.DISK, source))
+    await machine.hypervisor.plug_disk(guest.domid, DiskSpec(1, DiskKind.DISK, replace(source, backing=())))
+    await guest.console.eventually("test -b /dev/vdb")
+    await guest_sees(guest, 16 * MIB)
+    await guest.console.run("echo inside | dd of=/dev/vdb conv=fsync,notrunc 2>/dev/null")
+    with pytest.raises(HypervisorError, match="part of a device"):
+        await machine.hypervisor.resize_disk(guest.domid, 1, 24 * MIB)
+    await machine.hypervisor.unplug_disk(guest.domid, 1)
+    assert volumes.read_bytes()[START + 12 * MIB :] == b"\xee" * (16 * MIB)
 
 
 @pytest.mark.parametrize("step", ["blockdev-add", "blockdev-reopen", "block_resize", "cont"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from domzero.host.hypervisor.protocol import HypervisorError, RunState
 from domzero.host.hypervisor.qemu import names, pulling, resizing, slots
@@ -41,18 +43,27 @@ async def adopt(domain: Domain, boot: str, timeout: float) -> bool:
 
 
 async def tidy(domain: Domain) -> None:
-    """End what the earlier daemon had begun, and let go of what it held for that."""
+    """End what the earlier daemon had begun, and let go of what it held for that.
+
+    Something that cannot be ended is logged: that is no reason to lose the guest. Raises `HypervisorError` only where
+    QEMU does not even say what there is.
+    """
     found = await slots.holdings(domain)
     jobs = [job["device"] for job in await domain.monitor.execute("query-block-jobs")]
-    objects = [entry["name"] for entry in await domain.monitor.execute("qom-list", path="/objects")]
     used = [entry["fdset-id"] for entry in found.sets]
     domain.next_number = 1 + highest_number(used, [*(node["node-name"] for node in found.nodes), *jobs])
-    for job in jobs:
-        await pulling.end_job(domain, job)
-    await resizing.recover(domain)
-    for name in objects:
-        if (place := names.parse(name)) is not None and place[0] == "secret":
-            await slots.quietly(domain, "object-del", id=name)
+    steps: list[Callable[[Domain], Awaitable[None]]] = [partial(pulling.end_job, job=job) for job in jobs]
+    for step in (*steps, resizing.recover, _let_go):
+        try:
+            await step(domain)
+        except HypervisorError as error:
+            log.warning("domain %s keeps something of an earlier daemon: %s", domain.domid, error)
+
+
+async def _let_go(domain: Domain) -> None:
+    for entry in await domain.monitor.execute("qom-list", path="/objects"):
+        if (place := names.parse(entry["name"])) is not None and place[0] == "secret":
+            await slots.quietly(domain, "object-del", id=entry["name"])
     await slots.let_go(domain, None)
 
 

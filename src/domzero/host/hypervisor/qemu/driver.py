@@ -183,8 +183,9 @@ class QemuHypervisor:
 
     async def plug_disk(self, domid: int, disk: DiskSpec) -> None:
         domain = self._find(domid)
+        chain = await hotplug.prepare(domain, disk.source, self._image_tool)
         async with domain.lock:
-            await hotplug.plug_disk(domain, disk, self._image_tool)
+            await hotplug.plug_disk(domain, disk, chain)
 
     async def unplug_disk(self, domid: int, slot: int, *, force: bool = False) -> None:
         domain = self._find(domid)
@@ -193,8 +194,9 @@ class QemuHypervisor:
 
     async def change_medium(self, domid: int, slot: int, source: DiskSource | None) -> None:
         domain = self._find(domid)
+        chain = await hotplug.prepare(domain, source, self._image_tool)
         async with domain.lock:
-            await hotplug.change_medium(domain, slot, source, self._image_tool)
+            await hotplug.change_medium(domain, slot, chain)
 
     async def switch_disk(self, domid: int, slot: int, source: DiskSource) -> None:
         domain = self._find(domid)

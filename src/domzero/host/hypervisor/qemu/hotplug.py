@@ -27,14 +27,24 @@ FORCED_SECONDS = 2.0
 """How long a guest is given when the caller will not take no for an answer."""
 
 
-async def plug_disk(domain: Domain, disk: DiskSpec, image_tool: str) -> None:
+async def prepare(domain: Domain, source: DiskSource | None, image_tool: str) -> tuple[DiskSource, ...]:
+    """The layers of what is about to be plugged, seen to be there; none for an empty drive. Raises `HypervisorError`.
+
+    May take as long as servers are given to answer, so the caller does not hold the domain's lock.
+    """
+    if source is None:
+        return ()
+    chain = await prepared_chain(source, image_tool)
+    await provide(domain, chain)
+    return chain
+
+
+async def plug_disk(domain: Domain, disk: DiskSpec, chain: tuple[DiskSource, ...]) -> None:
     """Add a disk or CD drive. On failure nothing of it is left in QEMU. Raises `HypervisorError`."""
     if disk.slot not in names.DISK_SLOTS:
         raise HypervisorError(f"there is no disk slot {disk.slot}")
     limits.check(disk.limits)
-    node = None
-    if disk.source is not None:
-        node = await _add_image(domain, disk.slot, disk.source, image_tool, writable=is_writable(disk))
+    node = await _add_image(domain, disk.slot, chain, writable=is_writable(disk)) if chain else None
     try:
         await _add(domain, "device_add", devices.disk_device(disk, node), f"a disk in slot {disk.slot}")
     except BaseException:
@@ -66,11 +76,11 @@ async def unplug_disk(domain: Domain, slot: int, timeout: float, *, force: bool)
     limits.forget(domain, slot)
 
 
-async def change_medium(domain: Domain, slot: int, source: DiskSource | None, image_tool: str) -> None:
+async def change_medium(domain: Domain, slot: int, chain: tuple[DiskSource, ...]) -> None:
     """Swap the disc in a CD drive, even if the guest locked its door. A failure may leave the drive empty."""
     device = names.disk(slot)
     old = await slots.medium(domain, slot)
-    new = None if source is None else await _add_image(domain, slot, source, image_tool, writable=False)
+    new = await _add_image(domain, slot, chain, writable=False) if chain else None
     try:
         await domain.monitor.execute("blockdev-open-tray", id=device, force=True)
         if old is not None:
@@ -199,10 +209,8 @@ async def _hollow_out(domain: Domain, slot: int) -> None:
         await completed
 
 
-async def _add_image(domain: Domain, slot: int, source: DiskSource, image_tool: str, *, writable: bool) -> str:
+async def _add_image(domain: Domain, slot: int, chain: tuple[DiskSource, ...], *, writable: bool) -> str:
     """Make the block node of an image and return its name. On failure nothing of it is left."""
-    chain = await prepared_chain(source, image_tool)
-    await provide(domain, chain)
     image = open_image(chain, slot, slots.take(domain, len(chain)), writable=writable)
     await slots.send(domain, slot, image)
     return image.node

@@ -22,6 +22,8 @@ from domzero.host.hypervisor.spec import LayerPull
 
 REPORT_SECONDS = 0.5
 """How often progress is looked at; the end is announced by QEMU."""
+CANCEL_SECONDS = 30.0
+"""How long a job may take to notice that it is cancelled: it finishes what it is reading or writing."""
 ENDED = ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED")
 
 Progress = Callable[[float], None]
@@ -130,11 +132,15 @@ async def _follow(
 
 
 async def _cancel(domain: Domain, job: str, ended: asyncio.Future[tuple[str, Mapping[str, Any]]]) -> None:
+    """Raises `HypervisorError` for a job that goes on."""
     try:
         await domain.monitor.execute("block-job-cancel", device=job, force=True)
     except CommandRefusedError:
         return  # there is no such job (any more)
-    await ended
+    await asyncio.wait({ended}, timeout=CANCEL_SECONDS)
+    if not ended.done():
+        raise HypervisorError(f"a merge of layers ({job}) does not end: its storage does not answer")
+    ended.result()
 
 
 async def _tidy(domain: Domain, slot: int) -> None:

@@ -74,6 +74,8 @@ async def resize_disk(domain: Domain, slot: int, size: int) -> None:
     if part is not None:
         await _enlarge(domain, found, part, size)
         return
+    if names.part(*(names.parse(node) or ("", 0, 0))[1:]) in found.names:
+        raise HypervisorError(f"disk {slot} cannot grow while it is in use: it is an image in a part of a device")
     try:
         await domain.monitor.execute("block_resize", node_name=node, size=size)
     except CommandRefusedError as error:

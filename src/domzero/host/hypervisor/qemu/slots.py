@@ -47,6 +47,11 @@ class Holdings:
     sets: Sequence[Mapping[str, Any]]
 
     @property
+    def names(self) -> set[str]:
+        """Of all nodes."""
+        return {node["node-name"] for node in self.nodes}
+
+    @property
     def used(self) -> set[int]:
         """Numbers of the sets that a node has a file of."""
         return {int(found[1]) for node in self.nodes if (found := SET.fullmatch(str(node.get("file"))))}
