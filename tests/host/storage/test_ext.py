@@ -96,6 +96,25 @@ async def test_a_daemon_that_died_finds_its_mount(shop: Shop) -> None:
     await again.detach(shop.repository)
 
 
+async def test_what_a_killed_creation_leaves_can_be_taken_or_destroyed(shop: Shop) -> None:
+    await run(format_arguments(shop.image, uuid(7)))
+    left = shop.mounts / uuid(7)
+    left.mkdir(parents=True)
+    tool("mount", "-o", "loop", shop.image, left)
+    (left / f"{MARKER}.tmp").touch()
+    said = await refused(55, shop.driver.create(shop.repository, 0))
+    assert "force" in said
+    assert mounted_at(left) is None
+    unfinished = Repository(uuid(7), shop.repository.device_config)
+    await shop.driver.destroy(unfinished)
+    assert await identify(shop.image) == {}
+    await shop.driver.destroy(unfinished)
+    await shop.driver.create(shop.repository, 0)
+    await shop.driver.attach(shop.repository)
+    await refused(16, shop.driver.create(shop.named(shop.image, force="true"), 0))
+    assert await shop.driver.scan(shop.repository) == []
+
+
 async def test_a_block_device_is_found_under_another_name(shop: Shop, loop: Path, tmp_path: Path) -> None:
     link = tmp_path / "by-id"
     link.symlink_to(loop)

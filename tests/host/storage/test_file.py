@@ -54,6 +54,14 @@ async def test_erasing_leaves_what_is_not_ours(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["letter.txt", "lost+found"]
 
 
+async def test_a_killed_creation_can_be_repeated(tmp_path: Path) -> None:
+    (tmp_path / f"{MARKER}.tmp").write_text("half")
+    driver = FileStorage()
+    made = await opened(driver, tmp_path)
+    assert os.listdir(tmp_path) == [MARKER]
+    await driver.detach(made)
+
+
 async def test_a_directory_in_use_or_missing_is_refused(tmp_path: Path) -> None:
     driver = FileStorage()
     await refused(61, driver.create(repository(tmp_path / "no" / "such"), 0))

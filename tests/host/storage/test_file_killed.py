@@ -38,6 +38,8 @@ STEPS = {
     "clone vhd": 3,
 }
 """How many changes each operation makes on what `prepare` made."""
+FAST = {"snapshot", "pull"}
+"""Those whose deaths are in the fast part of the tests."""
 MAKES = {"clone", "snapshot", "create", "copy", "merge", "clone vhd"}
 """Those after which there is a disk 9."""
 
@@ -133,6 +135,7 @@ async def test_dying_loses_and_leaks_nothing(killer: Killer, directory: Path, ve
     assert set(os.listdir(directory)) == needed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", sorted(STEPS))
 async def test_the_steps_are_counted_right(killer: Killer, directory: Path, verb: str) -> None:
     assert killer.die(directory, verb, STEPS[verb] + 1) == 0

@@ -115,7 +115,7 @@ def test_sizes_are_those_that_qemu_finds(tmp_path: Path, good: bytes, creator: b
         assert size == json.loads(tool("qemu-img", "info", "--output=json", "-f", "vpc", path))["virtual-size"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1535), st.integers(0, 255)), max_size=4), st.integers(0, 4096), st.booleans())
 def test_damaged_vhd_headers_are_refused_or_right(
     good: bytes, tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], cut: int, seal: bool
@@ -172,7 +172,7 @@ async def test_a_qcow2_that_lies_is_refused(shelf: Shelf, tmp_path: Path, lie: s
     await refused(65, shelf.driver.copy_disk(upload, shelf.repository, uuid(2), 4 * MIB, lambda _: None))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 119), st.integers(0, 255)), min_size=1, max_size=4))
 def test_damaged_qcow2_headers_are_refused_or_bounded(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]

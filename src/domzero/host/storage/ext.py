@@ -76,6 +76,7 @@ class ExtMedium:
     async def create(self, repository: Repository) -> None:
         self._point(repository)
         device = await _device(repository.device_config)
+        await self._release(device)
         await _refuse_loop(device)
         await take_unused([device], (), force=repository.device_config.get("force") == "true")
         await _tool(format_arguments(device, repository.uuid), numbers.FILE_SYSTEM, FORMAT_TIMEOUT)
@@ -98,9 +99,20 @@ class ExtMedium:
             await unmount(point, numbers.REPOSITORY_IN_USE)
 
     async def erase(self, repository: Repository) -> None:
-        """Only the signature: what the disks held is not overwritten."""
-        device = await _find(repository)
+        """Only the signature: what the disks held is not overwritten. A device that holds nothing is left alone."""
+        try:
+            device = await _find(repository)
+        except StorageError:
+            if await identify(await _device(repository.device_config)):
+                raise
+            return
         await take_unused([device], (), force=True)
+
+    async def _release(self, device: Path) -> None:
+        """Unmount what a `create` that was killed has left mounted. A repository that is attached stays in use."""
+        uuid = (await identify(device)).get("UUID", "")
+        if UUID_PATTERN.fullmatch(uuid) and mounted_at(self._mounts / uuid) is not None:
+            await unmount(self._mounts / uuid, numbers.REPOSITORY_IN_USE)
 
     def _point(self, repository: Repository) -> Path:
         if not UUID_PATTERN.fullmatch(repository.uuid):

@@ -29,8 +29,9 @@ T = TypeVar("T")
 
 MARKER = "domzero-repository.json"
 MARKER_LIMIT = 4096
-HARMLESS = frozenset({"lost+found"})
-"""What a fresh file system holds."""
+DRAFT = f"{MARKER}.tmp"
+HARMLESS = frozenset({"lost+found", DRAFT})
+"""What a fresh file system holds, and what `prepare` leaves when it is killed."""
 
 Step = Callable[[str], None]
 """Told the name of each change just made; tests end the process there."""
@@ -174,7 +175,8 @@ def prepare(directory: Path, uuid: str, owner: Ownership | None) -> None:
         if owner:
             os.chown(directory, -1, owner.gid)
             directory.chmod(0o710)
-        written = directory / f"{MARKER}.tmp"
+        written = directory / DRAFT
+        written.unlink(missing_ok=True)
         with open(written, "xb") as file:
             file.write(orjson.dumps({"repository": uuid, "made_directory": made}))
             file.flush()
