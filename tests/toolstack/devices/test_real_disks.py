@@ -98,7 +98,11 @@ async def test_layers_that_deleted_snapshots_leave_are_merged(host: World, sr: R
         await fill(host, vdi, pattern)
         await host.call("VDI.destroy", await host.call("VDI.snapshot", vdi, {}))
     assert "backing-filename" in await image(host, vdi)
-    await host.over(merge_all(host.stack, sr), 600, step=60)
+    merging = asyncio.ensure_future(merge_all(host.stack, sr))
+    async with asyncio.timeout(60):
+        while not merging.done():
+            await asyncio.wait({merging}, timeout=0.02)
+            await host.clock.advance(1)
     await host.call("SR.scan", sr)
     directory = host.stack.settings.state_dir / "images"
     images = [name for name in await asyncio.to_thread(os.listdir, directory) if name.endswith(".qcow2")]
