@@ -6,6 +6,7 @@ here knows XenAPI beyond its vocabulary of slots.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -41,6 +42,13 @@ class RemoteImage:
     options: tuple[tuple[str, str | int | bool], ...]
     secret_option: str = ""
     secret: str = field(default="", repr=False)
+    """A password; for `key-secret` (Ceph) the key, which is base64 already."""
+
+    @property
+    def encoded_secret(self) -> bytes:
+        """What QEMU's secret object is given with `format=base64`, which fits every driver."""
+        is_base64 = self.secret_option == "key-secret"  # noqa: S105 - the option's name
+        return self.secret.encode() if is_base64 else b64encode(self.secret.encode())
 
     def __str__(self) -> str:
         return f"{self.driver}:{','.join(f'{name}={value}' for name, value in self.options)}"
