@@ -29,6 +29,7 @@ ENDING = 30.0
 SAID_LIMIT = 4096
 PROGRESS = re.compile(rb"\(([0-9]+\.[0-9]+)/100%\)")
 SECRET = "source-secret"  # noqa: S105 - the name under which qemu-img knows it
+TARGET_SECRET = "target-secret"  # noqa: S105
 MODEST = ("nice", "-n", "10")
 """How work in the background is started, which nobody waits for."""
 
@@ -95,11 +96,19 @@ async def overwrite_disk(source: DiskSource, target: Path | Extent, progress: Pr
     await _convert(source, ["--target-image-opts"], [_joined({**options, **unlocked})], progress)
 
 
+async def fill_remote(source: DiskSource, target: RemoteImage, progress: Progress) -> None:
+    """Fill a blank image on a server, at least as large as the source, with the source's content. Zeros stay holes."""
+    with _secret(target, TARGET_SECRET) as (descriptors, secrets):
+        options = _joined(_remote_options(target, TARGET_SECRET))
+        new = [*secrets, "--target-is-zero", "--target-image-opts"]
+        await _convert(source, new, [options], progress, descriptors)
+
+
 async def virtual_size(source: DiskSource) -> int:
     """How many bytes a disk has."""
     if isinstance(source.place, Extent):
         return source.place.length
-    with _secret(source) as (descriptors, secrets):
+    with _secret(source.place) as (descriptors, secrets):
         argv: list[Argument] = [QEMU_IMG, "info", "--force-share", "--output=json", *secrets, *source_arguments(source)]
         try:
             said = await run(argv, pass_fds=descriptors)
@@ -108,11 +117,15 @@ async def virtual_size(source: DiskSource) -> int:
     return int(orjson.loads(said.stdout)["virtual-size"])
 
 
-async def _convert(source: DiskSource, new: list[str], target: list[Argument], progress: Progress) -> None:
+async def _convert(
+    source: DiskSource, new: list[str], target: list[Argument], progress: Progress, further: tuple[int, ...] = ()
+) -> None:
     device = isinstance(source.place, Extent) and await _is_device(source.place)
-    with _secret(source) as (descriptors, secrets):
+    with _secret(source.place) as (descriptors, secrets):
         arguments = source_arguments(source, is_device=device)
-        await _long([QEMU_IMG, "convert", "-p", *secrets, "-n", *new, *arguments, *target], progress, descriptors)
+        await _long(
+            [QEMU_IMG, "convert", "-p", *secrets, "-n", *new, *arguments, *target], progress, (*descriptors, *further)
+        )
 
 
 async def _is_device(extent: Extent) -> bool:
@@ -129,9 +142,7 @@ def source_arguments(source: DiskSource, *, is_device: bool = False) -> list[Arg
         driver = "host_device" if is_device else "file"
         return _image_options({**_extent_options(place), "file.driver": driver, "file.filename": place.path})
     if isinstance(place, RemoteImage):
-        secret = {f"file.{place.secret_option}": SECRET} if place.secret_option else {}
-        options = {f"file.{name}": _plain(value) for name, value in place.options}
-        return _image_options({"driver": "raw", "file.driver": place.driver, **options, **secret})
+        return _image_options(_remote_options(place, SECRET))
     return ["-f", source.format.value, place]
 
 
@@ -147,21 +158,26 @@ def _extent_options(extent: Extent) -> dict[str, object]:
     return {"driver": "raw", "offset": extent.offset, "size": extent.length}
 
 
+def _remote_options(image: RemoteImage, secret_name: str) -> dict[str, object]:
+    secret = {f"file.{image.secret_option}": secret_name} if image.secret_option else {}
+    options = {f"file.{name}": _plain(value) for name, value in image.options}
+    return {"driver": "raw", "file.driver": image.driver, **options, **secret}
+
+
 def _plain(value: object) -> object:
     return ("off", "on")[value] if isinstance(value, bool) else value
 
 
 @contextmanager
-def _secret(source: DiskSource) -> Iterator[tuple[tuple[int, ...], list[str]]]:
-    """A descriptor that holds the source's secret, if it has one, and the arguments that tell of it."""
-    place = source.place
+def _secret(place: object, name: str = SECRET) -> Iterator[tuple[tuple[int, ...], list[str]]]:
+    """A descriptor that holds the secret of a place, if it has one, and the arguments that tell of it."""
     if not isinstance(place, RemoteImage) or not place.secret_option:
         yield (), []
         return
     descriptor = os.memfd_create("secret", os.MFD_CLOEXEC)
     try:
-        os.pwrite(descriptor, place.secret.encode(), 0)
-        yield (descriptor,), ["--object", f"secret,id={SECRET},format=raw,file=/dev/fd/{descriptor}"]
+        os.pwrite(descriptor, place.encoded_secret, 0)
+        yield (descriptor,), ["--object", f"secret,id={name},format=base64,file=/dev/fd/{descriptor}"]
     finally:
         os.close(descriptor)
 
