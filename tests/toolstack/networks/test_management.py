@@ -20,8 +20,12 @@ from tests.toolstack.vm.world import World, world
 ELSEWHERE = "203.0.113.77"
 
 
+PROBATION = 4
+
+
 def deaf(host: World) -> None:
-    """Have no neighbour answer."""
+    """Have no neighbour answer, and nobody wait long for one."""
+    host.stack.settings = replace(host.stack.settings, management_probation=PROBATION)
     cast(SimulatedControl, host.stack.control).neighbours_answer = False
 
 
@@ -70,19 +74,22 @@ async def test_nobody_is_heard_and_everything_is_as_it_was(host: World) -> None:
     assert await host.fails("host.management_reconfigure", first) == busy
     assert await host.fails("PIF.unplug", first) == busy
     assert await host.fails("PIF.reconfigure_ip", first, "DHCP", "", "", "", "") == busy
-    for _ in range(58):
-        await host.clock.advance(1)
-        await host.settle()
+    await passing(host, PROBATION - 2)
     assert host.get("PIF", second, "management") is True
-    for _ in range(4):
-        await host.clock.advance(1)
-        await host.settle()
+    await passing(host, 4)
     await finished(host)
     assert pif_rows(host) == before
     assert host.get("host", host.stack.host, "address") == "192.0.2.10"
     assert host.network.plans[-1] == plan
     assert not kept(host).exists()
     assert doors(host).witness is None
+
+
+async def passing(host: World, seconds: int) -> None:
+    """Let that much time go by."""
+    for _ in range(seconds):
+        await host.clock.advance(1)
+        await host.settle()
 
 
 async def finished(host: World) -> None:
@@ -115,8 +122,7 @@ async def test_a_call_from_elsewhere_proves_it(host: World) -> None:
     witness(Origin(ELSEWHERE, own="198.51.100.5"))
     await finished(host)
     assert host.get("PIF", second, "management") is True
-    for _ in range(90):
-        await host.clock.advance(1)
+    await passing(host, 2 * PROBATION)
     assert host.get("PIF", second, "management") is True
 
 
@@ -154,9 +160,7 @@ async def test_a_bond_of_management_is_on_probation(host: World, when: str) -> N
     else:
         await host.call("Bond.create", network, members, "", "lacp", {})
     assert host.stack.database.refs("Bond") != bonds
-    for _ in range(62):
-        await host.clock.advance(1)
-        await host.settle()
+    await passing(host, PROBATION + 2)
     await finished(host)
     after = pif_rows(host)
     for row in (*before.values(), *after.values()):
@@ -171,9 +175,7 @@ async def test_a_new_address_of_management_is_on_probation(host: World) -> None:
     deaf(host)
     await static(host, first, "192.0.2.99", "192.0.2.1")
     assert host.get("host", host.stack.host, "address") == "192.0.2.99"
-    for _ in range(62):
-        await host.clock.advance(1)
-        await host.settle()
+    await passing(host, PROBATION + 2)
     await finished(host)
     assert host.get("PIF", first, "IP") == "192.0.2.10"
     assert host.get("host", host.stack.host, "address") == "192.0.2.10"
@@ -184,9 +186,7 @@ async def test_a_host_that_does_not_go_back_at_least_says_what_it_should_be(host
     deaf(host)
     await static(host, first, "192.0.2.99", "192.0.2.1")
     host.network.faults["apply"] = "no such luck"
-    for _ in range(62):
-        await host.clock.advance(1)
-        await host.settle()
+    await passing(host, PROBATION + 2)
     await finished(host)
     assert host.get("PIF", first, "IP") == "192.0.2.10"
     assert not kept(host).exists()
@@ -260,12 +260,12 @@ async def test_the_hosts_name(host: World) -> None:
 
 
 async def test_probation_is_as_long_as_the_setting_says(host: World) -> None:
-    host.stack.settings = replace(host.stack.settings, management_probation=5)
     first = pif(host, "eth0")
     deaf(host)
+    host.stack.settings = replace(host.stack.settings, management_probation=2 * PROBATION)
     await host.call("host.management_reconfigure", first)
-    for _ in range(6):
-        await host.clock.advance(1)
-        await host.settle()
+    await passing(host, PROBATION + 2)
+    assert host.get("PIF", first, "management") is True
+    await passing(host, PROBATION)
     await finished(host)
     assert host.get("PIF", first, "management") is False
