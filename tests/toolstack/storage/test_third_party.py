@@ -115,6 +115,16 @@ async def test_a_machine_runs_from_it(host: World, shelf: Path) -> None:
     assert source.path == shelf / f"{host.get('VDI', vdi, 'uuid')}.raw"
 
 
+async def test_machines_are_suspended_to_another_repository(host: World, shelf: Path) -> None:
+    sr = await make_repository(host, shelf)
+    await host.call("pool.set_suspend_image_SR", host.stack.pool, sr)
+    vm = await host.machine()
+    await host.call("VM.start", vm, False, False)
+    await host.call("VM.suspend", vm)
+    image = host.get("VM", vm, "suspend_VDI")
+    assert host.get("VDI", image, "SR") == host.get("pool", host.stack.pool, "default_SR")
+
+
 async def test_what_a_killed_daemon_left_goes_with_the_next_plug(host: World, shelf: Path) -> None:
     sr = await make_repository(host, shelf)
     (pbd,) = host.get("SR", sr, "PBDs")

@@ -53,9 +53,11 @@ def _can_hold_images(stack: Stack, sr: Ref) -> bool:
     if stack.database.find("SR", sr) is None:
         return False
     try:
-        return disks.supports(stack, sr, "VDI_CREATE")
+        driver, _ = attached(stack, sr)
     except ApiError:
         return False
+    info = driver.info()
+    return "VDI_CREATE" in info.capabilities and info.holds_images
 
 
 async def remember(stack: Stack, vm: Ref, image_uuid: str) -> Ref:
