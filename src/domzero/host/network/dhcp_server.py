@@ -32,10 +32,15 @@ FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 START_SECONDS = 20.0
 LEASE = "12h"
 USER, GROUP = "nobody", "nogroup"
+PROCESS = "pid"
+"""The file of the server's process id: written while it is still root, where nobody else can write."""
 
 
-def configuration(bridge: str, server: DhcpServer, leases: Path) -> str:
-    """dnsmasq's file for a network. Raises `NetworkError` for addresses that are not of one subnet."""
+def configuration(bridge: str, server: DhcpServer, directory: Path) -> str:
+    """dnsmasq's file for a network, `directory` being where its other files are.
+
+    Raises `NetworkError` for addresses that are not of one subnet.
+    """
     try:
         own = IPv4Interface(server.address)
         first, last = IPv4Address(server.first), IPv4Address(server.last)
@@ -53,8 +58,8 @@ def configuration(bridge: str, server: DhcpServer, leases: Path) -> str:
         "no-poll",
         f"user={USER}",
         f"group={GROUP}",
-        "pid-file=",
-        f"dhcp-leasefile={leases}",
+        f"pid-file={directory / PROCESS}",
+        f"dhcp-leasefile={directory / 'leases'}",
         f"dhcp-range={first},{last},{own.netmask},{LEASE}",
         "dhcp-authoritative",
         "quiet-dhcp",
@@ -121,11 +126,11 @@ class DhcpServers:
     async def ensure(self, bridge: str, server: DhcpServer) -> None:
         """See that a bridge, which has its address, is served just so. Raises `NetworkError`."""
         directory = self._directory / bridge
-        text = configuration(bridge, server, directory / "leases")
+        text = configuration(bridge, server, directory)
         digest = hashlib.sha256(f"{text}{server}".encode()).hexdigest()[:12]
         path = directory / f"{digest}.conf"
         argv = self._thread.command(["dnsmasq", f"--conf-file={path}"])
-        running = self._helpers.find(self._sign(bridge))
+        running = self._helpers.find(self._sign(bridge), directory / PROCESS)
         if path.exists() and [_program(argv)] == [_program(line) for line in running.values()]:
             return
         await self.end(bridge)
@@ -141,11 +146,11 @@ class DhcpServers:
 
     async def end(self, bridge: str) -> None:
         """See that a bridge has no server. The leases are kept."""
-        await self._helpers.end(self._sign(bridge))
+        await self._helpers.end(self._sign(bridge), self._directory / bridge / PROCESS)
         if (self._directory / bridge / "forwarding").exists():
             await self._nft.change(let_in(bridge))
             await self._thread.run(lambda _: self._no_longer_forward(bridge))
-        for path in (self._directory / bridge).glob("*.conf"):
+        for path in [*(self._directory / bridge).glob("*.conf"), self._directory / bridge / PROCESS]:
             files.remove(path)
 
     def _sign(self, bridge: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from domzero.host import process
+from domzero.host.network import files
 from domzero.host.network.protocol import NetworkError
 
 log = logging.getLogger(__name__)
@@ -28,9 +29,18 @@ class Helpers:
     def __init__(self) -> None:
         self._watched: dict[int, int] = {}
 
-    def find(self, sign: str) -> dict[int, list[str]]:
-        """The running processes that have an argument which begins with `sign`: their command lines by process id."""
-        return {pid: argv for pid, argv in _processes() if any(argument.startswith(sign) for argument in argv)}
+    def find(self, sign: str, known: Path | None = None) -> dict[int, list[str]]:
+        """The running processes that have an argument which begins with `sign`: their command lines by process id.
+
+        Another user's process may say what it likes of itself, and counts only if its number stands in the file
+        `known`, which only root writes: that is for helpers that give up their rights.
+        """
+        number = _number(known)
+        return {
+            pid: argv
+            for pid, owner, argv in _processes()
+            if (owner == os.geteuid() or pid == number) and any(argument.startswith(sign) for argument in argv)
+        }
 
     def start(self, argv: Sequence[str], log_file: Path) -> None:
         """Start a program that stays in the foreground. Raises `NetworkError`."""
@@ -45,15 +55,15 @@ class Helpers:
         except (OSError, process.ProcessError) as error:
             raise NetworkError(f"{Path(argv[0]).name} cannot be started: {error}") from error
 
-    async def end(self, sign: str) -> None:
+    async def end(self, sign: str, known: Path | None = None) -> None:
         """End what `find` finds, by force if it does not go when asked. Raises `NetworkError` when it stays."""
-        for pid in self.find(sign):
+        for pid in self.find(sign, known):
             try:
                 descriptor = os.pidfd_open(pid)
             except ProcessLookupError:
                 continue
             try:
-                if pid in self.find(sign):  # The number might have come to mean another one just before.
+                if pid in self.find(sign, known):  # The number might have come to mean another one just before.
                     await _end(descriptor, pid)
             finally:
                 os.close(descriptor)
@@ -108,16 +118,20 @@ async def _gone(descriptor: int) -> bool:
     return True
 
 
-def _processes() -> Iterator[tuple[int, list[str]]]:
-    """Command lines of the processes that are ours, or were before they gave up their rights; zombies have none."""
+def _number(path: Path | None) -> int | None:
+    text = files.read(path) if path is not None else None
+    return int(text) if text and text.strip().isdecimal() else None
+
+
+def _processes() -> Iterator[tuple[int, int, list[str]]]:
+    """Process id, owner and command line; zombies, which have none, left out."""
     for directory in PROC.iterdir():
         if not directory.name.isdecimal():
             continue
         try:
-            if directory.stat().st_uid != os.geteuid():
-                continue
+            owner = directory.stat().st_uid
             line = (directory / "cmdline").read_bytes()
         except OSError:
             continue  # It has just ended.
         if line:
-            yield int(directory.name), line.decode(errors="replace").rstrip("\0").split("\0")
+            yield int(directory.name), owner, line.decode(errors="replace").rstrip("\0").split("\0")

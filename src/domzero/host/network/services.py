@@ -30,7 +30,7 @@ class Services:
         """Raises `NetworkError` for a plan that could not be served."""
         for bridge in plan.bridges:
             if bridge.dhcp_server is not None:
-                configuration(bridge.name, bridge.dhcp_server, Path("leases"))
+                configuration(bridge.name, bridge.dhcp_server, Path("/"))
 
     async def ensure(self, plan: NetworkPlan) -> None:
         """Start what the plan has, its bridges being there. What runs as it should is left alone."""
