@@ -38,7 +38,7 @@ def disk() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def driver() -> AsyncIterator[LvmStorage]:
+async def driver(disk: Path) -> AsyncIterator[LvmStorage]:
     driver = LvmStorage()
     yield driver
     for uuid_ in list(driver._groups):

@@ -37,8 +37,10 @@ def target(tmp_path: Path) -> Iterator[Target]:
             raw(tmp_path / f"{lun}.img", 256 * MIB)
             target.add(lun, tmp_path / f"{lun}.img")
         yield target
-        run("udevadm", "settle")
-        assert sessions() == [], "a session was left"
+        left = sessions()
+        for command in ("vgchange --activate n", "iscsiadm -m node --logout", "iscsiadm -m node --op delete"):
+            subprocess.run(command.split(), check=False, capture_output=True, timeout=120)
+        assert left == [], "a session was left"
 
 
 def sessions() -> list[str]:

@@ -104,7 +104,7 @@ def test_only_our_record_is_changed_and_only_root_can_read_it(tmp_path: Path, la
     settings = read_settings({"target": "127.0.0.1", "targetIQN": IQN, **chap}, HERE)
     assert SECRET not in repr(settings)
     ours, theirs = tmp_path / "nodes" / IQN / layout, tmp_path / "nodes" / IQN / "10.0.0.1,3260,1/default"
-    for path, name in ((ours, records.interface_name(HERE)), (theirs, "default")):
+    for path, name in ((ours, records.interface_name(settings)), (theirs, "default")):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(RECORD.replace("NAME", name))
     records.write_credentials(tmp_path, settings, None)
@@ -122,12 +122,14 @@ def test_no_record_is_an_error(tmp_path: Path) -> None:
 
 
 def test_our_interface_says_our_name(tmp_path: Path) -> None:
-    name = records.interface_name(HERE)
+    settings = read_settings({"target": "127.0.0.1", "targetIQN": IQN}, HERE)
+    name = records.interface_name(settings)
     for _ in range(2):
-        records.write_interface(tmp_path, name, HERE)
+        records.write_interface(tmp_path, settings)
     said = (tmp_path / "ifaces" / name).read_text()
     assert said == f"iface.iscsi_ifacename = {name}\niface.transport_name = tcp\niface.initiatorname = {HERE}\n"
-    assert records.interface_name("iqn.2026-01.org.example:other") != name
+    for other in ({"port": "3261"}, {"localIQN": "iqn.2026-01.org.example:other"}):
+        assert records.interface_name(read_settings({"target": "127.0.0.1", **other}, HERE)) != name
 
 
 def test_sessions_and_disks_are_found_in_sysfs(tmp_path: Path) -> None:

@@ -68,8 +68,7 @@ class Initiator:
         await self._check_kernel()
         if await in_thread(self._session_of, settings):
             return
-        name = records.interface_name(settings.initiator)
-        await in_thread(records.write_interface, self._database, name, settings.initiator)
+        await in_thread(records.write_interface, self._database, settings)
         await self._node(settings, "--op", "delete", accept=(NOTHING_FOUND, SESSION_EXISTS))
         await self._node(settings, "--op", "new")
         await in_thread(records.write_credentials, self._database, settings, incoming)
@@ -112,10 +111,10 @@ class Initiator:
         return self._devices / name if name else None
 
     def _session_of(self, settings: IscsiSettings) -> Path | None:
-        return records.session_of(self._sessions, settings.iqn, records.interface_name(settings.initiator))
+        return records.session_of(self._sessions, settings.iqn, records.interface_name(settings))
 
     async def _node(self, settings: IscsiSettings, *arguments: str, accept: tuple[int, ...] = ()) -> None:
-        name = records.interface_name(settings.initiator)
+        name = records.interface_name(settings)
         argv = ["-m", "node", "-T", settings.iqn, "-p", str(settings.portal), "-I", name, *arguments]
         finished = await self._tool(ISCSIADM, *argv)
         if finished.returncode not in (0, *accept):

@@ -37,25 +37,27 @@ def database() -> Path:
     return next((path for path in DATABASES if (path / "nodes").is_dir() or (path / "ifaces").is_dir()), DATABASES[-1])
 
 
-def interface_name(initiator: str) -> str:
-    """Our interface for sessions under an initiator's name."""
-    return f"domzero.{hashlib.sha256(initiator.encode()).hexdigest()[:8]}"
+def interface_name(settings: IscsiSettings) -> str:
+    """Our interface for sessions at a portal, under an initiator's name."""
+    told = f"{settings.initiator} {settings.portal}"
+    return f"domzero.{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
-def write_interface(database: Path, name: str, initiator: str) -> None:
+def write_interface(database: Path, settings: IscsiSettings) -> None:
     """Make our interface, or make it anew."""
-    settings = {INTERFACE: name, "iface.transport_name": "tcp", "iface.initiatorname": initiator}
+    name = interface_name(settings)
+    said = {INTERFACE: name, "iface.transport_name": "tcp", "iface.initiatorname": settings.initiator}
     try:
         directory = database / "ifaces"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _replace(directory / name, "".join(f"{key} = {value}\n" for key, value in settings.items()))
+        _replace(directory / name, "".join(f"{key} = {value}\n" for key, value in said.items()))
     except OSError as error:
         raise from_os(error, numbers.ISCSI_INITIATOR) from error
 
 
 def write_credentials(database: Path, settings: IscsiSettings, incoming: Chap | None) -> None:
     """Put what a login takes into the record of a target, which `iscsiadm --op new` has made."""
-    name = interface_name(settings.initiator)
+    name = interface_name(settings)
     try:
         found = [path for path in _records(database, settings.iqn) if _value(path.read_text(), INTERFACE) == name]
         for path in found:

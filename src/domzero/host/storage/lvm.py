@@ -19,6 +19,7 @@ and without device mapper there is no file to write to but the whole device.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -51,6 +52,8 @@ from domzero.host.storage.refusals import Refusals
 from domzero.host.storage.sources import check_source
 from domzero.host.storage.uuids import UUID_PATTERN
 from domzero.host.storage.worker import Workers
+
+log = logging.getLogger(__name__)
 
 METADATA = "8m"
 """Space for LVM's metadata on each device, enough for some 9,000 volumes."""
@@ -118,7 +121,12 @@ class LvmStorage(Refusals):
             group = self._groups.get(repository.uuid)
             if group is None:
                 return
-            await group.access.close()
+            try:
+                await group.access.close()
+            except StorageError as error:
+                if error.number == numbers.DISK_IN_USE:
+                    raise
+                log.warning("%s is let go of as it is: %s", group.name, error)
             await self._let_go(repository, group)
 
     async def destroy(self, repository: Repository) -> None:
@@ -195,7 +203,7 @@ class LvmStorage(Refusals):
             if size < volume.size:
                 raise StorageError(numbers.DISK_SIZE, f"a disk of {volume.size} bytes cannot shrink to {virtual_size}")
             if live is None and volume.opened:
-                raise StorageError(numbers.DISK_IN_USE, f"disk {location} is in use")
+                await self._refuse_opened(group, location)
             if size > volume.size:
                 await grow(group, location, volume, size, may_move=live is None)
             if live is not None:
@@ -224,6 +232,12 @@ class LvmStorage(Refusals):
             self._mapped = await in_thread(has_device_mapper)
         devices = await self._medium.connect(device_config)
         return LvmTool(devices, mapped=self._mapped, workers=Workers(name))
+
+    async def _refuse_opened(self, group: AttachedGroup, location: str) -> None:
+        """Raises `StorageError` 24 for a disk that is open, and not just for udev to have a look."""
+        await group.access.settle()
+        if (await self._disk(group, location)).opened:
+            raise StorageError(numbers.DISK_IN_USE, f"disk {location} is in use")
 
     @asynccontextmanager
     async def _connected(self, name: str, device_config: Mapping[str, str]) -> AsyncIterator[LvmTool]:

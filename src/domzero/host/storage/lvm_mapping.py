@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Protocol
 
 from domzero.host.hypervisor.spec import Extent
+from domzero.host.process import ProcessError, run
 from domzero.host.storage import numbers
 from domzero.host.storage.lvm_report import Volume
 from domzero.host.storage.lvm_tool import LvmTool
 from domzero.host.storage.protocol import StorageError
+
+
+SETTLING = 20
+"""Seconds."""
 
 
 class Access(Protocol):
@@ -29,7 +34,11 @@ class Access(Protocol):
         ...
 
     async def close(self) -> None:
-        """Nobody uses any volume of the group any more."""
+        """Nobody uses any volume of the group any more. Raises `StorageError` 24 when somebody does."""
+        ...
+
+    async def settle(self) -> None:
+        """Wait for those who look at every new device for a moment (udev)."""
         ...
 
 
@@ -50,6 +59,12 @@ class MappedAccess:
     async def close(self) -> None:
         await self._tool.call("vgchange", "--activate", "n", self._group)
 
+    async def settle(self) -> None:
+        try:
+            await run(["udevadm", "settle", f"--timeout={SETTLING}"], check=False)
+        except ProcessError as error:
+            raise StorageError(numbers.GENERAL, str(error)) from error
+
 
 class DirectAccess:
     """Volumes are parts of the devices. `starts` says where on each device its first extent begins, in bytes."""
@@ -65,6 +80,9 @@ class DirectAccess:
 
     async def close(self) -> None:
         """The kernel knows of no volume, so there is none to let go of."""
+
+    async def settle(self) -> None:
+        """There are no devices to look at."""
 
 
 def place_of(volume: Volume, starts: Mapping[str, int], extent_size: int) -> Extent:

@@ -58,7 +58,7 @@ class IscsiUnits:
         self._name = name
         self._initiator = initiator
         self._patience = patience
-        self._users: Counter[tuple[str, str]] = Counter()
+        self._users: Counter[tuple[str, str, str]] = Counter()
         self._order = asyncio.Lock()
 
     def info(self) -> DriverInfo:
@@ -142,5 +142,5 @@ def _row(unit: Unit) -> IscsiUnit:
     return IscsiUnit(unit.lun, unit.scsi_id, unit.size, unit.vendor, unit.serial)
 
 
-def _session(settings: IscsiSettings) -> tuple[str, str]:
-    return settings.iqn, settings.initiator
+def _session(settings: IscsiSettings) -> tuple[str, str, str]:
+    return settings.iqn, str(settings.portal), settings.initiator
