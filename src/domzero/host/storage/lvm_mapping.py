@@ -18,7 +18,6 @@ from domzero.host.storage.lvm_report import Volume
 from domzero.host.storage.lvm_tool import LvmTool
 from domzero.host.storage.protocol import StorageError
 
-
 SETTLING = 20
 """Seconds."""
 
