@@ -129,7 +129,11 @@ class DirectoryStorage:
             await self._open(repository)
             place = self._place(repository)
             await place.claim()
-            await place.run(places.erase, place)
+            try:
+                await place.run(places.erase, place)
+            except BaseException:
+                await finish(self.detach(repository))
+                raise
         await self.detach(repository)
         await self._medium.erase(repository)
 
@@ -302,6 +306,8 @@ class DirectoryStorage:
             return True
 
     async def _close(self, place: Place) -> None:
+        if place.descriptor < 0:
+            return
         try:
             await place.run(os.close, place.descriptor)
         except (StorageError, OSError) as error:

@@ -62,7 +62,7 @@ class Place:
 
     directory: Path
     descriptor: int
-    """The marker, open, and locked if `owned`."""
+    """The marker, open, and locked if `owned`; -1 once the repository has been erased."""
     owned: bool
     """Whether only this process changes the repository; on a medium that hosts share another may be at it."""
     workers: Workers
@@ -245,7 +245,10 @@ def read_marker(descriptor: int, directory: Path) -> dict[str, Any]:
 
 
 def erase(place: Place) -> None:
-    """Remove every file that is ours, and the directory where `prepare` made it and nothing else is in it."""
+    """Remove every file that is ours, and the directory where `prepare` made it and nothing else is in it.
+
+    The marker goes last, closed: NFS keeps a file that is open under another name.
+    """
     directory = place.directory
     try:
         marker = read_marker(place.descriptor, directory)
@@ -253,6 +256,8 @@ def erase(place: Place) -> None:
             patterns = (*layers.NAMES, PLAIN_NAME, IMAGE_NAME)
             if any(pattern.fullmatch(name) for pattern in patterns):
                 (directory / name).unlink(missing_ok=True)
+        descriptor, place.descriptor = place.descriptor, -1
+        os.close(descriptor)
         (directory / MARKER).unlink(missing_ok=True)
         if marker.get("made_directory") is True and not os.listdir(directory):
             directory.rmdir()
