@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +59,26 @@ def test_options() -> None:
         remote.options(RemoteImage("file", (("filename", "/etc/shadow"),)), None)
     with pytest.raises(HypervisorError, match="what its password is for"):
         remote.options(replace(image("x"), secret_option=""), "secret-1-2")
+
+
+def test_passwords_travel_by_pipe() -> None:
+    for asked, content in (
+        (image("x"), b64encode(PASSWORD.encode())),
+        (RemoteImage("rbd", (), "key-secret", "QUJDRA=="), b"QUJDRA=="),
+    ):
+        reader = remote.secret_pipe(asked)
+        argument = json.loads(remote.secret_from(reader, "secret-1-2"))
+        assert argument == {
+            "qom-type": "secret",
+            "id": "secret-1-2",
+            "format": "base64",
+            "file": f"/proc/self/fd/{reader}",
+        }
+        assert Path(argument["file"]).read_bytes() == content
+        assert os.read(reader, 100) == b""
+        os.close(reader)
+    with pytest.raises(HypervisorError, match="too long"):
+        remote.secret_pipe(image("x", secret="x" * 4000))
 
 
 async def test_names_become_addresses() -> None:
@@ -197,6 +218,7 @@ async def test_hot_plug_by_iscsi(
     objects = await monitor.execute("qom-list", path="/objects")
     assert not [entry["name"] for entry in objects if entry["name"].startswith("secret")]
     assert PASSWORD not in caplog.text
+    assert b64encode(PASSWORD.encode()).decode() not in caplog.text
     assert (await hypervisor.statistics(domid)).disks[1].written_bytes > 0
     await hypervisor.resize_disk(domid, 1, 16 * MIB)
     with pytest.raises(HypervisorError, match="larger"):
@@ -220,13 +242,14 @@ async def test_start_with_iscsi(machine: Machine, boot: KernelBoot, server: Serv
     domain = machine.hypervisor._domains[spec.domid]
     arguments = (Path("/proc") / str(domain.pid) / "cmdline").read_bytes()
     assert server.portal.encode() in arguments
-    assert PASSWORD.encode() not in arguments
     objects = await domain.monitor.execute("qom-list", path="/objects")
     assert not [entry["name"] for entry in objects if entry["name"].startswith("secret")]
     directory = machine.directory / "run" / str(spec.domid)
     kept = [path for path in directory.rglob("*") if path.is_file()]
     assert kept
-    assert not [path for path in kept if PASSWORD.encode() in path.read_bytes()]
+    for secret in (PASSWORD.encode(), b64encode(PASSWORD.encode())):
+        assert secret not in arguments
+        assert not [path for path in kept if secret in path.read_bytes()]
     assert 1 in (await machine.hypervisor.statistics(spec.domid)).disks
 
 

@@ -130,7 +130,7 @@ def open_image(chain: Sequence[DiskSource], slot: int, first: int, *, writable: 
             opened: Descriptor | None = None
             if isinstance(layer.place, RemoteImage):
                 if layer.place.secret:
-                    secrets.append(Secret(names.secret(slot, number), secret_pipe(layer.place.secret)))
+                    secrets.append(Secret(names.secret(slot, number), secret_pipe(layer.place)))
                     undo.callback(os.close, secrets[-1].fd)
             else:
                 for write in (True, False) if writable and number == first else (False,):

@@ -62,7 +62,7 @@ class Secret:
 
     id: str
     fd: int
-    """A pipe from which it can be read once."""
+    """A pipe from which it can be read once, in base64."""
 
 
 def identity_of(path: Path) -> Identity:

@@ -77,14 +77,14 @@ def _listed(value: Any) -> Any:
     return {name: _listed(inner) for name, inner in value.items()}
 
 
-def secret_pipe(secret: str) -> int:
-    """The readable end of a pipe with a password in it, the caller's to close. It can be read once.
+def secret_pipe(image: RemoteImage) -> int:
+    """The readable end of a pipe with an image's password, encoded; the caller's to close. It can be read once.
 
     Raises `HypervisorError` for a password too long to be one.
     """
-    content = secret.encode()
+    content = image.encoded_secret
     if len(content) > SECRET_LIMIT:
-        raise HypervisorError(f"a password of {len(content)} bytes is too long")
+        raise HypervisorError(f"a password of more than {SECRET_LIMIT * 3 // 4} bytes is too long")
     reader, writer = os.pipe()
     try:
         os.write(writer, content)
@@ -93,9 +93,14 @@ def secret_pipe(secret: str) -> int:
     return reader
 
 
+def secret_object(name: str, **content: str) -> dict[str, object]:
+    """The object (options of `object-add`) of an encoded password, in `data` or in a `file`."""
+    return {"qom-type": "secret", "id": name, "format": "base64", **content}
+
+
 def secret_from(descriptor: int, name: str) -> str:
     """The argument of `-object` for a password that QEMU finds in a descriptor it is started with."""
-    return json.dumps({"qom-type": "secret", "id": name, "file": f"/proc/self/fd/{descriptor}"})
+    return json.dumps(secret_object(name, file=f"/proc/self/fd/{descriptor}"))
 
 
 async def reached(image: RemoteImage, image_tool: str) -> RemoteImage:
@@ -108,7 +113,7 @@ async def reached(image: RemoteImage, image_tool: str) -> RemoteImage:
     with ExitStack() as opened:
         argv, secrets = [image_tool, "info", "--output=json"], []
         if image.secret:
-            secrets.append(secret_pipe(image.secret))
+            secrets.append(secret_pipe(image))
             opened.callback(os.close, secrets[0])
             argv += ["--object", secret_from(secrets[0], "password")]
         storage = options(settled, "password" if image.secret else None)

@@ -20,6 +20,7 @@ from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.images import OpenedImage
 from domzero.host.hypervisor.qemu.monitor import CommandRefusedError
 from domzero.host.hypervisor.qemu.places import Descriptor, Identity, Label
+from domzero.host.hypervisor.qemu.remote import secret_object
 
 SET = re.compile(r"/dev/fdset/(\d{1,9})")
 OWNED = ("image", "keeper", "blank", "void")
@@ -151,7 +152,7 @@ async def send(domain: Domain, slot: int, image: OpenedImage) -> None:
         try:
             for secret in image.secrets:
                 password = os.read(secret.fd, 1 << 16).decode()
-                await domain.monitor.command("object-add", {"qom-type": "secret", "id": secret.id, "data": password})
+                await domain.monitor.command("object-add", secret_object(secret.id, data=password))
             await domain.monitor.command("blockdev-add", image.blockdev)
         except CommandRefusedError as error:
             raise HypervisorError(f"disk {slot} cannot be opened: {explained(str(error))}") from error
