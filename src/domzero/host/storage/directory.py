@@ -57,10 +57,12 @@ from domzero.host.storage.protocol import (
 )
 from domzero.host.storage.sources import check_source
 from domzero.host.storage.uuids import UUID_PATTERN
-from domzero.host.storage.worker import Workers
+from domzero.host.storage.worker import Workers, in_own_thread
 
 log = logging.getLogger(__name__)
 
+CLOSING = 5.0
+"""Seconds that letting go of a repository waits for its medium."""
 METADATA = 1 << 20
 """Bytes that a growing qcow2 file needs at once, besides a byte for each `METADATA_SHARE` of the disk."""
 METADATA_SHARE = 1 << 26
@@ -306,11 +308,14 @@ class DirectoryStorage:
             return True
 
     async def _close(self, place: Place) -> None:
+        """Let go of the marker, also when the medium does not answer: then that is done when it is back."""
         if place.descriptor < 0:
             return
-        try:
-            await place.run(os.close, place.descriptor)
-        except (StorageError, OSError) as error:
+        closing = in_own_thread(os.close, place.descriptor)
+        await finish(_wait(closing, min(self._medium.patience, CLOSING)))
+        if not closing.done():
+            log.warning("%s is closed later: it does not answer", place.directory)
+        elif error := closing.exception():
             log.warning("%s could not be closed: %s", place.directory, error)
 
     def _place(self, repository: Repository) -> Place:
@@ -352,3 +357,7 @@ class DirectoryStorage:
                     raise StorageError(numbers.CHAIN_TOO_LONG, f"disk {location} has {depth} layers already")
                 await branch(place, location, uuid, header.virtual_size, base_name(self._new_uuid()), switch)
             return await publish(place, uuid)
+
+
+async def _wait(work: asyncio.Future[None], seconds: float) -> None:
+    await asyncio.wait({work}, timeout=seconds)
