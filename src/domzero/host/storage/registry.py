@@ -96,6 +96,12 @@ def _nfs(surroundings: Surroundings) -> StorageDriver:
     return NfsStorage(surroundings.mounts, owner=surroundings.owner)
 
 
+def _rbd(_: Surroundings) -> StorageDriver:
+    from domzero.host.storage.rbd import RbdStorage
+
+    return RbdStorage()
+
+
 def _udev(_: Surroundings) -> StorageDriver:
     from domzero.host.storage.udev import UdevStorage
 
@@ -116,6 +122,7 @@ BUILT_IN: Mapping[str, Factory] = {
     "lvm": _lvm,
     "lvmoiscsi": _lvmoiscsi,
     "nfs": _nfs,
+    "rbd": _rbd,
     "udev": _udev,
 }
 """SR type → factory. Each imports its driver only when it is called."""
