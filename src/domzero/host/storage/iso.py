@@ -92,7 +92,7 @@ class IsoStorage(Refusals):
     async def detach(self, repository: Repository) -> None:
         images = images_of(repository)
         if isinstance(images, Share):
-            await mounts.unmount(self._point(repository), numbers.ISO_UNMOUNT)
+            await mounts.release(self._point(repository), numbers.ISO_UNMOUNT)
             if (workers := self._shares.get((repository.uuid, images.source))) and workers.answers:
                 del self._shares[repository.uuid, images.source]
         self._attached.pop(repository.uuid, None)
@@ -139,7 +139,7 @@ class IsoStorage(Refusals):
             directory = await workers.run(_within, point, images)
             await workers.run(_list, directory)
         except StorageError as error:
-            await mounts.unmount(point, numbers.ISO_UNMOUNT)
+            await mounts.release(point, numbers.ISO_UNMOUNT)
             raise StorageError(numbers.ISO_SHARE, f"{images.source} cannot be read: {error.text}") from error
         return Shelf(directory, workers)
 

@@ -32,7 +32,7 @@ GUARDED = ("ro", "nosuid", "nodev", "noexec")
 """Nothing of a share is ever run or written."""
 NFS_OPTIONS = (*GUARDED, "soft", "timeo=50", "retrans=2", "retry=0")
 """A server that is gone makes reads fail after 15 seconds or so; see nfs(5)."""
-SMB_OPTIONS = (*GUARDED, "soft", "iocharset=utf8", "noperm")
+SMB_OPTIONS = (*GUARDED, "soft", "iocharset=utf8", "noperm", "echo_interval=10")
 ALLOWED = re.compile(
     r"ro|soft|tcp|guest|nolock|noac|proto=(?:tcp6?|udp6?)|(?:mount)?port=\d{1,5}|[rw]size=\d{4,7}|timeo=\d{1,3}"
     r"|retrans=\d|actimeo=\d{1,5}|sec=(?:sys|krb5[ip]?|ntlm|ntlmv2|ntlmssp|ntlmsspi|none)|domain=[A-Za-z0-9._-]{1,64}"

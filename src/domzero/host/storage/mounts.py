@@ -7,6 +7,7 @@ caller's, one for each medium.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from domzero.host.storage.worker import Workers
 PATIENCE = 30.0
 """Seconds that mounting may take."""
 UNMOUNT_PATIENCE = 10.0
+ANSWER_PATIENCE = 5.0
+"""Seconds that a server has to show that it is still there, before its share is let go of."""
 MOUNT_LIST = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _GRACE = 5.0
@@ -121,6 +124,22 @@ async def unmount(point: Path, failure: int = numbers.UNMOUNT) -> None:
         if not await _unmounted(["umount", "-f", "-l", "--no-canonicalize", point], point, failure):
             raise StorageError(failure, f"{point} cannot be let go of")
     await in_thread(_discard, point)
+
+
+async def release(point: Path, failure: int = numbers.UNMOUNT) -> None:
+    """`unmount`, for the share of a server: one that does not answer keeps nothing busy, whoever has files open."""
+    if mounted_at(point) is not None and not await _answers(point):
+        await _unmounted(["umount", "-f", "-l", "--no-canonicalize", point], point, failure)
+    await unmount(point, failure)
+
+
+async def _answers(point: Path) -> bool:
+    try:
+        await Workers(str(point), ANSWER_PATIENCE).run(os.statvfs, point)
+    except (StorageError, OSError) as error:
+        log.warning("%s does not answer and is let go of: %s", point, error)
+        return False
+    return True
 
 
 async def _unmounted(argv: Sequence[str | Path], point: Path, failure: int) -> bool:
