@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -234,6 +236,24 @@ async def _work(rig: Rig, verb: str, image: DiskSource) -> DiskInfo:
         return await rig.driver.copy_disk(image, rig.repository, uuid(9), EXTENT, quiet)
     number = 1 if verb == "move" else 2
     return await rig.driver.resize_disk(rig.repository, uuid(number), 2 * EXTENT)
+
+
+async def test_a_copy_whose_tool_is_killed_leaves_nothing(rig: Rig, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(os.urandom(64 * MIB))
+    killed: list[int] = []
+
+    def kill(_: float) -> None:
+        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            if Path(f"/proc/{child}/comm").read_text().strip() == "qemu-img":
+                os.kill(int(child), signal.SIGKILL)
+                killed.append(int(child))
+
+    source = DiskSource(image, DiskFormat.RAW)
+    await refused(202, rig.driver.copy_disk(source, rig.repository, uuid(1), 64 * MIB, kill))
+    assert killed
+    assert await rig.disks() == {}
+    assert (await rig.driver.size(rig.repository)).physical_utilisation == 0
 
 
 async def test_two_devices_are_one_group(tmp_path: Path) -> None:
