@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.hypervisor.protocol import HypervisorError
+from domzero.host.hypervisor.protocol import DomainNotFoundError, HypervisorError
 from domzero.host.hypervisor.spec import DiskFormat, DiskKind, DiskSource, DiskSpec, LayerPull
 from tests.host.qemu.conftest import MIB, Guest, Machine
 from tests.host.qemu.guest import until
@@ -118,7 +118,7 @@ async def test_a_daemon_that_dies_in_mid_pull(machine: Machine, guest: Guest) ->
     assert await layers.digest() == after
 
 
-@pytest.mark.parametrize("how", ["cancel", "unplug", "snapshot", "resize", "save"])
+@pytest.mark.parametrize("how", ["cancel", "unplug", "snapshot", "resize", "save", "destroy"])
 async def test_a_pull_gives_way(machine: Machine, guest: Guest, tmp_path: Path, how: str) -> None:
     hypervisor, domid = machine.hypervisor, guest.domid
     layers = await chain(machine)
@@ -139,6 +139,12 @@ async def test_a_pull_gives_way(machine: Machine, guest: Guest, tmp_path: Path, 
     elif how == "snapshot":
         new = machine.image("new", "-b", "top", "-F", "qcow2", str(SIZE))
         await hypervisor.switch_disk(domid, 1, new)
+    elif how == "destroy":
+        await hypervisor.destroy(domid)
+        with pytest.raises(DomainNotFoundError):
+            await job
+        assert await layers.digest() == before
+        return
     elif how == "resize":
         await hypervisor.resize_disk(domid, 1, 64 * MIB)
     else:
@@ -167,6 +173,8 @@ async def test_pulls_that_cannot_be(machine: Machine, guest: Guest) -> None:
         (LayerPull(stranger.path, None, None), "no layer"),
         (LayerPull(layers.paths["top"], stranger.path, "stranger"), "no layer"),
         (LayerPull(machine.directory / "missing", None, None), "No such file"),
+        (LayerPull(layers.paths["top"], layers.paths["b1"], None), "come together"),
+        (LayerPull(layers.paths["top"], None, "b1"), "come together"),
         (LayerPull(layers.paths["b1"], layers.paths["b2"], "b2"), "backing"),
     )
     for pull, message in wrong:

@@ -123,6 +123,11 @@ async def test_a_module_and_its_libraries_are_given(tmp_path: Path) -> None:
     assert copy.read_bytes() == b"module"
     assert copy.stat().st_mode & 0o777 == 0o755
     assert copy.parent.stat().st_mode & 0o777 == 0o755
+    ceph = RemoteImage("rbd", (("pool", "x"), ("conf", "/dev/null")))
+    modules.copy_into(root, modules.configuration(ceph))
+    assert (root / "dev/null").read_bytes() == b""
+    assert (root / "dev/null").is_file()
+    assert modules.configuration(image("x", conf="/etc/shadow")) == []
     said = (await run(["ldd", "/bin/ls"])).stdout.decode()
     found = [Path(name).name for name in modules.LIBRARY.findall(said)]
     assert "libc.so.6" in found

@@ -9,7 +9,7 @@ import os
 import platform
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -200,8 +200,9 @@ class QemuHypervisor:
 
     async def switch_disk(self, domid: int, slot: int, source: DiskSource) -> None:
         domain = self._find(domid)
+        chain = await hotplug.prepare(domain, replace(source, backing=()), self._image_tool)
         async with domain.lock:
-            await hotplug.switch_disk(domain, slot, source)
+            await hotplug.switch_disk(domain, slot, chain)
 
     async def resize_disk(self, domid: int, slot: int, size: int) -> None:
         domain = self._find(domid)

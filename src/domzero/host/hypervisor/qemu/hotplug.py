@@ -93,11 +93,11 @@ async def change_medium(domain: Domain, slot: int, chain: tuple[DiskSource, ...]
     await limits.renew(domain, slot)
 
 
-async def switch_disk(domain: Domain, slot: int, source: DiskSource) -> None:
-    """Put a prepared, empty overlay on top of a disk's content; the guest notices nothing."""
+async def switch_disk(domain: Domain, slot: int, chain: tuple[DiskSource, ...]) -> None:
+    """Put an empty overlay (see `prepare`) on top of a disk's content; the guest notices nothing."""
     current = await slots.filled(domain, slot)
     await end_pulls(domain, slot)
-    overlay = open_image((source,), slot, slots.take(domain), writable=True)
+    overlay = open_image(chain[:1], slot, slots.take(domain), writable=True)
     await slots.send(domain, slot, overlay)
     try:
         for layer in (await slots.holdings(domain)).layers(slot):

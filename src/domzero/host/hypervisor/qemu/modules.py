@@ -38,23 +38,33 @@ def module_of(driver: str, directories: Iterable[Path]) -> Path | None:
 
 
 async def provide(domain: Domain, chain: Sequence[DiskSource]) -> None:
-    """Have the modules at hand that a chain's layers need. Raises `HypervisorError`."""
+    """Have the modules at hand that a chain's layers need, and what these read. Raises `HypervisorError`."""
     if domain.handle.uid is None:
         return
-    for driver in {layer.place.driver for layer in chain if isinstance(layer.place, RemoteImage)}:
-        module = module_of(driver, module_directories())
-        if module is None or (domain.files.root / module.relative_to("/")).exists():
-            continue
+    for image in [layer.place for layer in chain if isinstance(layer.place, RemoteImage)]:
         try:
-            said = await run(["ldd", module], timeout=10)
-            needed = [Path(found) for found in LIBRARY.findall(said.stdout.decode(errors="replace"))]
-            await asyncio.to_thread(copy_into, domain.files.root, [*needed, module])
+            needed = [*await _module(domain.files.root, image.driver), *configuration(image)]
+            await asyncio.to_thread(copy_into, domain.files.root, needed)
         except (ProcessError, OSError) as error:
-            raise HypervisorError(f"QEMU's module {module} cannot be given to the domain: {error}") from error
+            raise HypervisorError(f"the domain cannot be given QEMU's {image.driver} driver: {error}") from error
+
+
+def configuration(image: RemoteImage) -> list[Path]:
+    """The files a driver reads. Ceph's may be /dev/null; the copy is then an empty file."""
+    return [Path(str(value)) for name, value in image.options if (image.driver, name) == ("rbd", "conf")]
+
+
+async def _module(root: Path, driver: str) -> list[Path]:
+    """What is missing of a driver's module and its libraries."""
+    module = module_of(driver, module_directories())
+    if module is None or (root / module.relative_to("/")).exists():
+        return []
+    said = await run(["ldd", module], timeout=10)
+    return [*(Path(found) for found in LIBRARY.findall(said.stdout.decode(errors="replace"))), module]
 
 
 def copy_into(root: Path, files: Iterable[Path]) -> None:
-    """Copy files to the same places below another root, readable by everybody. The last one vouches for the others.
+    """Copy files to the same places below another root, readable by everybody; a module comes after its libraries.
 
     Raises `OSError`.
     """

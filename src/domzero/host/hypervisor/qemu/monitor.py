@@ -17,6 +17,9 @@ from qemu.qmp.protocol import ConnectError, StateError
 
 from domzero.host.hypervisor.protocol import DomainNotFoundError, HypervisorError
 
+COMMAND_SECONDS = 120.0
+"""For how long QEMU may be busy with a command: with storage that does not answer that can be for ever."""
+
 EventHandler = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -69,7 +72,12 @@ class Monitor:
     async def command(self, command: str, arguments: Mapping[str, object]) -> Any:
         """As `execute`, with the arguments' names as they are."""
         try:
-            return await self._client.execute(command, arguments)
+            async with asyncio.timeout(COMMAND_SECONDS):
+                return await self._client.execute(command, arguments)
+        except TimeoutError:
+            raise HypervisorError(
+                f"QEMU did not answer within {COMMAND_SECONDS:g} seconds (asked for {command}); its storage may hang"
+            ) from None
         except ExecuteError as error:
             raise CommandRefusedError(f"{error} (QEMU, asked for {command})") from error
         except (ExecInterruptedError, StateError) as error:

@@ -76,10 +76,10 @@ async def _start(domain: Domain, slot: int, job: str, pull: LayerPull) -> None:
     layers = (await slots.holdings(domain)).layers(slot)
     upper = _find(layers, pull.upper, slot)
     arguments: dict[str, object] = {"job-id": job, "device": upper.node, "speed": pull.speed}
+    if (pull.below is None) != (pull.backing_name is None):
+        raise HypervisorError(f"{pull.upper}: a layer below and a name for it come together")
     if pull.below is not None:
-        arguments["base-node"] = _find(layers, pull.below, slot).node
-        if pull.backing_name is not None:
-            arguments["backing-file"] = pull.backing_name
+        arguments |= {"base-node": _find(layers, pull.below, slot).node, "backing-file": pull.backing_name}
     if upper.read_only:
         await _reopening(domain, slot, upper, pull.upper, arguments)
     else:
