@@ -32,7 +32,7 @@ def follow_address(stack: Stack) -> None:
         return
     record = stack.database.record("PIF", pif)
     address = primary_address(record)
-    if record["managed"] and address and address != stack.database.get("host", stack.host, "address"):
+    if record["managed"] and address:
         with stack.database.transaction() as transaction:
             transaction.update("host", stack.host, address=address)
         settle_authority(stack)
@@ -43,5 +43,7 @@ def settle_authority(stack: Stack) -> None:
     address = stack.database.get("host", stack.host, "address")
     if stack.authority and address:
         port = urlsplit(f"https://{stack.authority}").port
-        stack.authority = (f"[{address}]" if ":" in address else address) + (f":{port}" if port else "")
-        refresh_locations(stack)
+        authority = (f"[{address}]" if ":" in address else address) + (f":{port}" if port else "")
+        if authority != stack.authority:
+            stack.authority = authority
+            refresh_locations(stack)

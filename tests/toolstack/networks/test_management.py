@@ -11,6 +11,7 @@ import pytest
 from domzero.engine.calls import LOCAL, Origin
 from domzero.host.clock import ManualClock
 from domzero.host.control.sim import SimulatedControl
+from domzero.toolstack.interfaces import refresh_interfaces
 from domzero.toolstack.management import DISABLED_FILE
 from domzero.toolstack.network_snapshot import FILE_NAME
 from domzero.toolstack.remote_access import NoRemoteAccess
@@ -59,6 +60,23 @@ async def test_management_moves_and_is_kept_when_the_gateway_answers(host: World
     assert (one.addresses.gateway, two.addresses.gateway) == ("", "198.51.100.1")
     assert not kept(host).exists()
     assert host.stack.networking.probation is None
+
+
+async def test_pages_are_where_management_is(host: World) -> None:
+    host.stack.authority = "127.0.0.1:8443"
+    vm = await host.machine(disks=0, cards=0)
+    await host.call("VM.start", vm, False, False)
+    second = await managed(host, "eth1", "198.51.100.5")
+    location = host.get("console", host.get("VM", vm, "consoles")[0], "location")
+    assert location.startswith("https://198.51.100.5:8443/console")
+    # As at a start that finds another address first.
+    host.stack.authority = "127.0.0.1:8443"
+    await refresh_interfaces(host.stack)
+    assert host.stack.authority == "198.51.100.5:8443"
+    await host.call("PIF.reconfigure_ipv6", second, "Static", "2001:db8::5/64", "", "")
+    host.change("PIF", second, primary_address_type="IPv6")
+    await refresh_interfaces(host.stack)
+    assert host.stack.authority == "[2001:db8::5]:8443"
 
 
 async def test_nobody_is_heard_and_everything_is_as_it_was(host: World) -> None:
