@@ -63,13 +63,15 @@ async def test_a_machine_goes_on_while_its_layers_become_one(shelf: Shelf, machi
     while possible := [merge for merge in await driver.merges(here) if merge.upper == f"{uuid(1)}.qcow2"]:
         await refused(24, driver.merge(here, possible[0], lambda _: None, None))
         await driver.merge(here, possible[0], lambda _: None, LiveMerge(machine.pull))
+        assert not any(merge.upper == possible[0].upper for merge in await driver.merges(here))
+        machine.write(60 + merged, 12 * BLOCK)  # a machine that flushes its disk
         merged += 1
     assert merged == 3
     assert shelf.bases() == 1
     machine.write(51, 11 * BLOCK)
     machine.close()
     tool("qemu-img", "check", "-q", (await shelf.source(1)).path)
-    marks = {number: number for number in range(1, 5)} | {10: 50, 11: 51, 20: 99}
+    marks = {number: number for number in range(1, 5)} | {10: 50, 11: 51, 12: 62, 20: 99}
     for block, mark in marks.items():
         assert holds(await shelf.source(1), mark, block * BLOCK)
     assert holds(await shelf.source(101), 1, BLOCK)

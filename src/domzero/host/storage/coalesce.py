@@ -5,8 +5,10 @@ that moves less: pushing upper's data down (`qemu-img commit`), after which lowe
 pulling lower's data up (`qemu-img rebase`), after which lower is a base that nobody uses. A machine that runs pulls.
 
 QEMU changes upper's header at the end of a pull before everything that it has copied is on the medium. So a note is
-kept beside it until that is sure, and lower as long as the note. Where the note is found later, upper's header is made
-to name lower again: with lower below it, upper's content is right however much was copied. Pushing needs none of this.
+kept beside it until that is sure, and lower as long as the note: until `qemu-img` has ended well, or upper's tables in
+the file are seen to have all that lower has, which with a machine that runs takes until it flushes its disk. Where a
+machine died before that, upper's header is made to name lower again: with lower below it, upper's content is right
+however much was copied. Pushing needs none of this.
 """
 
 from __future__ import annotations
@@ -17,16 +19,19 @@ from collections import Counter, defaultdict
 from collections.abc import Coroutine
 from collections.abc import Set as AbstractSet
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from domzero.host.hypervisor.spec import LayerPull
 from domzero.host.storage import layers, numbers
 from domzero.host.storage import place as places
+from domzero.host.storage.coverage import covers
 from domzero.host.storage.images import commit_image, rebase_image, restore_backing
 from domzero.host.storage.layers import Layer, Survey, merging_name
 from domzero.host.storage.numbers import from_os
 from domzero.host.storage.place import Place, Run
 from domzero.host.storage.protocol import LiveMerge, Merge, Progress, StorageError
+from domzero.host.storage.qcow2 import BadImageError
 from domzero.host.storage.worker import LONG, in_own_thread
 
 log = logging.getLogger(__name__)
@@ -117,20 +122,37 @@ async def _until(run: Run, work: Coroutine[Any, Any, None]) -> bool:
     return True
 
 
-async def restore(place: Place) -> None:
-    """Put layers whose merge was cut short above their lower ones again, but for those that a machine has open."""
+async def settle(place: Place) -> None:
+    """Look after layers that were taking over another one (`place.doubtful`): have they, or are they to be put back?
+
+    One that a machine has open, and that does not hold everything yet, stays as it is.
+    """
     for upper, lower in place.doubtful:
         path = place.directory / upper
         try:
-            await place.workers.attend(partial(restore_backing, path, lower))
+            if not await place.run(_covers, place.directory, upper, lower):
+                await place.workers.attend(partial(restore_backing, path, lower))
+                place.step("layer restored")
+                log.warning("layer %s stays above %s: a merge was cut short", upper, lower)
         except StorageError as error:
             level = logging.INFO if error.number == numbers.DISK_IN_USE else logging.ERROR
             log.log(level, "whether layer %s needs %s is seen later: %s", upper, lower, error)
             continue
-        await place.seal(path)
-        place.step("layer restored")
-        await place.run(places.remove, place.directory, merging_name(upper))
-        log.warning("layer %s stays above %s: a merge was cut short", upper, lower)
+        await _forget(place, upper)
+
+
+def _covers(directory: Path, upper: str, lower: str) -> bool:
+    try:
+        return covers(directory, upper, lower)
+    except (OSError, BadImageError) as error:
+        raise StorageError(numbers.DISK_UNREADABLE, str(error)) from error
+
+
+async def _forget(place: Place, upper: str) -> None:
+    """Put a layer on the medium, and then remove the note beside it."""
+    path = place.directory / upper
+    await place.workers.attend(lambda: in_own_thread(places.sync_file, path), place.workers.patience * LONG)
+    await place.run(places.remove, place.directory, merging_name(upper))
 
 
 async def _work(place: Place, upper: Layer, lower: Layer, progress: Progress, live: LiveMerge | None) -> None:
@@ -154,13 +176,13 @@ async def _pull(place: Place, upper: Layer, lower: Layer, progress: Progress, li
     above, backing = place.directory / upper.name, lower.header.backing
     await place.run(places.note, place.directory, merging_name(upper.name), lower.name)
     place.step("pull noted")
-    if live is None:
-        await rebase_image(above, backing, progress)
-    else:
+    if live is not None:
         await live.pull(LayerPull(above, place.directory / backing if backing else None, backing, live.speed), progress)
+        place.step("layer pulled")
+        return
+    await rebase_image(above, backing, progress)
     place.step("layer pulled")
-    await place.workers.attend(lambda: in_own_thread(places.sync_file, above), place.workers.patience * LONG)
-    await place.run(places.remove, place.directory, merging_name(upper.name))
+    await _forget(place, upper.name)
 
 
 def _chain(found: Survey, disk: Layer) -> list[Layer]:

@@ -336,7 +336,7 @@ class DirectoryStorage:
             if place.changes == before:
                 place.sizes = found.sizes()
             if place.doubtful:
-                await coalesce.restore(place)
+                await coalesce.settle(place)
                 found = await place.run(places.tidy, place)
         for name, reason in {**found.unreadable, **found.odd}.items():
             log.warning("%s is left out: %s", place.directory / name, reason)

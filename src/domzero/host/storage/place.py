@@ -70,7 +70,7 @@ class Place:
     step: Step = lambda _: None
     runs: list[Run] = field(default_factory=list)
     doubtful: tuple[tuple[str, str], ...] = ()
-    """Layers whose merge was cut short and that are to be put above the layer below them again, as last seen."""
+    """Layers that were taking over another one, whose merge is over but perhaps not complete, as last seen."""
     busy: set[str] = field(default_factory=set)
     gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while leftovers are looked for, and to become busy."""

@@ -19,6 +19,7 @@ EXTENSION = struct.Struct(">II")
 DAMAGED = 1 << 1
 EXTERNAL_DATA_FILE = 1 << 2
 """The incompatible feature with which the guest's data is in another file."""
+SUBCLUSTERS = 1 << 4
 KNOWN_FEATURES = (1 << 5) - 1
 """Dirty, damaged, external data file, compression type, extended level-2 entries."""
 CLUSTER_BITS = range(9, 22)
@@ -47,6 +48,9 @@ class Header:
     backing_format: str | None
     l1_offset: int
     l1_entries: int
+    cluster_bits: int = 16
+    """A cluster has 2 to the power of that many bytes."""
+    has_subclusters: bool = False
 
 
 def read_header(descriptor: int) -> Header:
@@ -65,9 +69,10 @@ def read_header(descriptor: int) -> Header:
     length = os.fstat(descriptor).st_size
     _check_table("level-1 table", l1_offset, l1_entries * 8, L1_LIMIT, length)
     _check_table("table of reference counts", references, reference_clusters << bits, REFERENCES_LIMIT, length)
-    extensions = _check_features(start) if version == 3 else HEADER.size
+    extensions, features = _check_features(start) if version == 3 else (HEADER.size, 0)
     backing = _name(descriptor, name_offset, name_size) if name_offset else None
-    return Header(size, backing, _backing_format(start, extensions), l1_offset, l1_entries)
+    parts = bool(features & SUBCLUSTERS)
+    return Header(size, backing, _backing_format(start, extensions), l1_offset, l1_entries, bits, parts)
 
 
 def _check_table(name: str, offset: int, size: int, limit: int, length: int) -> None:
@@ -75,8 +80,8 @@ def _check_table(name: str, offset: int, size: int, limit: int, length: int) -> 
         raise BadImageError(f"its {name} does not fit")
 
 
-def _check_features(start: bytes) -> int:
-    """Returns where the header's extensions begin."""
+def _check_features(start: bytes) -> tuple[int, int]:
+    """Returns where the header's extensions begin, and the incompatible features."""
     incompatible, _, _, _, extensions = FEATURES.unpack_from(start, HEADER.size)
     if incompatible & EXTERNAL_DATA_FILE:
         raise BadImageError("its data is in another file")
@@ -86,7 +91,7 @@ def _check_features(start: bytes) -> int:
         raise BadImageError("it has features that are unknown")
     if not HEADER.size + FEATURES.size <= extensions <= len(start):
         raise BadImageError("its header makes no sense")
-    return int(extensions)
+    return extensions, incompatible
 
 
 def holds_nothing(descriptor: int, header: Header) -> bool:
