@@ -38,6 +38,7 @@ INFO = DriverInfo(
     required_api_version="1.0",
     capabilities=CAPABILITIES,
     configuration={"location": "absolute path of the directory"},
+    detaches_under_machines=True,
 )
 
 

@@ -50,6 +50,8 @@ class DriverInfo:
     content_type: str = "user"
     holds_images: bool = True
     """Whether `create_image` works, given that disks can be created: where it does not, memory is saved elsewhere."""
+    detaches_under_machines: bool = False
+    """Whether `detach` leaves running machines what they have open. Else it is not called while they have."""
 
 
 @dataclass(frozen=True, slots=True)
