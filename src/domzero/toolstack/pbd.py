@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,9 @@ from domzero.toolstack.repositories import asking, driver_for, repository_of
 from domzero.toolstack.stack import Stack
 
 log = logging.getLogger(__name__)
+
+DETACHING = 20.0
+"""Seconds that the end of the daemon waits for media to be let go."""
 
 
 @implements("PBD.create")
@@ -109,12 +113,34 @@ def set_device_config(stack: Stack, context: Context, self: Ref, value: dict[str
 
 
 async def detach_all(stack: Stack) -> None:
-    """Let go of this host's media at the end of the daemon. The rows stay as they are: the next start plugs again."""
-    for pbd, row in list(stack.database.rows("PBD").items()):
-        if row.record["host"] != stack.host or not row.record["currently_attached"]:
-            continue
-        sr = row.record["SR"]
-        try:
-            await driver_for(stack, stack.database.get("SR", sr, "type")).detach(repository_of(stack, sr, pbd))
-        except StorageError as error:
-            log.warning("storage repository %s could not be let go: %s", sr, error.text)
+    """Let go of this host's media at the end of the daemon. The rows stay as they are: the next start plugs again.
+
+    Machines go on without the daemon, so what they use stays attached, unless a driver's letting go is no loss to them.
+    A medium that hangs is left after a while.
+    """
+    plugged = [
+        (pbd, row.record["SR"])
+        for pbd, row in stack.database.rows("PBD").items()
+        if row.record["host"] == stack.host and row.record["currently_attached"]
+    ]
+    detaching = [asyncio.ensure_future(_detach(stack, pbd, sr)) for pbd, sr in plugged if _may_go(stack, sr)]
+    if detaching:
+        _, hanging = await asyncio.wait(detaching, timeout=DETACHING)
+        for task in hanging:
+            task.cancel()
+
+
+def _may_go(stack: Stack, sr: Ref) -> bool:
+    database = stack.database
+    driver = stack.storage.get(database.get("SR", sr, "type"))
+    if driver is None or driver.info().detaches_under_machines:
+        return driver is not None
+    drives = (vbd for vdi in database.get("SR", sr, "VDIs") for vbd in database.get("VDI", vdi, "VBDs"))
+    return not any(database.get("VBD", vbd, "currently_attached") for vbd in drives)
+
+
+async def _detach(stack: Stack, pbd: Ref, sr: Ref) -> None:
+    try:
+        await driver_for(stack, stack.database.get("SR", sr, "type")).detach(repository_of(stack, sr, pbd))
+    except StorageError as error:
+        log.warning("storage repository %s could not be let go: %s", sr, error.text)

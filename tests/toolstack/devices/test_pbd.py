@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import pytest
+
+from domzero.host.storage.protocol import DriverInfo, Repository
+from domzero.host.storage.sim import SimStorage
 from domzero.idl.types import Ref
+from domzero.toolstack import pbd as pbds
+from domzero.toolstack.pbd import detach_all
+from domzero.toolstack.repositories import repository_of
 from tests.toolstack.devices.test_vdi import default_sr, disk, disturb
 from tests.toolstack.vm.world import DISK, World
 
@@ -37,3 +46,39 @@ async def test_a_disk_that_is_read_keeps_its_repository(host: World) -> None:
     refused = await host.fails("PBD.unplug", pbd_of(host, sr))
     assert refused[:4] == ("OTHER_OPERATION_IN_PROGRESS", "VDI", vdi, "copy")
     await host.over(copying, 6)
+
+
+class Remote(SimStorage):
+    """Storage whose letting go takes the disks from machines that run, as a server's that is logged out of does."""
+
+    detached: list[str]
+
+    def info(self) -> DriverInfo:
+        return dataclasses.replace(super().info(), detaches_under_machines=False)
+
+    async def detach(self, repository: Repository) -> None:
+        self.detached.append(repository.uuid)
+        await super().detach(repository)
+
+
+async def test_the_end_of_the_daemon_takes_no_disk_from_a_machine(host: World) -> None:
+    sr = default_sr(host)
+    remote = Remote(host.clock, host.stack.settings.state_dir / "storage")
+    remote.detached = []
+    await remote.attach(repository_of(host.stack, sr, pbd_of(host, sr)))
+    host.stack.storage = {**host.stack.storage, "file": remote}
+    other = await host.call("SR.create", host.stack.host, {"location": "/x"}, "0", "o", "", "file", "", False, {})
+    vm = await host.machine(disks=1, cards=0)
+    await host.call("VM.start", vm, False, False)
+    await detach_all(host.stack)
+    assert remote.detached == [host.get("SR", other, "uuid")]
+    await host.call("VM.hard_shutdown", vm)
+    await detach_all(host.stack)
+    assert host.get("SR", sr, "uuid") in remote.detached
+
+
+async def test_a_medium_that_hangs_does_not_hold_up_the_end(host: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    disturb(host, delay_detach="1000")
+    monkeypatch.setattr(pbds, "DETACHING", 0.05)
+    await detach_all(host.stack)
+    assert host.get("PBD", pbd_of(host, default_sr(host)), "currently_attached"), "the next start plugs it again"
