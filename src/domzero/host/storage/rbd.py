@@ -66,6 +66,7 @@ INFO = DriverInfo(
         "VDI_UPDATE",
     ),
     configuration=CONFIGURATION,
+    holds_images=False,
 )
 
 
