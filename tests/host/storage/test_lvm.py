@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -339,6 +340,16 @@ async def test_what_a_device_holds_is_not_written_over(device: Path, tmp_path: P
     assert [each.uuid for each in await driver.probe({"device": str(device)}, {})] == [REPOSITORY]
 
 
+async def test_the_devices_of_an_attached_repository_are_taken(rig: Rig, device: Path) -> None:
+    other = Repository(uuid(200), {"device": str(device), "force": "true"})
+    await refused(16, LvmStorage(mapped=False).create(other, 0))
+    await refused(16, rig.driver.create(other, 0))
+    with pytest.raises(subprocess.CalledProcessError):
+        tool("mkfs.ext4", "-q", "-F", device)
+    await rig.create(1)
+    assert len(await rig.disks()) == 1
+
+
 async def test_a_bare_physical_volume_is_taken(device: Path) -> None:
     """It is what a creation that was killed leaves."""
     lvm("pvcreate", device, str(device))
@@ -372,15 +383,21 @@ async def test_another_process_cannot_have_it_too(rig: Rig) -> None:
 
 
 async def test_a_device_that_vanishes_is_an_error_and_no_disk_is_lost(tmp_path: Path) -> None:
+    """Its content, that is: a loop device that is in use stays."""
     driver = LvmStorage(mapped=False)
-    with loop_device(tmp_path / "a") as first:
-        with loop_device(tmp_path / "b", 64 * MIB) as second:
-            repository = await opened(driver, on(first, second))
-            await driver.create_disk(repository, uuid(1), 100 * MIB)
+    gone, kept = tmp_path / "b", tmp_path / "kept"
+    with loop_device(tmp_path / "a") as first, loop_device(gone, 64 * MIB) as second:
+        repository = await opened(driver, on(first, second))
+        await driver.create_disk(repository, uuid(1), 100 * MIB)
+        tool("cp", "--sparse=always", gone, kept)
+        os.truncate(gone, 0)
         await refused(47, driver.create_disk(repository, uuid(2), MIB))
         await refused(47, driver.resize_disk(repository, uuid(1), 200 * MIB))
         await refused(47, driver.size(repository))
-        with loop_device(tmp_path / "b", 64 * MIB) as again:
-            assert again == second
-            assert [disk.uuid for disk in await driver.scan(repository)] == [uuid(1)]
-            await driver.detach(repository)
+        await driver.detach(repository)
+        await refused(47, driver.attach(repository))
+        tool("dd", f"if={kept}", f"of={gone}", "conv=sparse,notrunc", "bs=1M", "status=none")
+        os.truncate(gone, 64 * MIB)
+        await driver.attach(repository)
+        assert [disk.uuid for disk in await driver.scan(repository)] == [uuid(1)]
+        await driver.detach(repository)

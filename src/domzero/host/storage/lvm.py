@@ -32,7 +32,7 @@ from domzero.host.storage.lvm_changes import grow, making, tidy
 from domzero.host.storage.lvm_devices import LocalDevices, take_unused
 from domzero.host.storage.lvm_fill import fill, zero
 from domzero.host.storage.lvm_group import LOCKS, AttachedGroup, take_lock
-from domzero.host.storage.lvm_mapping import DirectAccess, MappedAccess, has_device_mapper
+from domzero.host.storage.lvm_mapping import Access, DirectAccess, MappedAccess, has_device_mapper
 from domzero.host.storage.lvm_medium import DeviceMedium
 from domzero.host.storage.lvm_names import disk_name, disk_of, group_name, repository_of, valid_size
 from domzero.host.storage.lvm_report import Group, Volume
@@ -141,6 +141,7 @@ class LvmStorage(Refusals):
         if volumes:
             text = f"{group.name} still holds {len(volumes)} volumes, such as {volumes[0].name}"
             raise StorageError(numbers.REPOSITORY_NOT_EMPTY, text)
+        await group.access.close()
         await group.change("group removed", "vgremove", "--yes", group.name)
         for device in group.tool.devices:
             await group.tool.call("pvremove", "--yes", str(device))
@@ -250,14 +251,16 @@ class LvmStorage(Refusals):
     async def _open(self, repository: Repository) -> AttachedGroup:
         name = group_name(_checked(repository.uuid))
         tool = await self._tool(name, repository.device_config)
+        lock = None
         try:
             found = await _find(tool, name)
-            starts = {physical.device: physical.data_start for physical in await tool.physical()}
             lock = await in_thread(take_lock, name, self._locks)
+            access = await _access(tool, found)
         except BaseException:
+            if lock is not None:
+                os.close(lock)
             await finish(self._medium.disconnect(repository.device_config))
             raise
-        access = MappedAccess(tool, name) if tool.mapped else DirectAccess(starts, found.extent_size)
         return AttachedGroup(name, tool, access, found.extent_size, lock, self._step, self._host)
 
     async def _release_blank(self, repository: Repository) -> bool:
@@ -283,6 +286,19 @@ class LvmStorage(Refusals):
         if disk_of(volume) is None:
             raise StorageError(numbers.DISK_MISSING, f"there is no disk {location}")
         return volume
+
+
+async def _access(tool: LvmTool, group: Group) -> Access:
+    if tool.mapped:
+        return MappedAccess(tool, group.name)
+    starts = {physical.device: physical.data_start for physical in await tool.physical()}
+    access = DirectAccess(starts, group.extent_size)
+    try:
+        await in_thread(access.hold)
+    except BaseException:
+        await finish(access.close())
+        raise
+    return access
 
 
 async def _find(tool: LvmTool, name: str) -> Group:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
@@ -15,8 +14,8 @@ import orjson
 from domzero.finish import in_thread
 from domzero.host.process import ProcessError, run
 from domzero.host.storage import numbers
+from domzero.host.storage.lvm_mapping import open_exclusively
 from domzero.host.storage.menus import BlockDevice, device_menu
-from domzero.host.storage.numbers import from_os
 from domzero.host.storage.protocol import DriverInfo, StorageError
 
 NAME = re.compile(r"/dev(?:/[\w.+:@=-]+)+", re.ASCII)
@@ -133,7 +132,7 @@ async def take_unused(devices: Sequence[Path], blank: Collection[Path], *, force
     that holds anything else.
     """
     for device in devices:
-        await in_thread(_refuse_used, device)
+        os.close(await in_thread(open_exclusively, device, os.O_RDWR))
     held = {device: await signatures(device) for device in devices if device not in blank}
     for device, kinds in held.items():
         if kinds and not force:
@@ -158,13 +157,3 @@ async def _wipefs(action: str, device: Path) -> bytes:
         return (await run(["wipefs", "--json", action, device], timeout=TIMEOUT)).stdout
     except ProcessError as error:
         raise StorageError(numbers.PARTITION_CREATE, str(error)) from error
-
-
-def _refuse_used(device: Path) -> None:
-    """Linux lets one user have a block device exclusively: what is mounted, mapped or swapped to has it so."""
-    try:
-        os.close(os.open(device, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK))
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            raise StorageError(numbers.REPOSITORY_IN_USE, f"{device} is in use") from error
-        raise from_os(error, numbers.DEVICE_INVALID) from error

@@ -6,6 +6,7 @@ on the physical volume itself, which is only possible for a volume in one piece:
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from domzero.host.process import ProcessError, run
 from domzero.host.storage import numbers
 from domzero.host.storage.lvm_report import Volume
 from domzero.host.storage.lvm_tool import LvmTool
+from domzero.host.storage.numbers import from_os
 from domzero.host.storage.protocol import StorageError
 
 SETTLING = 20
@@ -66,19 +68,30 @@ class MappedAccess:
 
 
 class DirectAccess:
-    """Volumes are parts of the devices. `starts` says where on each device its first extent begins, in bytes."""
+    """Volumes are parts of the devices. `starts` says where on each device its first extent begins, in bytes.
+
+    As the kernel does not know that the devices are used, they are held exclusively (open(2), O_EXCL), so that nobody
+    mounts, formats or wipes them.
+    """
 
     allocation: tuple[str, ...] = ("--alloc", "contiguous")
 
     def __init__(self, starts: Mapping[str, int], extent_size: int) -> None:
         self._starts = starts
         self._extent_size = extent_size
+        self._held: list[int] = []
+
+    def hold(self) -> None:
+        """Take the devices. Blocking. Raises `StorageError` 16 when somebody else has them."""
+        for device in self._starts:
+            self._held.append(open_exclusively(Path(device), os.O_RDONLY))
 
     async def open(self, volume: Volume) -> Extent:
         return place_of(volume, self._starts, self._extent_size)
 
     async def close(self) -> None:
-        """The kernel knows of no volume, so there is none to let go of."""
+        while self._held:
+            os.close(self._held.pop())
 
     async def settle(self) -> None:
         """There are no devices to look at."""
@@ -105,3 +118,16 @@ def has_device_mapper(misc: Path = Path("/proc/misc"), control: Path = Path("/de
     except OSError:
         return False
     return True
+
+
+def open_exclusively(device: Path, mode: int) -> int:
+    """A block device that nobody else has so: what is mounted, mapped or swapped to is somebody's. Blocking.
+
+    Raises `StorageError` 16 when somebody has it, and 91 when it cannot be opened.
+    """
+    try:
+        return os.open(device, mode | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise StorageError(numbers.REPOSITORY_IN_USE, f"{device} is in use") from error
+        raise from_os(error, numbers.DEVICE_INVALID) from error
