@@ -74,7 +74,7 @@ def running_target(log: Path) -> Iterator[Target]:
         with log.open("wb") as output, socket.create_server(("127.0.0.1", 0)) as finder:
             port = finder.getsockname()[1]
             finder.close()
-            control = str(20000 + os.getpid() % 20000 + port % 977)
+            control = str(20000 + (os.getpid() + port) % 12000)  # tgtd takes numbers below 32768
             argv = ["tgtd", "-f", "-C", control, "--iscsi", f"portal=127.0.0.1:{port}"]
             process = subprocess.Popen(argv, stdout=output, stderr=output)
         target = Target(control, port, process)
