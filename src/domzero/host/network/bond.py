@@ -1,4 +1,4 @@
-"""XenServer's bonds as the kernel's (Documentation/networking/bonding.rst): modes and properties, decided purely.
+"""XenServer's bonds as the kernel's (Documentation/networking/bonding.rst): modes and properties.
 
 `active-backup` is mode 1 and `lacp` is mode 4 (IEEE 802.1AX). `balance-slb` becomes mode 1 as well: the kernel has
 nothing like it that is right under a bridge. Its balance-alb writes the members' own MACs over those of the machines,
@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from domzero.host import process
 from domzero.host.network.plan import BondSpec
 from domzero.host.network.protocol import NetworkError
 
@@ -53,6 +54,18 @@ def kernel_options(spec: BondSpec) -> dict[str, int]:
         options["xmit_hash_policy"] = _word(spec, "hashing_algorithm", HASHES, "tcpudp_ports")
         options["ad_lacp_rate"] = _word(spec, "lacp-time", LACP_RATES, "slow")
     return options
+
+
+async def load_bonding() -> None:
+    """See that the kernel's module is there, if it has one, without the `bond0` that it makes if nobody forbids it.
+
+    That bond would be nobody's, and would have the name of the first one that XenServer makes. A module that is there
+    already is no error.
+    """
+    try:
+        await process.run(["modprobe", "bonding", "max_bonds=0"], timeout=20.0)
+    except process.ProcessError as error:
+        log.info("the bonding module was not loaded: %s", error)
 
 
 def mac_of(spec: BondSpec, macs: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from domzero.finish import finish
 from domzero.host.hypervisor.spec import TapBackend, UserBackend
 from domzero.host.network import bridges, cards, locking, ports
+from domzero.host.network.bond import load_bonding
 from domzero.host.network.helpers import Helpers
 from domzero.host.network.interfaces import InterfaceFacts, describe
 from domzero.host.network.links import Links
@@ -119,6 +120,8 @@ class BridgeNetwork:
     async def _apply(self, plan: NetworkPlan) -> None:
         """Interfaces first, then what serves them; when that fails, back to what was before."""
         self._services.check(plan)
+        if plan.bonds:
+            await load_bonding()
         undo = await self._thread.run(lambda links: self._links.change(links, plan))
         try:
             await self._services.ensure(plan)

@@ -110,9 +110,7 @@ def steps(present: Layout, wanted: Wanted) -> list[Step]:
     left = [name for name, there in present.items() if _leaves(name, there, wanted, gone)]
     # What there is once everything that has to go is gone: from there on, things are only added.
     middle = {
-        name: replace(there, master="") if name in left else there
-        for name, there in present.items()
-        if name not in gone
+        name: _alone(there, present) if name in left else there for name, there in present.items() if name not in gone
     }
     final = {name: state for name, state in wanted.items() if state is not None}
     order = sorted(final, key=lambda name: (ORDER.get(final[name].kind, 0), name))
@@ -155,6 +153,12 @@ def _leaves(name: str, there: State, wanted: Wanted, gone: set[str]) -> bool:
         return False
     state = wanted.get(name)
     return there.master in gone or (state is not None and state.master != there.master)
+
+
+def _alone(there: State, present: Layout) -> State:
+    """What has left its bridge or bond. The kernel switches off what leaves a bond."""
+    master = present.get(there.master)
+    return replace(there, master="", up=there.up and not (master is not None and master.kind == BOND))
 
 
 def _empty(name: str, there: State, state: State) -> Iterable[Step]:

@@ -117,6 +117,7 @@ def _claim(name: str, wanted: Wanted, present: Layout, kind: str) -> None:
 
 
 def _bond(spec: BondSpec, plan: NetworkPlan, present: Layout, macs: Mapping[str, str]) -> State:
+    options = kernel_options(spec)
     missing = [member for member in spec.members if member not in present]
     if missing:
         raise NetworkError(f"bond {spec.name}: there is no interface {missing[0]}")
@@ -125,7 +126,7 @@ def _bond(spec: BondSpec, plan: NetworkPlan, present: Layout, macs: Mapping[str,
         ours=True,
         mac=mac_of(spec, macs),
         mtu=_mtu(spec.name, spec.settings, plan),
-        options=kernel_options(spec),
+        options=options,
         ipv4=NOTHING,
         ipv6=NOTHING,
         ipv6_switches=IPV6_OFF,
