@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,10 +170,8 @@ async def test_a_daemon_killed_at_any_step_is_followed_by_one_that_finishes_or_u
                 perform(links, step)
 
             planned = PlannedLinks(site.directory / "found.json", kill)
-            try:
+            with suppress(KilledError):
                 await site.thread.run(lambda links, planned=planned: planned.change(links, PLAN))  # type: ignore[misc]
-            except KilledError:
-                pass
             await site.thread.run(lambda links, goal=goal: carry_out(links, goal))  # type: ignore[misc]
             present = await layout(site)
             assert present["eth1"].master == result
