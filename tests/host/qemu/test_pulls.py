@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -118,43 +118,42 @@ async def test_a_daemon_that_dies_in_mid_pull(machine: Machine, guest: Guest) ->
     assert await layers.digest() == after
 
 
-@pytest.mark.parametrize("how", ["cancel", "unplug", "snapshot", "resize", "save", "destroy"])
-async def test_a_pull_gives_way(machine: Machine, guest: Guest, tmp_path: Path, how: str) -> None:
-    hypervisor, domid = machine.hypervisor, guest.domid
-    layers = await chain(machine)
+async def save(machine: Machine, domid: int) -> None:
+    image = machine.directory / "memory"
+    image.touch()
+    await machine.hypervisor.save(domid, image)
+    await machine.hypervisor.unpause(domid)
+
+
+INTERRUPTIONS: dict[str, Callable[[Machine, int], Awaitable[None]]] = {
+    "unplug": lambda machine, domid: machine.hypervisor.unplug_disk(domid, 1),
+    "snapshot": lambda machine, domid: machine.hypervisor.switch_disk(
+        domid, 1, machine.image("new", "-b", "top", "-F", "qcow2", str(SIZE))
+    ),
+    "resize": lambda machine, domid: machine.hypervisor.resize_disk(domid, 1, 64 * MIB),
+    "save": save,
+}
+
+
+async def begin(machine: Machine, guest: Guest, layers: Chain) -> asyncio.Future[None]:
+    """A pull of the topmost layer that is under way."""
+    hypervisor, pull, under_way = machine.hypervisor, pulled(layers, "top", "base", SLOW), asyncio.Event()
+    job = asyncio.ensure_future(hypervisor.pull_layer(guest.domid, 1, pull, lambda _: under_way.set()))
+    await asyncio.wait_for(under_way.wait(), 30)
+    with pytest.raises(HypervisorError, match="already"):
+        await hypervisor.pull_layer(guest.domid, 1, pull, lambda _: None)
+    return job
+
+
+@pytest.mark.parametrize("how", INTERRUPTIONS)
+async def test_a_pull_gives_way(machine: Machine, guest: Guest, how: str) -> None:
+    hypervisor, domid, layers = machine.hypervisor, guest.domid, await chain(machine)
     await plug(machine, guest, layers.source())
     before = await guests_digest(guest)
-    pull = pulled(layers, "top", "base", SLOW)
-    under_way = asyncio.Event()
-    job = asyncio.ensure_future(hypervisor.pull_layer(domid, 1, pull, lambda _: under_way.set()))
-    await asyncio.wait_for(under_way.wait(), 10)
-    with pytest.raises(HypervisorError, match="already"):
-        await hypervisor.pull_layer(domid, 1, pull, lambda _: None)
-    if how == "cancel":
-        job.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await job
-    elif how == "unplug":
-        await hypervisor.unplug_disk(domid, 1)
-    elif how == "snapshot":
-        new = machine.image("new", "-b", "top", "-F", "qcow2", str(SIZE))
-        await hypervisor.switch_disk(domid, 1, new)
-    elif how == "destroy":
-        await hypervisor.destroy(domid)
-        with pytest.raises(DomainNotFoundError):
-            await job
-        assert await layers.digest() == before
-        return
-    elif how == "resize":
-        await hypervisor.resize_disk(domid, 1, 64 * MIB)
-    else:
-        image = tmp_path / "memory"
-        image.touch()
-        await hypervisor.save(domid, image)
-        await hypervisor.unpause(domid)
-    if how != "cancel":
-        with pytest.raises(HypervisorError, match="urgent"):
-            await job
+    job = await begin(machine, guest, layers)
+    await INTERRUPTIONS[how](machine, domid)
+    with pytest.raises(HypervisorError, match="urgent"):
+        await job
     assert await layers.backing("top") == ["top", "b2", "b1", "base"]
     if how == "unplug":
         assert await layers.digest() == before
@@ -162,6 +161,23 @@ async def test_a_pull_gives_way(machine: Machine, guest: Guest, tmp_path: Path, 
         assert await guests_digest(guest) == before
         await hypervisor.pull_layer(domid, 1, pulled(layers, "top", "base"), lambda _: None)
         assert await guests_digest(guest) == before
+
+
+async def test_pulls_end_with_their_caller_and_with_their_domain(machine: Machine, guest: Guest) -> None:
+    layers = await chain(machine)
+    await plug(machine, guest, layers.source())
+    before = await guests_digest(guest)
+    job = await begin(machine, guest, layers)
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    assert await guests_digest(guest) == before
+    job = await begin(machine, guest, layers)
+    await machine.hypervisor.destroy(guest.domid)
+    with pytest.raises(DomainNotFoundError):
+        await job
+    assert await layers.backing("top") == ["top", "b2", "b1", "base"]
+    assert await layers.digest() == before
 
 
 async def test_pulls_that_cannot_be(machine: Machine, guest: Guest) -> None:
