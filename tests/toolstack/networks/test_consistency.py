@@ -18,7 +18,8 @@ from tests.toolstack.vm.world import World, world
 
 NETWORKS = 3
 ACTIONS = (
-    "make VLAN", "end VLAN", "make bond", "end bond", "plug", "unplug", "address", "forget", "scan", "manage",
+    "make VLAN", "make VLAN", "end VLAN", "make bond", "make bond", "end bond", "plug", "unplug", "address", "forget",
+    "scan", "manage",
 )  # fmt: skip
 Move = tuple[str, int, int, bool]
 """What, on which, with which value, and whether the host refuses."""
@@ -64,14 +65,19 @@ def _pick(refs: tuple[Ref, ...], which: int) -> Ref:
 
 
 async def _act(host: World, networks: list[Ref], what: str, which: int, value: int) -> bool:
-    """Whether it was refused."""
+    """Whether it was refused. Mostly what can be done is tried: nonsense is for other tests."""
     database = host.stack.database
-    some = _pick(database.refs("PIF"), which)
-    network = networks[value % NETWORKS]
+    pifs = {ref: row.record for ref, row in database.rows("PIF").items()}
+    some = _pick(tuple(pifs), which)
+    carrier = _pick(
+        tuple(ref for ref, pif in pifs.items() if pif["VLAN"] < 0 and pif["bond_slave_of"] == NULL_REF), which
+    )
+    physical = tuple(ref for ref, pif in pifs.items() if pif["physical"])
+    free = _pick(tuple(ref for ref in networks if not database.get("network", ref, "PIFs")), value)
     calls: dict[str, tuple[Any, ...]] = {
-        "make VLAN": ("VLAN.create", some, value, network),
+        "make VLAN": ("VLAN.create", carrier, value, free),
         "end VLAN": ("VLAN.destroy", _pick(database.refs("VLAN"), which)),
-        "make bond": ("Bond.create", network, [some, _pick(database.refs("PIF"), value)], "", "lacp", {}),
+        "make bond": ("Bond.create", free, physical if value else [_pick(physical, which)], "", "lacp", {}),
         "end bond": ("Bond.destroy", _pick(database.refs("Bond"), which)),
         "plug": ("PIF.plug", some),
         "unplug": ("PIF.unplug", some),
@@ -94,6 +100,7 @@ def _check(host: World) -> None:
     database = host.stack.database
     fresh = plan_for(rows_of(database, host.stack.host, present=host.stack.networking.present))
     plan = host.network.plans[-1]
+    assert host.stack.networking.plan == plan
     assert {(spec.name, spec.uplink, spec.tag) for spec in plan.bridges if spec.uplink} == {
         (spec.name, spec.uplink, spec.tag) for spec in fresh.bridges if spec.uplink
     }
