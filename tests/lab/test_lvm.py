@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -139,15 +140,23 @@ async def test_other_volume_groups_are_not_touched(driver: LvmStorage, disk: Pat
             run("vgremove", "-ff", "--yes", "operators")
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A device as `prepare` makes it."""
+    image = tmp_path_factory.mktemp("template") / "device"
+    with loop_device(image, 64 * MIB) as device:
+        asyncio.run(prepare(device, mapped=True))
+    return image
+
+
 @pytest.mark.parametrize("verb", STEPS)
-async def test_dying_at_any_change_loses_and_leaks_nothing(disk: Path, verb: str) -> None:
+async def test_dying_at_any_change_loses_and_leaks_nothing(template: Path, tmp_path: Path, verb: str) -> None:
     with running_killer(mapped=True) as killer:
         for step in range(1, STEPS[verb] + 1):
-            await prepare(disk, mapped=True)
-            assert killer.die(disk, verb, step) == DIED
-            disks = await check(disk, verb, mapped=True)
+            run("cp", "--sparse=always", template, tmp_path / "device")
+            with loop_device(tmp_path / "device", 64 * MIB) as device:
+                assert killer.die(device, verb, step) == DIED
+                disks = await check(device, verb, mapped=True)
             finished = step == STEPS[verb]
             assert (uuid(9) in disks) == (finished and verb in ("create", "copy"))
             assert (2 * EXTENT in disks.values()) == (finished and verb in ("grow", "move"))
-            run("vgremove", "-ff", "--yes", group_name(REPOSITORY))
-            run("wipefs", "--all", disk)
