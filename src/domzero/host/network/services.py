@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 
 
 class Services:
-    """The services of one backend, whatever its bridges are made of. `runtime` is the directory for their files."""
+    """The services of one backend, whatever its bridges are made of. `directory` is for their files."""
 
-    def __init__(self, thread: NetworkThread, helpers: Helpers, nft: Nft, resolver: Resolver, runtime: Path) -> None:
+    def __init__(self, thread: NetworkThread, helpers: Helpers, nft: Nft, resolver: Resolver, directory: Path) -> None:
         self._thread = thread
         self._resolver = resolver
-        self._servers = DhcpServers(thread, helpers, nft, runtime / "server")
-        self._clients = DhcpClients(thread, helpers, runtime / "client", resolver)
+        self._servers = DhcpServers(thread, helpers, nft, directory / "server")
+        self._clients = DhcpClients(thread, helpers, directory / "client", resolver)
 
     def check(self, plan: NetworkPlan) -> None:
         """Raises `NetworkError` for a plan that could not be served."""
