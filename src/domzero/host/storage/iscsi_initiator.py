@@ -6,6 +6,7 @@ other way round. Secrets go into the node records, files of mode 0600, and never
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from domzero.host.storage import iscsi_records as records
 from domzero.host.storage import numbers
 from domzero.host.storage.iscsi_settings import Chap, IscsiSettings
 from domzero.host.storage.protocol import StorageError
+
+log = logging.getLogger(__name__)
 
 ISCSIADM = "iscsiadm"
 TIMEOUT = 60.0
@@ -89,6 +92,7 @@ class Initiator:
         session = await in_thread(self._session_of, settings)
         if session is not None:
             if await in_thread(_any_in_use, records.disks_of(session), self._devices):
+                log.info("the session with %s stays: one of its disks is in use", settings.iqn)
                 return
             await self._node(settings, "--logout", accept=(NOTHING_FOUND,))
         await self._node(settings, "--op", "delete", accept=(NOTHING_FOUND,))

@@ -197,6 +197,7 @@ class LvmStorage(Refusals):
         virtual_size: int,
         live: Callable[[int], Awaitable[None]] | None = None,
     ) -> DiskInfo:
+        """As the contract says. When `live` fails the disk has grown all the same: its domain may have seen it."""
         group = self._group(repository)
         async with group.hold(location):
             volume = await self._disk(group, location)
