@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from domzero.engine.binding import implements
@@ -14,7 +15,7 @@ from domzero.host.storage.protocol import StorageError
 from domzero.idl.types import Ref
 from domzero.toolstack import disks
 from domzero.toolstack.device_secrets import require_secrets
-from domzero.toolstack.repositories import asking, driver_for, repository_of
+from domzero.toolstack.repositories import asking, driver_for, refresh_size, repository_of
 from domzero.toolstack.stack import Stack
 
 log = logging.getLogger(__name__)
@@ -36,19 +37,32 @@ def create(stack: Stack, context: Context, args: Mapping[str, Any]) -> Ref:
 
 
 @implements("PBD.destroy")
-def destroy(stack: Stack, context: Context, self: Ref) -> None:
-    """Forget a connection that is not plugged, else OPERATION_NOT_ALLOWED."""
-    if stack.database.get("PBD", self, "currently_attached"):
-        raise ApiError("OPERATION_NOT_ALLOWED", "The PBD is plugged; unplug it first.")
-    with stack.database.transaction() as transaction:
-        transaction.destroy("PBD", self)
+async def destroy(stack: Stack, context: Context, self: Ref) -> None:
+    """Forget a connection that is neither plugged, which is OPERATION_NOT_ALLOWED, nor being plugged."""
+    async with _configuring(stack, context, self, "pbd_destroy"):
+        with stack.database.transaction() as transaction:
+            transaction.destroy("PBD", self)
+
+
+@asynccontextmanager
+async def _configuring(stack: Stack, context: Context, pbd: Ref, operation: str) -> AsyncIterator[None]:
+    """Within, the connection is not plugged by anybody."""
+    async with stack.gates["SR"].operation(context, stack.database.get("PBD", pbd, "SR"), operation):
+        if stack.database.get("PBD", pbd, "currently_attached"):
+            raise ApiError("OPERATION_NOT_ALLOWED", "The PBD is plugged; unplug it first.")
+        yield
 
 
 @implements("PBD.plug")
 async def plug(stack: Stack, context: Context, self: Ref) -> None:
     """Make the repository usable here; no error when it is. Raises SR_NOT_SHARABLE, SR_BACKEND_FAILURE_*."""
-    async with stack.gates["SR"].operation(context, stack.database.get("PBD", self, "SR"), "plug"):
+    sr = stack.database.get("PBD", self, "SR")
+    async with stack.gates["SR"].operation(context, sr, "plug"):
         await plug_pbd(stack, self)
+        try:
+            await refresh_size(stack, sr)
+        except ApiError as error:
+            log.info("the sizes of %s are not known: %s", sr, error)
 
 
 async def plug_pbd(stack: Stack, pbd: Ref) -> None:
@@ -104,12 +118,11 @@ def _refuse_while_used(stack: Stack, sr: Ref) -> None:
 
 
 @implements("PBD.set_device_config")
-def set_device_config(stack: Stack, context: Context, self: Ref, value: dict[str, str]) -> None:
+async def set_device_config(stack: Stack, context: Context, self: Ref, value: dict[str, str]) -> None:
     """Change how the repository is reached, which must not be plugged meanwhile."""
-    if stack.database.get("PBD", self, "currently_attached"):
-        raise ApiError("OPERATION_NOT_ALLOWED", "The PBD is plugged; unplug it first.")
-    with stack.database.transaction() as transaction:
-        transaction.update("PBD", self, device_config=value)
+    async with _configuring(stack, context, self, "pbd_create"):
+        with stack.database.transaction() as transaction:
+            transaction.update("PBD", self, device_config=value)
 
 
 async def detach_all(stack: Stack) -> None:

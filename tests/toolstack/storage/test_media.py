@@ -68,11 +68,10 @@ async def test_a_server_that_is_down_does_not_delay_the_start(restarts: Restarts
         assert not host.get("PBD", pbd, "currently_attached")
         assert await host.fails("VDI.snapshot", vdi, {}) == ("SR_NOT_ATTACHED", sr)
         await disk(host)
-        forgetting = host.begin("SR.forget", sr)
-        await host.settle()
-        assert not forgetting.done(), "what is about to come is not forgotten"
-        forgetting.cancel()
-        await asyncio.wait({forgetting})
+        for method, params in (("SR.forget", (sr,)), ("PBD.destroy", (pbd,)), ("PBD.set_device_config", (pbd, {}))):
+            refused = asyncio.ensure_future(host.fails(method, *params))
+            error = await host.over(refused, 40, step=5)
+            assert error[:4] == ("OTHER_OPERATION_IN_PROGRESS", "SR", sr, "plug")
         await host.clock.advance(600)
         await host.settle()
         assert host.get("PBD", pbd, "currently_attached")
