@@ -51,7 +51,8 @@ def running(host: Host) -> dict[int, list[str]]:
     found = Helpers().find(f"{directory}/")
     for known in directory.glob("server/*/pid"):
         found |= Helpers().find(f"--conf-file={known.parent}/", known)
-    return found
+    # The client's script, which comes and goes, has the same files.
+    return {pid: argv for pid, argv in found.items() if {"dnsmasq", "udhcpc"} & set(argv[:2])}
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -37,8 +37,8 @@ class BridgeNetwork:
 
     `owner` may open the taps without rights. `namespace` is a file of a network namespace to work in. `facts` says
     where to read what netlink does not tell. `runtime` is a directory for what must survive the daemon but not the
-    machine; `network` is made in it when it is needed. `resolver` is the host's list of name servers, which is written when a
-    bridge of the plan has some; without it, no list is.
+    machine; `network` is made in it when it is needed. `resolver` is the host's list of name servers, which is
+    written when a bridge of the plan has some; without it, no list is.
     """
 
     def __init__(
