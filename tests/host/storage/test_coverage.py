@@ -25,7 +25,7 @@ def made(path: Path, clusters: set[int], zeros: set[int], *options: str) -> None
     tool("qemu-io", "-f", "qcow2", *(word for command in commands for word in ("-c", command)), "-c", "length", path)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(*[st.sets(st.sampled_from(PLACES))] * 3)
 def test_it_holds_if_every_cluster_is_there(over: set[int], under: set[int], zeros: set[int]) -> None:
     with tempfile.TemporaryDirectory() as name:

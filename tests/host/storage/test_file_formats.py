@@ -86,6 +86,8 @@ async def test_two_files_of_one_disk_are_told_apart(shelf: Shelf, caplog: pytest
     assert [disk.sm_config["image-format"] for disk in await shelf.driver.scan(shelf.repository)] == ["qcow2"]
     assert f"{uuid(1)}.raw is left out" in caplog.text
     assert await shelf.source(1) == source
+    await shelf.driver.destroy_disk(shelf.repository, uuid(1))
+    assert shelf.files() == [f"{uuid(1)}.raw"]
 
 
 @pytest.mark.parametrize("format", sorted(PLAIN))

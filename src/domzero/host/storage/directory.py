@@ -33,9 +33,9 @@ from domzero.host.storage.making import (
     make_image,
     making_disk,
     may_share,
-    names_of,
     plain_disk,
     plain_info,
+    present_names,
     publish,
     refuse_taken,
 )
@@ -186,7 +186,8 @@ class DirectoryStorage:
         await place.interrupt(location)
         async with place.hold(location):
             shares = await place.run(may_share, place.directory, location)
-            await place.run(places.remove, place.directory, *names_of(location))
+            names = await place.run(present_names, place.directory, location)
+            await place.run(places.remove, place.directory, *names)
             place.note_size(location, 0)
             self._step("disk removed")
         if shares:

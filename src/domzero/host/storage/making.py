@@ -164,5 +164,12 @@ def _plain(directory: Path, uuid: str) -> PlainDisk | None:
         raise StorageError(numbers.DISK_UNREADABLE, f"disk {uuid} is not used: {error}") from error
 
 
+def present_names(directory: Path, uuid: str) -> list[str]:
+    """The files that are the disk or memory image `uuid`; not those of other disks of its name. Blocking."""
+    disks = [file_name(uuid, format) for format in FORMATS.values()]
+    present = next((name for name in disks if os.path.lexists(directory / name)), None)
+    return [image_name(uuid)] if present is None else [present, image_name(uuid)]
+
+
 def _any_there(directory: Path, names: list[str]) -> bool:
     return any(os.path.lexists(directory / name) for name in names)
