@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL: Final = 300.0
 """Seconds between two looks at all repositories."""
+SETTLING: Final = 2.0
+"""Seconds after a deletion in which more may follow: all together are worth one look."""
 SHORTEST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 """Seconds between two merges in a repository: as many as the first took, within these."""
@@ -87,6 +89,7 @@ async def _next_wanted(stack: Stack) -> tuple[Ref, ...]:
             return stack.database.refs("SR")
     finally:
         called.cancel()
+    await stack.clock.sleep(SETTLING)
     wanted = tuple(register.wanted)
     register.wanted.clear()
     register.called.clear()

@@ -14,7 +14,16 @@ from domzero.host.hypervisor.spec import LayerPull
 from domzero.host.storage.protocol import LiveMerge, Merge, Progress, Repository, StorageError
 from domzero.host.storage.sim import SimStorage
 from domzero.idl.types import Ref
-from domzero.toolstack.merging import DEFAULT_SPEED, INTERVAL, LONGEST_PAUSE, REST, keep_merging, merge_all, speed_of
+from domzero.toolstack.merging import (
+    DEFAULT_SPEED,
+    INTERVAL,
+    LONGEST_PAUSE,
+    REST,
+    SETTLING,
+    keep_merging,
+    merge_all,
+    speed_of,
+)
 from domzero.toolstack.repositories import attached
 from tests.toolstack.devices.test_vdi import default_sr, disk, running_with_disk
 from tests.toolstack.vm.world import DRIVE, World
@@ -238,6 +247,9 @@ async def test_a_deletion_has_the_repository_looked_at(host: World, layered: Lay
     layered.left = [of(host, kept)]
     layered.may_end.set()
     await host.call("VDI.destroy", gone)
+    await host.settle()
+    assert layered.log == []
+    await host.clock.advance(SETTLING)
     await host.settle()
     assert layered.log == ["top begins", "top is done"]
     keeper.cancel()
