@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from domzero.engine.errors import ApiError
 from domzero.host.hypervisor.spec import NicSpec
 from domzero.host.network.protocol import CardSpec, NetworkError
+from domzero.idl.records import Record
 from domzero.idl.types import Ref
 from domzero.toolstack.card_rules import card_spec
 from domzero.toolstack.stack import Stack
@@ -35,20 +37,24 @@ async def connect_card(stack: Stack, vif: Ref, domid: int, network: Ref | None =
     return nic_spec(record, spec.mtu, backend)
 
 
-async def change_rules(stack: Stack, vif: Ref, **fields: Any) -> None:
+async def change_rules(stack: Stack, vif: Ref, change: Callable[[Record], Mapping[str, Any]]) -> None:
     """Change fields of a VIF that are rules of its card, of a running machine's at once.
 
-    Raises INTERNAL_ERROR when the host's network refuses; then nothing has changed.
+    `change` gives the fields' new values, from the record as it is when the machine's turn has come: a machine that
+    starts meanwhile would start with the old ones. Raises INTERNAL_ERROR when the host's network refuses; then nothing
+    has changed.
     """
-    record = {**stack.database.record("VIF", vif), **fields}
-    spec = _connected(stack, record)
-    if spec is not None:
-        try:
-            await stack.network.configure(spec)
-        except NetworkError as error:
-            raise ApiError("INTERNAL_ERROR", f"The card's rules could not be changed: {error}") from error
-    with stack.database.transaction() as transaction:
-        transaction.update("VIF", vif, **fields)
+    async with stack.machines.turn(stack.database.get("VIF", vif, "VM")):
+        record = stack.database.record("VIF", vif)
+        fields = change(record)
+        spec = _connected(stack, {**record, **fields})
+        if spec is not None:
+            try:
+                await stack.network.configure(spec)
+            except NetworkError as error:
+                raise ApiError("INTERNAL_ERROR", f"The card's rules could not be changed: {error}") from error
+        with stack.database.transaction() as transaction:
+            transaction.update("VIF", vif, **fields)
 
 
 def _connected(stack: Stack, vif: dict[str, Any]) -> CardSpec | None:

@@ -204,3 +204,20 @@ async def test_a_running_machine_moves_without_being_asked(host: World) -> None:
     error = await host.fails("VIF.move", vif, await new_network(host))
     assert error[0] == "HOST_CANNOT_ATTACH_NETWORK"
     assert host.get("VIF", vif, "network") == before
+
+
+async def test_rules_changed_while_the_machine_starts_hold(host: World) -> None:
+    vm = await host.machine(disks=0, cards=1, other_config={"sim:delay-start": "5", "mac_seed": "x"})
+    vif = host.get("VM", vm, "VIFs")[0]
+    starting = host.begin("VM.start", vm, False, False)
+    await host.settle()
+    locking = host.begin("VIF.set_locking_mode", vif, "disabled")
+    more = [host.begin("VIF.add_ipv4_allowed", vif, f"192.0.2.{number}") for number in (1, 2)]
+    await host.settle()
+    assert not locking.done()
+    await host.over(starting, 6)
+    for change in (locking, *more):
+        await change
+    rules = host.network.card(host.get("VM", vm, "domid"), 0).rules
+    assert rules.locking is LockingMode.DISABLED
+    assert rules.ipv4_allowed == host.get("VIF", vif, "ipv4_allowed") == ("192.0.2.1", "192.0.2.2")
