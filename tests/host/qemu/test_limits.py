@@ -130,6 +130,19 @@ async def test_priorities(machine: Machine, guest: Guest) -> None:
 
 
 @pytest.mark.qemu
+async def test_a_host_without_priorities_runs_machines(
+    machine: Machine, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SYSTEM_CALLS", {})
+    hypervisor, asked = machine.hypervisor, DiskLimits(MIB, 0, IoClass.REAL_TIME)
+    await hypervisor.plug_disk(guest.domid, DiskSpec(1, DiskKind.DISK, machine.image("limited", "8M"), limits=asked))
+    assert await rates(machine, guest.domid, 1) == (MIB, 0)
+    with pytest.raises(HypervisorError, match="priorities are not known"):
+        await hypervisor.limit_disk(guest.domid, 1, DiskLimits(0, 0, IoClass.REAL_TIME))
+    assert await rates(machine, guest.domid, 1) == (MIB, 0)
+
+
+@pytest.mark.qemu
 @pytest.mark.skipif(GET == 0, reason="the test does not know ioprio_get's number here")
 async def test_limits_from_the_start(machine: Machine, boot: KernelBoot) -> None:
     spec = guest_spec(boot, machine.image("disk", "16M"))

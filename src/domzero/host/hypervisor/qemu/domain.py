@@ -69,6 +69,8 @@ class Domain:
         self.state = RunState.PAUSED
         self.next_number = 1
         """The next number of a layer or descriptor set never used in this domain."""
+        self.has_unclosed = False
+        """Whether QEMU was told to close descriptors while its guest was paused."""
         self._process: WatchedProcess | None = None
         self._listener = listener
         self._forget = forget

@@ -167,7 +167,7 @@ class QemuHypervisor:
         async with domain.lock:
             if domain.state is not RunState.RUNNING:
                 await domain.set_running(True)
-                await slots.let_go(domain, None)
+                await slots.close_unclosed(domain)
 
     async def request_shutdown(self, domid: int) -> None:
         await signals.power_button(self._find(domid))

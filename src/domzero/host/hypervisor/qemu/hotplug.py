@@ -50,12 +50,11 @@ async def plug_disk(domain: Domain, disk: DiskSpec, chain: tuple[DiskSource, ...
     except BaseException:
         await asyncio.shield(slots.let_go(domain, disk.slot))
         raise
-    if disk.limits is not None:
-        try:
-            await limits.limit_disk(domain, disk.slot, disk.limits)
-        except HypervisorError:
-            await asyncio.shield(unplug_disk(domain, disk.slot, FORCED_SECONDS, force=True))
-            raise
+    try:
+        await limits.set_all(domain, [disk])
+    except HypervisorError:
+        await asyncio.shield(unplug_disk(domain, disk.slot, FORCED_SECONDS, force=True))
+        raise
 
 
 async def unplug_disk(domain: Domain, slot: int, timeout: float, *, force: bool) -> None:

@@ -34,6 +34,10 @@ SYSTEM_CALLS = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "loongarch64": 30, 
 """ioprio_set's number; the C library has no function for it."""
 
 
+class PriorityRefusedError(HypervisorError):
+    """The kernel does not let the daemon set a class or level, or there is no telling how."""
+
+
 def check(limits: DiskLimits | None) -> None:
     """Raises `HypervisorError` for what neither QEMU nor the kernel can do."""
     if limits is None:
@@ -80,10 +84,18 @@ def from_record(content: dict[str, Any]) -> DiskLimits:
 
 
 async def set_all(domain: Domain, disks: Iterable[DiskSpec]) -> None:
-    """Apply the limits of disks a domain was built with. Raises `HypervisorError`."""
+    """Apply the limits of disks a domain was given with. Raises `HypervisorError`.
+
+    A host that does not let the daemon set priorities is no reason not to run a machine: that is logged.
+    """
     for disk in disks:
-        if disk.limits is not None:
+        if disk.limits is None:
+            continue
+        try:
             await limit_disk(domain, disk.slot, disk.limits)
+        except PriorityRefusedError as error:
+            log.warning("domain %s has no disk priority: %s", domain.domid, error)
+            await limit_disk(domain, disk.slot, replace(disk.limits, io_class=None))
 
 
 async def limit_disk(domain: Domain, slot: int, limits: DiskLimits | None) -> None:
@@ -143,13 +155,13 @@ def _prioritise(domain: Domain, before: tuple[int, int], after: tuple[int, int])
 
 
 def set_priority(pid: int, io_class: int, level: int) -> None:
-    """Give every thread of a process a class and a level. Raises `HypervisorError`.
+    """Give every thread of a process a class and a level. Raises `PriorityRefusedError`.
 
     A thread that starts meanwhile inherits from one of the others, so the list is read until it has nothing new.
     """
     number = SYSTEM_CALLS.get(platform.machine())
     if number is None:
-        raise HypervisorError(f"disk priorities are not known for {platform.machine()} processors")
+        raise PriorityRefusedError(f"disk priorities are not known for {platform.machine()} processors")
     library = ctypes.CDLL(None, use_errno=True)
     done: set[int] = set()
     while new := set(threads(pid)) - done:
@@ -161,4 +173,4 @@ def set_priority(pid: int, io_class: int, level: int) -> None:
 
 def _check_errno(error: int) -> None:
     if error != errno.ESRCH:  # a thread that ended needs no priority
-        raise HypervisorError(f"the host does not let the daemon set disk priorities: {os.strerror(error)}")
+        raise PriorityRefusedError(f"the host does not let the daemon set disk priorities: {os.strerror(error)}")

@@ -112,10 +112,10 @@ async def _reopening(domain: Domain, slot: int, layer: Layer, path: Path, argume
             numbers.append(await slots.add_descriptor(domain, opened))
     try:
         for old in layer.descriptors:
-            await slots.quietly(domain, "remove-fd", fdset_id=layer.number, fd=old)
+            await slots.remove_descriptors(domain, fdset_id=layer.number, fd=old)
         await domain.monitor.command("block-stream", arguments)
     finally:
-        await asyncio.shield(slots.quietly(domain, "remove-fd", fdset_id=layer.number, fd=numbers[0]))
+        await asyncio.shield(slots.remove_descriptors(domain, fdset_id=layer.number, fd=numbers[0]))
 
 
 async def _follow(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from domzero.host.hypervisor.protocol import HypervisorError
+from domzero.host.hypervisor.protocol import HypervisorError, RunState
 from domzero.host.hypervisor.qemu import names
 from domzero.host.hypervisor.qemu.complaints import explained
 from domzero.host.hypervisor.qemu.domain import Domain
@@ -190,7 +190,7 @@ async def let_go(domain: Domain, slot: int | None) -> list[str]:
             kept.append(node)
     left = await holdings(domain)
     for number in left.unused(slot):
-        await quietly(domain, "remove-fd", fdset_id=number)
+        await remove_descriptors(domain, fdset_id=number)
     for layer in left.layers(slot):
         if layer.read_only:
             await forbid_writing(domain, layer)
@@ -201,11 +201,25 @@ async def forbid_writing(domain: Domain, layer: Layer) -> None:
     """Take the descriptors for writing out of a layer's set.
 
     A lock is the open file's, and a file is open as long as the set has it: a descriptor that QEMU has left would keep
-    its lock. QEMU 7.2 closes nothing while its guest is paused, but does when it is told again later.
+    its lock.
     """
     for descriptor, label in layer.descriptors.items():
         if label.writable:
-            await quietly(domain, "remove-fd", fdset_id=layer.number, fd=descriptor)
+            await remove_descriptors(domain, fdset_id=layer.number, fd=descriptor)
+
+
+async def remove_descriptors(domain: Domain, **which: int) -> None:
+    """Have QEMU close a descriptor of a set, or all. While its guest is paused, QEMU 7.2 does not, until told again."""
+    if domain.state is RunState.PAUSED:
+        domain.has_unclosed = True
+    await quietly(domain, "remove-fd", **which)
+
+
+async def close_unclosed(domain: Domain) -> None:
+    """Have QEMU close what it did not while its guest was paused."""
+    if domain.has_unclosed:
+        domain.has_unclosed = False
+        await let_go(domain, None)
 
 
 async def quietly(domain: Domain, command: str, **arguments: object) -> None:
