@@ -78,7 +78,8 @@ def samba(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[su
     settings.write_text(SAMBA.format(home=home, images=images, port=SMB_PORT))
     run("useradd", "keeper")
     run("smbpasswd", "-c", settings, "-a", "-s", "keeper", say=f"{PASSWORD}\n{PASSWORD}\n")
-    process = subprocess.Popen(["smbd", "-F", "--no-process-group", "-s", settings])
+    # It makes a process group of its own, and ends whatever else is in its group when it goes.
+    process = subprocess.Popen(["smbd", "-F", "-s", settings])
     try:
         deadline = time.monotonic() + 60
         while socket.socket().connect_ex((SERVER, SMB_PORT)):

@@ -82,7 +82,7 @@ async def test_a_password_goes_by_descriptor(programs: Path, tmp_path: Path) -> 
     driver = IsoStorage(tmp_path / "mounts")
     config = {"location": "//filer/iso", "username": "ann", "cifspassword": "hunter2"}
     said = await refused(111, driver.attach(Repository(REPOSITORY, config)))
-    assert (tmp_path / "password").read_text() == "hunter2\n"
+    assert (tmp_path / "password").read_text() == "hunter2"
     assert "hunter2" not in (tmp_path / "argv").read_text() + said
 
 

@@ -157,13 +157,16 @@ class IsoStorage(Refusals):
 
 @contextmanager
 def _password(share: Share) -> Iterator[tuple[tuple[int, ...], dict[str, str]]]:
-    """A descriptor from which mount.cifs(8) reads the password, and the variable that tells it which."""
+    """A descriptor from which mount.cifs(8) reads the password, and the variable that tells it which.
+
+    It takes what it reads, a line's end included, for the password.
+    """
     if share.password is None:
         yield (), {}
         return
     descriptor = os.memfd_create("password", os.MFD_CLOEXEC)
     try:
-        os.write(descriptor, share.password.encode() + b"\n")
+        os.write(descriptor, share.password.encode())
         os.lseek(descriptor, 0, os.SEEK_SET)
         yield (descriptor,), {"PASSWD_FD": str(descriptor)}
     finally:
