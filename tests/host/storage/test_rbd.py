@@ -107,6 +107,7 @@ def test_output_that_is_something_else_is_refused(said: bytes) -> None:
 def test_what_failures_mean() -> None:
     assert rbd_report.meaning("x\nrbd: create error: (17) File exists\n").number == 43
     assert rbd_report.meaning("").number == 202
+    assert "ceph-common" in rbd_report.meaning("rbd could not be started: No such file or directory").text
     assert len(rbd_report.meaning("x" * 10000).text) <= 500
 
 

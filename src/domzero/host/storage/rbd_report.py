@@ -66,6 +66,8 @@ class Room:
 def meaning(said: str) -> StorageError:
     """The error for what a tool said when it failed."""
     number = next((number for words, number in _MEANINGS if words in said), numbers.GENERAL)
+    if "could not be started" in said:
+        return StorageError(numbers.GENERAL, f"{said}; Ceph's tools are in the package ceph-common")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return StorageError(number, (lines or ["it did not say why"])[-1][-500:])
 
