@@ -11,7 +11,9 @@ import pytest
 from domzero.host.hypervisor.spec import Extent
 from domzero.host.storage.lvm import LvmStorage
 from domzero.host.storage.lvm_devices import read_list
+from domzero.host.storage.lvm_fill import zero
 from domzero.host.storage.protocol import Repository, StorageError
+from domzero.host.storage.worker import Workers
 from tests.host.storage.disks import MIB, REPOSITORY, refused, tool, uuid
 from tests.host.storage.loops import loop_device, lvm, needs_lvm, on, opened
 
@@ -132,3 +134,29 @@ async def test_a_device_that_vanishes_is_an_error_and_no_disk_is_lost(tmp_path: 
         await driver.attach(repository)
         assert [disk.uuid for disk in await driver.scan(repository)] == [uuid(1)]
         await driver.detach(repository)
+
+
+@pytest.fixture
+def simple_medium(tmp_path: Path) -> Iterator[Path]:
+    """A directory whose files cannot have holes made in them, so that a device on one has to be written to."""
+    directory = tmp_path / "ramfs"
+    directory.mkdir()
+    tool("mount", "-t", "ramfs", "none", directory)
+    yield directory
+    tool("umount", directory)
+
+
+@pytest.mark.parametrize("simple", [False, True])
+async def test_zeroing_touches_nothing_else(tmp_path: Path, simple_medium: Path, simple: bool) -> None:
+    image = (simple_medium if simple else tmp_path) / "image"
+    image.write_bytes(b"\xff" * 4 * MIB)
+    with loop_device(image, 4 * MIB) as device:
+        await zero(Extent(device, MIB, 2 * MIB), 4096, MIB, Workers("device"))
+        await zero(device, 3 * MIB, 4 * MIB, Workers("device"))
+        content = device.read_bytes()
+    ones = b"\xff" * MIB
+    assert content == ones + b"\xff" * 4096 + bytes(MIB - 4096) + ones + bytes(MIB)
+
+
+async def test_zeroing_what_is_gone_is_an_error(tmp_path: Path) -> None:
+    await refused(200, zero(tmp_path / "gone", 0, MIB, Workers("device")))
