@@ -107,7 +107,7 @@ async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) 
     return Hands(
         QemuHypervisor(runtime, state, accelerator=settings.accel, users=users),
         make_drivers(Surroundings(state, runtime, runtime / "mounts")),
-        make_network(settings, runtime / "network", root=root),
+        make_network(settings, runtime, root=root),
         LinuxControl(log_file),
         LinuxFacts(),
         download,
