@@ -17,7 +17,7 @@ from domzero.host.network import bridges, cards, locking, ports
 from domzero.host.network.bond import load_bonding
 from domzero.host.network.helpers import Helpers
 from domzero.host.network.interfaces import InterfaceFacts, describe
-from domzero.host.network.links import Links
+from domzero.host.network.links import Link, Links
 from domzero.host.network.nft import Nft
 from domzero.host.network.plan import NetworkPlan
 from domzero.host.network.planned import PlannedLinks
@@ -135,29 +135,35 @@ class BridgeNetwork:
         self._plan = plan
 
     async def _connect(self, card: CardSpec) -> TapBackend:
-        name = cards.tap_name(card.domid, card.slot)
-        made = await self._thread.run(lambda links: cards.make(links, card, self._owner))
+        def prepare(links: Links) -> tuple[Link, bool]:
+            tap, new = cards.make(links, card, self._owner)
+            try:
+                cards.dress(links, tap, card.mtu, card.rules, new=new)
+            except NetworkError:
+                if new:
+                    cards.remove(links, tap)
+                raise
+            return tap, new
+
+        tap, new = await self._thread.run(prepare)
         try:
-            await self._thread.run(lambda links: cards.dress(links, links.need(name), card.mtu, card.rules))
             await self._restrict(card)
-            await self._thread.run(lambda links: bridges.join(links, card, self._plan))
+            await self._thread.run(lambda links: bridges.join(links, tap, card, self._plan, new=new))
         except NetworkError:
-            if made:
+            if new:
                 await self._disconnect(card.domid, card.slot)
             raise
-        return TapBackend(name)
+        return TapBackend(tap.name)
 
     async def _configure(self, card: CardSpec) -> None:
-        def dress(links: Links) -> None:
-            tap = cards.need(links, card.domid, card.slot)
-            cards.dress(links, tap, card.mtu, card.rules)
-
         def bind(links: Links) -> None:
             tap = cards.need(links, card.domid, card.slot)
-            ports.apply_rules(links, tap, card.mac, card.rules)
-            ports.settle(links, {tap.master})
+            ports.apply_rules(links, tap, card.mac.lower(), card.rules)
+            ports.settle(links, links.at(tap.master) if tap.master else None, promiscuous=card.rules.promiscuous)
 
-        await self._thread.run(dress)
+        await self._thread.run(
+            lambda links: cards.dress(links, cards.need(links, card.domid, card.slot), card.mtu, card.rules)
+        )
         await self._restrict(card)
         await self._thread.run(bind)
 
@@ -168,8 +174,7 @@ class BridgeNetwork:
             tap = links.find(name)
             if tap is not None and cards.is_tap(tap):
                 cards.remove(links, tap)
-                ports.settle(links, {tap.master})
-                bridges.remove_empty(links, self._plan)
+                bridges.left(links, tap.master, self._plan)
 
         await self._thread.run(remove)
         await self._open_up(name)
@@ -201,11 +206,10 @@ class BridgeNetwork:
     async def _tidy(self) -> None:
         """After cards have gone: the rules, the bridges and the hubs that were for them."""
 
-        def left(links: Links) -> set[str]:
-            ports.settle(links, {link.index for link in links.all()})
-            bridges.remove_empty(links, self._plan)
+        def tidy(links: Links) -> set[str]:
+            bridges.tidy(links, self._plan)
             return {link.name for link in links.all() if cards.is_tap(link)}
 
-        present = await self._thread.run(left)
+        present = await self._thread.run(tidy)
         for name in sorted(self._restricted - present):
             await self._open_up(name)

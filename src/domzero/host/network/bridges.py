@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from domzero.host.network import cards, ports
-from domzero.host.network.addresses import read_all
+from domzero.host.network import ports
 from domzero.host.network.bond import ACTIVE_BACKUP
 from domzero.host.network.ethtool import Ethtool
 from domzero.host.network.layout import BOND, BRIDGE, bridge_mac, check_name, is_needed
@@ -13,14 +12,16 @@ from domzero.host.network.protocol import CardSpec, DeviceState, NetworkError
 from domzero.host.network.resolver import Resolver
 
 
-def join(links: Links, card: CardSpec, plan: NetworkPlan) -> None:
+def join(links: Links, tap: Link, card: CardSpec, plan: NetworkPlan, *, new: bool) -> None:
     """Put a card's tap on its bridge. Raises `NetworkError`, and leaves no empty bridge."""
-    tap = cards.need(links, card.domid, card.slot)
+    bridge = ensure(links, card.bridge, plan) if card.bridge else None
     try:
-        bridge = ensure(links, card.bridge, plan) if card.bridge else None
-        ports.join(links, tap, bridge, card.mac.lower(), card.rules)
-    finally:
-        remove_empty(links, plan)
+        ports.join(links, tap, bridge, card.mac.lower(), card.rules, new=new)
+    except NetworkError:
+        left(links, bridge.index if bridge is not None else 0, plan)
+        raise
+    if bridge is None or tap.master != bridge.index:
+        left(links, tap.master, plan)
 
 
 def ensure(links: Links, name: str, plan: NetworkPlan) -> Link:
@@ -36,18 +37,30 @@ def ensure(links: Links, name: str, plan: NetworkPlan) -> Link:
     if bridge.kind != BRIDGE:
         raise NetworkError(f"the interface {name} is no bridge")
     if bridge.ours and not bridge.up:
-        links.change(name, state="up")
+        links.set(bridge, state="up")
     return bridge
 
 
-def remove_empty(links: Links, plan: NetworkPlan) -> None:
-    """Remove the bridges of ours that nothing is on, that have no address and that the plan does not need."""
-    present = links.all()
-    in_use = {link.master for link in present} | {index for index, _ in read_all(links)}
-    needed = {spec.name for spec in plan.bridges if is_needed(spec)}
-    for link in present:
-        if link.ours and link.kind == BRIDGE and link.index not in in_use and link.name not in needed:
-            links.remove(link)
+def left(links: Links, index: int, plan: NetworkPlan) -> None:
+    """A card has left the bridge of that index (0: none): remove it after the last, or let it be a hub no more."""
+    bridge = links.at(index) if index else None
+    if bridge is None or not bridge.ours or bridge.kind != BRIDGE:
+        return
+    if links.ports(index) or index in links.addresses() or bridge.name in _needed(plan):
+        ports.settle(links, bridge)
+    else:
+        links.remove(bridge)
+
+
+def tidy(links: Links, plan: NetworkPlan) -> None:
+    """As `left`, for all of our bridges."""
+    for link in links.all():
+        if link.ours and link.kind == BRIDGE:
+            left(links, link.index, plan)
+
+
+def _needed(plan: NetworkPlan) -> set[str]:
+    return {spec.name for spec in plan.bridges if is_needed(spec)}
 
 
 def describe(links: Links, resolver: Resolver) -> list[DeviceState]:

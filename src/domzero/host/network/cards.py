@@ -35,18 +35,17 @@ def is_tap(link: Link) -> bool:
     return link.ours and link.kind == "tun" and TAP_NAME.fullmatch(link.name) is not None
 
 
-def make(links: Links, card: CardSpec, owner: TapOwner | None) -> bool:
-    """See that the tap is there, not yet on any network if it is new. Whether it was made now."""
+def make(links: Links, card: CardSpec, owner: TapOwner | None) -> tuple[Link, bool]:
+    """See that the tap is there, not yet on any network if it is new; and whether it was made now."""
     name = tap_name(card.domid, card.slot)
     if not LEAST_MTU <= card.mtu <= LARGEST_MTU:
         raise NetworkError(f"{name} cannot have an MTU of {card.mtu}")
     present = links.find(name)
-    if present is not None:
-        if not is_tap(present):
-            raise NetworkError(f"the interface {name} is not ours")
-        return False
-    make_tap(links, name, owner)
-    return True
+    if present is None:
+        return make_tap(links, name, owner), True
+    if not is_tap(present):
+        raise NetworkError(f"the interface {name} is not ours")
+    return present, False
 
 
 def need(links: Links, domid: int, slot: int) -> Link:
@@ -58,12 +57,14 @@ def need(links: Links, domid: int, slot: int) -> Link:
     return tap
 
 
-def dress(links: Links, tap: Link, mtu: int, rules: CardRules) -> None:
-    """Give a tap its MTU, its offloads and its limit, whatever it had before."""
+def dress(links: Links, tap: Link, mtu: int, rules: CardRules, *, new: bool = False) -> None:
+    """Give a tap its MTU, its offloads and its limit, whatever it had before; a new one had nothing."""
     without_ipv6(tap.name)
-    links.change(tap.name, address=TAP_MAC, mtu=mtu)
-    ethtool.assign(tap.name, ethtool.normalised(rules.settings))
-    shaping.limit(links, tap, rules.kilobytes_per_second)
+    links.set(tap, address=TAP_MAC, mtu=mtu)
+    if rules.settings:
+        ethtool.assign(tap.name, ethtool.normalised(rules.settings))
+    if rules.kilobytes_per_second or not new:
+        shaping.limit(links, tap, rules.kilobytes_per_second)
 
 
 def remove(links: Links, tap: Link) -> None:

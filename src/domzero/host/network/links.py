@@ -99,6 +99,20 @@ class Links:
             raise NetworkError(f"there is no interface {name}")
         return link
 
+    def at(self, index: int) -> Link | None:
+        """By index; None when it is gone."""
+        try:
+            with asking(f"interface {index}"):
+                return _link(self._route.link("get", index=index)[0])
+        except KernelError as error:
+            if error.code == NO_SUCH_DEVICE:
+                return None
+            raise
+
+    def ports(self, master: int) -> list[Link]:
+        """What is on a bridge or in a bond; the kernel does not list the rest."""
+        return [_link(message) for message in self.ask("ports cannot be listed", "link", "dump", master=master)]
+
     def add(self, name: str, kind: str, **settings: Any) -> None:
         """Make an interface of ours."""
         self.ask(name, "link", "add", ifname=name, kind=kind, group=MARK, **settings)
@@ -109,7 +123,11 @@ class Links:
 
     def change(self, name: str, **settings: Any) -> None:
         """Set attributes under pyroute2's names (group, mtu, address, master, state …)."""
-        self.ask(name, "link", "set", index=self.need(name).index, **settings)
+        self.set(self.need(name), **settings)
+
+    def set(self, link: Link, **settings: Any) -> None:
+        """As `change`, of an interface that has been looked up."""
+        self.ask(link.name, "link", "set", index=link.index, **settings)
 
     def remove(self, link: Link) -> None:
         """Remove an interface of ours; one that is gone is no error."""

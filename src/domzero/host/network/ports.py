@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from domzero.host.network.cards import is_tap
 from domzero.host.network.links import PROMISCUOUS_FLAG, UP_FLAG, Link, Links
 from domzero.host.network.plan import CardRules, LockingMode
@@ -24,20 +26,23 @@ AGEING = 30000
 """Hundredths of a second that a bridge remembers a MAC: the kernel's default."""
 
 
-def join(links: Links, tap: Link, bridge: Link | None, mac: str, rules: CardRules) -> None:
+def join(links: Links, tap: Link, bridge: Link | None, mac: str, rules: CardRules, *, new: bool = False) -> None:
     """Put a tap on a bridge, or on none, under its rules, and switch it on."""
     if rules.promiscuous and bridge is not None and not bridge.ours:
         raise NetworkError(f"a card cannot be promiscuous on {bridge.name}, which is not ours")
-    links.change(tap.name, master=bridge.index if bridge is not None else 0)
+    links.set(tap, master=bridge.index if bridge is not None else 0)
+    if bridge is not None and not (new and rules.locking is LockingMode.UNLOCKED and not rules.promiscuous):
+        apply_rules(links, replace(tap, master=bridge.index), mac, rules)
+    links.set(tap, flags=UP_FLAG, change=UP_FLAG)
     if bridge is not None:
-        apply_rules(links, links.need(tap.name), mac, rules)
-    links.change(tap.name, flags=UP_FLAG, change=UP_FLAG)
-    settle(links, {tap.master} | ({bridge.index} if bridge is not None else set()))
+        settle(links, bridge, promiscuous=rules.promiscuous)
 
 
 def apply_rules(links: Links, tap: Link, mac: str, rules: CardRules) -> None:
     """Bind a tap that is on a bridge to its machine's MAC, or let it go."""
-    _promise(links, tap, on=rules.promiscuous)
+    if tap.promiscuous != rules.promiscuous:
+        # Noted at the tap itself, where `settle` and later daemons read it.
+        links.set(tap, flags=PROMISCUOUS_FLAG if rules.promiscuous else 0, change=PROMISCUOUS_FLAG)
     if not tap.master:
         return
     fixed = rules.locking is LockingMode.LOCKED
@@ -49,24 +54,20 @@ def apply_rules(links: Links, tap: Link, mac: str, rules: CardRules) -> None:
         links.ask(tap.name, "fdb", "replace", ifindex=tap.index, lladdr=mac, state=STATIC, flags=MASTER | STICKY)
 
 
-def settle(links: Links, bridges: set[int]) -> None:
-    """Make those of our bridges hubs, or bridges again, as the cards that are on them now require."""
-    present = links.all()
-    for bridge in present:
-        if bridge.index not in bridges or not bridge.ours or bridge.kind != "bridge":
-            continue
-        hub = any(link.master == bridge.index and link.promiscuous and is_tap(link) for link in present)
-        if hub == (bridge.details.get("ageing_time") == 0):
-            continue
-        links.change(
-            bridge.name, kind="bridge", br_ageing_time=0 if hub else AGEING, **({"br_fdb_flush": 1} if hub else {})
-        )
+def settle(links: Links, bridge: Link | None, *, promiscuous: bool = False) -> None:
+    """Make a bridge of ours a hub, or a bridge again, as the cards that are on it now require.
 
-
-def _promise(links: Links, tap: Link, *, on: bool) -> None:
-    """Note at the tap itself that its machine is to see everything: it is read there by `settle`."""
-    if tap.promiscuous != on:
-        links.change(tap.name, flags=PROMISCUOUS_FLAG if on else 0, change=PROMISCUOUS_FLAG)
+    `promiscuous`: there is such a card for certain. Without that, only a bridge that is a hub is looked at closer.
+    """
+    if bridge is None or not bridge.ours or bridge.kind != "bridge":
+        return
+    was_hub = bridge.details.get("ageing_time") == 0
+    if was_hub == promiscuous:
+        return
+    hub = promiscuous or any(port.promiscuous and is_tap(port) for port in links.ports(bridge.index))
+    if hub != was_hub:
+        flush = {"br_fdb_flush": 1} if hub else {}
+        links.set(bridge, kind="bridge", br_ageing_time=0 if hub else AGEING, **flush)
 
 
 def _fixed(links: Links, tap: Link) -> set[str]:

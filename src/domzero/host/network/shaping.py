@@ -42,7 +42,7 @@ def limit(links: Links, tap: Link, kilobytes_per_second: int) -> None:
     if shaper is None:
         links.add(name, "ifb")
         shaper = links.need(name)
-    links.change(name, state="up", mtu=max(tap.mtu, 1500))
+    links.set(shaper, state="up", mtu=max(tap.mtu, 1500))
     links.ask(
         f"{tap.name} cannot be limited",
         "tc",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from domzero.host.network.links import MARK, Links
+from domzero.host.network.links import MARK, Link, Links
 from domzero.host.network.protocol import NetworkError
 
 DEVICE = "/dev/net/tun"
@@ -32,7 +32,7 @@ class TapOwner:
     gid: int
 
 
-def make_tap(links: Links, name: str, owner: TapOwner | None) -> None:
+def make_tap(links: Links, name: str, owner: TapOwner | None) -> Link:
     """Make a persistent tap of ours, with virtio headers. Raises `NetworkError`, also when the name is taken.
 
     Up to the last step the kernel removes it should this process die.
@@ -42,7 +42,8 @@ def make_tap(links: Links, name: str, owner: TapOwner | None) -> None:
         try:
             flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL
             fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
-            links.change(name, group=MARK)
+            tap = links.need(name)
+            links.set(tap, group=MARK)
             if owner is not None:
                 fcntl.ioctl(descriptor, TUNSETOWNER, owner.uid)
                 fcntl.ioctl(descriptor, TUNSETGROUP, owner.gid)
@@ -51,3 +52,4 @@ def make_tap(links: Links, name: str, owner: TapOwner | None) -> None:
             os.close(descriptor)
     except OSError as error:
         raise NetworkError(f"tap {name} cannot be made: {error.strerror}") from error
+    return replace(tap, group=MARK)
