@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
-from domzero.addresses import bracketed
 from domzero.host.storage import numbers
 from domzero.host.storage.protocol import StorageError
 
@@ -49,6 +48,11 @@ class IscsiSettings:
     iqn: str
     initiator: str
     chap: Chap | None = None
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands before a colon and a port."""
+    return f"[{host}]" if ":" in host else host
 
 
 def read_settings(device_config: Mapping[str, str], initiator: str) -> IscsiSettings:

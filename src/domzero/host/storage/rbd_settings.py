@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
-from domzero.addresses import bracketed
 from domzero.host.hypervisor.spec import RemoteImage
 from domzero.host.storage import numbers
+from domzero.host.storage.iscsi_settings import bracketed
 from domzero.host.storage.protocol import StorageError
 
 CONFIGURATION = {
