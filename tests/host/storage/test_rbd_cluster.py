@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,9 @@ from domzero.host.storage.protocol import Repository, StorageDriver
 from domzero.host.storage.rbd import RbdStorage
 from tests.host.storage.ceph_cluster import POOL, Cluster, needs_ceph, running_cluster
 from tests.host.storage.disks import MIB, REPOSITORY, raw, refused, uuid
+from tests.host.storage.rbd_killed import DIED
+
+ROOT = Path(__file__).parents[3]
 
 pytestmark = [needs_ceph, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -145,6 +150,43 @@ async def test_an_unfinished_copy_is_no_disk_and_goes(cluster: Cluster, driver: 
     with opened(cluster, name, tmp_path):
         assert await driver.scan(here) == []
         assert name in cluster.tool("rbd", "ls", POOL)
+
+
+@pytest.mark.parametrize(
+    ("verb", "step", "whole"),
+    [
+        ("create", "disk made", True),
+        ("copy", "copy begun", False),
+        ("copy", "copying", False),
+        ("copy", "copy filled", False),
+        ("copy", "copy published", True),
+        ("resize", "disk grown", True),
+        ("destroy", "disk removed", False),
+    ],
+)
+async def test_a_process_that_dies_loses_and_leaks_nothing(
+    cluster: Cluster, driver: RbdStorage, tmp_path: Path, verb: str, step: str, whole: bool
+) -> None:
+    here = there(cluster)
+    if verb in ("resize", "destroy"):
+        await driver.create_disk(here, uuid(1), MIB)
+    content = os.urandom(16 * MIB)
+    raw(tmp_path / "disk", 16 * MIB, content)
+    argv = [sys.executable, "-m", "tests.host.storage.rbd_killed", verb, step, str(tmp_path / "disk")]
+    config = json.dumps(cluster.device_config)
+    died = await asyncio.to_thread(subprocess.run, argv, input=config, text=True, cwd=ROOT, timeout=60, check=False)
+    assert died.returncode == DIED
+    async with asyncio.timeout(40):  # until the cluster forgets what died
+        while any(name.endswith(".new") for name in cluster.tool("rbd", "ls", POOL).split()):
+            await asyncio.sleep(0.5)
+            await driver.scan(here)
+    assert [disk.uuid for disk in await driver.scan(here)] == ([uuid(1)] if whole else [])
+    if verb == "copy" and whole:
+        raw(tmp_path / "back", 16 * MIB)
+        await overwrite_disk(await driver.source(here, uuid(1)), tmp_path / "back", noted)
+        assert (tmp_path / "back").read_bytes() == content
+    if not whole:
+        await driver.create_disk(here, uuid(1), MIB)
 
 
 async def test_a_copy_that_is_cancelled_leaves_nothing(cluster: Cluster, driver: RbdStorage, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage import numbers
 from domzero.host.storage.formats import KEY, RAW
 from domzero.host.storage.images import fill_remote
+from domzero.host.storage.place import Step
 from domzero.host.storage.protocol import (
     NOTHING,
     DiskInfo,
@@ -82,14 +83,16 @@ class Attached:
 class RbdStorage(Refusals):
     """Implements `StorageDriver`. Disks share no layers: a clone is a full copy, and there are no snapshots.
 
-    `patience` bounds each command and `abandoned` is when a leftover is removed, both in seconds.
+    `patience` bounds each command and `abandoned` is when a leftover is removed, both in seconds. `step` is told of
+    each change.
     """
 
     refusal = "disks in Ceph can be made, copied, grown and removed, no more"
 
-    def __init__(self, patience: float = PATIENCE, abandoned: float = ABANDONED) -> None:
+    def __init__(self, patience: float = PATIENCE, abandoned: float = ABANDONED, step: Step = lambda _: None) -> None:
         self._patience = patience
         self._abandoned = abandoned
+        self._step = step
         self._attached: dict[str, Attached] = {}
 
     def info(self) -> DriverInfo:
@@ -159,11 +162,13 @@ class RbdStorage(Refusals):
             raise StorageError(numbers.DISK_TYPE, f"disks in Ceph are raw, not {sm_config[KEY]!r}")
         size = _rounded(virtual_size)
         await finish(attached.tool.create(_disk(repository, _checked(uuid)), size))
+        self._step("disk made")
         return _disk_info(uuid, Image(uuid, size, 0))
 
     async def destroy_disk(self, repository: Repository, location: str) -> None:
         if UUID_PATTERN.fullmatch(location):
             await finish(self._present(repository).tool.remove(_disk(repository, location)))
+            self._step("disk removed")
 
     async def copy_disk(
         self, source: DiskSource, repository: Repository, uuid: str, virtual_size: int, progress: Progress
@@ -175,8 +180,11 @@ class RbdStorage(Refusals):
             raise StorageError(numbers.DISK_EXISTS, f"there is a disk {uuid} already")
         async with _making(attached, f"{final}.new") as name:
             await finish(tool.create(name, _rounded(virtual_size)))
+            self._step("copy begun")
             await fill_remote(source, tool.settings.image(name), progress)
+            self._step("copy filled")
             await finish(tool.rename(name, final))
+            self._step("copy published")
         return await self.update_disk(repository, uuid)
 
     async def resize_disk(
@@ -194,6 +202,7 @@ class RbdStorage(Refusals):
             raise StorageError(numbers.DISK_SIZE, f"disk {location} has {present} bytes and cannot be made smaller")
         if size > present:
             await finish(tool.resize(name, size))
+            self._step("disk grown")
         if live is not None:
             await live(size)
         return await self.update_disk(repository, location)
