@@ -15,7 +15,8 @@ import pytest
 from domzero.host.network.helpers import Helpers
 from domzero.host.network.plan import AddressMode, AddressSpec, BridgeSpec, DhcpServer, NetworkPlan
 from domzero.host.network.protocol import NetworkError
-from tests.host.network.stage import Host
+from tests.host.network.packets import IPV4, UDP, ipv4, udp
+from tests.host.network.stage import GUEST, Host, card, exchange, frame
 
 pytestmark = [
     pytest.mark.root,
@@ -119,7 +120,7 @@ async def test_masquerading_opens_the_way_out_only_and_is_undone(host: Host) -> 
     await host.backend.apply(SERVED)
     assert await forwarding() == "1"
     rules = await host.command("nft", "list", "ruleset")
-    assert "ip saddr 192.0.2.0/24 ip daddr != 192.0.2.0/24 masquerade" in rules
+    assert 'oifname != "xapi9" ip saddr 192.0.2.0/24 ip daddr != 192.0.2.0/24 masquerade' in rules
     second = BridgeSpec(
         "xapi8", dhcp_server=replace(SERVER, address="198.51.100.1/24", first="198.51.100.2", last="198.51.100.9")
     )
@@ -131,6 +132,26 @@ async def test_masquerading_opens_the_way_out_only_and_is_undone(host: Host) -> 
     await host.backend.apply(NetworkPlan(bridges=(replace(second, dhcp_server=replace(SERVER, masquerade=False)),)))
     assert await forwarding() == "0"
     assert "masquerade" not in await host.command("nft", "list", "ruleset")
+
+
+@pytest.mark.slow
+async def test_machines_of_a_masqueraded_network_reach_each_other_unchanged(host: Host) -> None:
+    """Where the kernel filters bridged packets, they pass the rules for routed ones."""
+    await host.backend.apply(SERVED)
+    for domid in (1, 2):
+        await host.backend.connect(card(domid, bridge="xapi9", mac=f"02:00:00:00:00:0{domid}"))
+    first, second = await host.machine("vif1.0"), await host.machine("vif2.0")
+    try:
+        datagram = ipv4("192.0.2.150", "192.0.2.151", udp(4000, 4001), UDP)
+        group = ipv4("192.0.2.150", "224.0.0.251", udp(5353, 5353), UDP)
+        sent = [frame(GUEST, payload=packet, kind=IPV4) for packet in (datagram, group)]
+        arrived = await exchange(first, second, sent, frame(GUEST))
+        assert [data for data in sent if data not in arrived] == []
+    finally:
+        os.close(first)
+        os.close(second)
+        for domid in (1, 2):
+            await host.backend.disconnect(domid, 0)
 
 
 @pytest.mark.slow

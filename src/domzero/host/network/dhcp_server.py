@@ -77,7 +77,6 @@ def masquerading(bridge: str, server: DhcpServer) -> list[dict[str, Any]]:
     subnet = IPv4Interface(server.address).network
     inside: dict[str, Any] = {"prefix": {"addr": str(subnet.network_address), "len": subnet.prefixlen}}
     source, target = ({"payload": {"protocol": "ip", "field": field}} for field in ("saddr", "daddr"))
-    outgoing = {"meta": {"key": "oifname"}}
     answers = ["established", "related"]
     table = _table(bridge)
     hooks = {
@@ -88,9 +87,8 @@ def masquerading(bridge: str, server: DhcpServer) -> list[dict[str, Any]]:
     def rule(chain: str, *expression: dict[str, Any]) -> dict[str, Any]:
         return {"add": {"rule": {"family": "ip", "table": table, "chain": chain, "expr": list(expression)}}}
 
-    def match(left: dict[str, Any], right: object, op: str = "==") -> dict[str, Any]:
-        return {"match": {"op": op, "left": left, "right": right}}
-
+    # Where the kernel filters bridged packets too, those between the network's own machines come by here as well.
+    outside, inward = _match(_meta("iifname"), bridge, "!="), _match(_meta("oifname"), bridge)
     return [
         *let_in(bridge),
         {"add": {"table": {"family": "ip", "name": table}}},
@@ -98,10 +96,24 @@ def masquerading(bridge: str, server: DhcpServer) -> list[dict[str, Any]]:
             {"add": {"chain": {"family": "ip", "table": table, "name": name, "policy": "accept", **hook}}}
             for name, hook in hooks.items()
         ),
-        rule("out", match(source, inside), match(target, inside, "!="), {"masquerade": None}),
-        rule("through", match(outgoing, bridge), match({"ct": {"key": "state"}}, answers, "in"), {"accept": None}),
-        rule("through", match(outgoing, bridge), {"drop": None}),
+        rule(
+            "out",
+            _match(_meta("oifname"), bridge, "!="),
+            _match(source, inside),
+            _match(target, inside, "!="),
+            {"masquerade": None},
+        ),
+        rule("through", outside, inward, _match({"ct": {"key": "state"}}, answers, "in"), {"accept": None}),
+        rule("through", outside, inward, {"drop": None}),
     ]
+
+
+def _meta(key: str) -> dict[str, Any]:
+    return {"meta": {"key": key}}
+
+
+def _match(left: dict[str, Any], right: object, op: str = "==") -> dict[str, Any]:
+    return {"match": {"op": op, "left": left, "right": right}}
 
 
 def let_in(bridge: str) -> list[dict[str, Any]]:
