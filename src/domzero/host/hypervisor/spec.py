@@ -132,9 +132,13 @@ class LayerPull:
 
 @dataclass(frozen=True, slots=True)
 class TapBackend:
-    """A tap device that exists already, made for this machine by the network driver."""
+    """A tap device that exists already, made for this machine by the network driver.
+
+    Without `offloads` the guest has to complete checksums and cut segments itself: what takes its frames cannot.
+    """
 
     interface: str
+    offloads: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ def _physical(plan: NetworkPlan, bonds: Wanted, present: Layout, found: Layout) 
     uplinks = {bridge.uplink for bridge in plan.bridges if bridge.uplink} - set(bonds)
     states: dict[str, State] = {}
     for name in dict.fromkeys((*specs, *sorted(masters.keys() | uplinks))):
-        before = _before(name, present, found)
+        before = as_found(name, present, found)
         spec = specs.get(name, InterfaceSpec(name))
         bond = bonds.get(masters.get(name, ""))
         state = replace(
@@ -153,7 +153,7 @@ def _physical(plan: NetworkPlan, bonds: Wanted, present: Layout, found: Layout) 
             settings={**before.settings, **normalised(spec.settings)},
         )
         alone = any(bridge.uplink == name and bridge.tag < 0 for bridge in plan.bridges)
-        states[name] = _bare(state) if alone or name in masters else state
+        states[name] = bare(state) if alone or name in masters else state
     return states
 
 
@@ -170,7 +170,7 @@ def _members(plan: NetworkPlan) -> dict[str, str]:
     return masters
 
 
-def _before(name: str, present: Layout, found: Layout) -> State:
+def as_found(name: str, present: Layout, found: Layout) -> State:
     """What an interface that is not ours was before it was touched; where that is not on record, as it is."""
     there, before = present.get(name), found.get(name)
     if there is None:
@@ -237,16 +237,16 @@ def _rest(present: Layout, found: Layout) -> dict[str, State | None]:
 
     A bridge that cards are on stays as long as they are there, without anything else.
     """
-    rest: dict[str, State | None] = {name: _before(name, present, found) for name in found if name in present}
+    rest: dict[str, State | None] = {name: as_found(name, present, found) for name in found if name in present}
     for name, state in present.items():
         if not state.ours or state.kind not in MADE:
             continue
         kept = state.kind == BRIDGE and has_ports(name, present, found)
-        rest[name] = replace(_bare(state), mac=bridge_mac(name), settings={}) if kept else None
+        rest[name] = replace(bare(state), mac=bridge_mac(name), settings={}) if kept else None
     return rest
 
 
-def _bare(state: State) -> State:
+def bare(state: State) -> State:
     """Without any address of the host's."""
     return replace(
         state, ipv4=NOTHING, ipv6=NOTHING, ipv6_switches=IPV6_OFF if state.ipv6_switches is not None else None

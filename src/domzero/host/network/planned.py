@@ -23,6 +23,7 @@ from domzero.host.network.states import perform, read_layout
 log = logging.getLogger(__name__)
 
 Perform = Callable[[Links, Step], None]
+LayoutOf = Callable[[NetworkPlan, Layout, Layout], dict[str, State | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +35,20 @@ class Undo:
 
 
 class PlannedLinks:
-    """The interfaces of one backend. `record` is the file of what they were; `perform` carries out a step."""
+    """The interfaces of one backend. `record` is the file of what they were; `perform` carries out a step; `layout`
+    says what a plan asks of them."""
 
-    def __init__(self, record: Path, perform: Perform = perform) -> None:
+    def __init__(self, record: Path, perform: Perform = perform, layout: LayoutOf = wanted_layout) -> None:
         self._record = record
         self._perform = perform
+        self._layout = layout
 
     def change(self, links: Links, plan: NetworkPlan) -> Undo:
         """Make the interfaces what the plan says. Raises `NetworkError`, with everything as it was before."""
         written = files.read_found(self._record)
         present = read_layout(links, named_interfaces(plan) | written.keys())
         found = noted(plan, present, written)
-        wanted = wanted_layout(plan, present, found)
+        wanted = self._layout(plan, present, found)
         undo = Undo(way_back(present, wanted), written)
         if found != written:
             files.write_found(self._record, found)

@@ -137,7 +137,7 @@ async def _add_backend(domain: Domain, nic: NicSpec) -> None:
         await _add(domain, "netdev_add", devices.user_backend(nic.slot), f"a network card {nic.slot}")
         return
     name = names.nic_backend(nic.slot)
-    fd = open_tap(nic.backend.interface)
+    fd = open_tap(nic.backend)
     try:
         await domain.monitor.with_descriptor(fd, "getfd", fdname=name)
     finally:

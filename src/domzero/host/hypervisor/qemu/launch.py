@@ -120,14 +120,19 @@ def is_writable(disk: DiskSpec) -> bool:
     return disk.kind is DiskKind.DISK and not disk.read_only
 
 
-def open_tap(interface: str) -> int:
-    """A descriptor of an existing tap device, the caller's to close. Raises `HypervisorError`."""
+def open_tap(tap: TapBackend) -> int:
+    """A descriptor of an existing tap device, the caller's to close. Raises `HypervisorError`.
+
+    Virtio headers, which carry what a guest left undone, are there where the other side understands them.
+    """
+    interface = tap.interface
+    headers = IFF_VNET_HDR if tap.offloads else 0
     if not (Path("/sys/class/net") / interface).exists() or "/" in interface:
         raise HypervisorError(f"there is no tap device {interface}")
     fd = -1
     try:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-        request = struct.pack("16sH22x", os.fsencode(interface), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+        request = struct.pack("16sH22x", os.fsencode(interface), IFF_TAP | IFF_NO_PI | headers)
         fcntl.ioctl(fd, TUNSETIFF, request)
     except OSError as error:
         if fd >= 0:
@@ -149,7 +154,7 @@ def _plan(
     taps = {}
     for nic in spec.nics:
         if isinstance(nic.backend, TapBackend):
-            taps[nic.slot] = open_tap(nic.backend.interface)
+            taps[nic.slot] = open_tap(nic.backend)
             opened.callback(os.close, taps[nic.slot])
     if domain.handle.uid is not None and any(isinstance(nic.backend, UserBackend) for nic in spec.nics):
         files.give_resolver(RESOLVER)

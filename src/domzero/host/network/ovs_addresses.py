@@ -1,0 +1,55 @@
+"""What an Open vSwitch plan asks of the kernel's interfaces: addresses and settings, no bridges. Pure.
+
+The switch makes the interface of each bridge; here it only gets its addresses. Uplinks lose theirs, as with Linux
+bridges, and get them back when they are uplinks no longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from domzero.host.network.addresses import ipv4_wanted, ipv6_switches, ipv6_wanted
+from domzero.host.network.ethtool import normalised
+from domzero.host.network.layout import Layout, State, as_found, bare, is_needed
+from domzero.host.network.plan import InterfaceSpec, NetworkPlan
+from domzero.host.network.planned import named_interfaces, taken_interfaces
+
+
+def addressed_layout(plan: NetworkPlan, present: Layout, found: Layout) -> dict[str, State | None]:
+    """As `wanted_layout`, where bridges, bonds and VLANs are the switch's. Raises `NetworkError`."""
+    wanted: dict[str, State | None] = {name: as_found(name, present, found) for name in found if name in present}
+    wanted.update(_physical(plan, present, found))
+    for bridge in plan.bridges:
+        there = present.get(bridge.name)
+        if there is None or not is_needed(bridge):
+            continue
+        wanted[bridge.name] = State(
+            kind=there.kind,
+            ours=there.ours,
+            mtu=bridge.mtu,
+            ipv4=ipv4_wanted(bridge.addresses, bridge.dhcp_server),
+            ipv6=ipv6_wanted(bridge.addresses),
+            ipv6_switches=ipv6_switches(bridge.addresses),
+            settings=normalised(bridge.settings),
+        )
+    return wanted
+
+
+def _physical(plan: NetworkPlan, present: Layout, found: Layout) -> dict[str, State]:
+    specs = {interface.device: interface for interface in plan.interfaces}
+    taken = taken_interfaces(plan)
+    states: dict[str, State] = {}
+    for name in sorted(named_interfaces(plan)):
+        was = as_found(name, present, found)
+        settings = normalised(specs.get(name, InterfaceSpec(name)).settings)
+        mtu = largest_mtu(name, plan) or was.mtu
+        state = replace(was, up=True, mtu=mtu, settings={**was.settings, **settings})
+        # Its master in the kernel's eyes is the switch's own affair.
+        states[name] = bare(replace(state, master=present[name].master)) if name in taken else state
+    return states
+
+
+def largest_mtu(name: str, plan: NetworkPlan) -> int | None:
+    """What an uplink needs for all of its networks."""
+    bonds = {bond.name for bond in plan.bonds if name in bond.members} | {name}
+    return max((bridge.mtu for bridge in plan.bridges if bridge.uplink in bonds), default=None)
