@@ -128,8 +128,18 @@ def steps(present: Layout, wanted: Wanted) -> list[Step]:
 
 
 def way_back(before: Layout, wanted: Wanted) -> dict[str, State | None]:
-    """What is to be wanted after a failure on the way to `wanted`: everything as it was before."""
-    return {name: before.get(name) for name in wanted}
+    """What is to be wanted after a failure on the way to `wanted`: everything as it was before.
+
+    Of a device's settings, those that were to change: others come and go by themselves, as a bridge's speed does.
+    """
+    return {name: _as_before(before.get(name), state) for name, state in wanted.items()}
+
+
+def _as_before(there: State | None, state: State | None) -> State | None:
+    if there is None:
+        return None
+    changed = () if state is None else state.settings
+    return replace(there, settings={key: value for key, value in there.settings.items() if key in changed})
 
 
 def _gone(present: Layout, wanted: Wanted) -> set[str]:
