@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from domzero.host.storage.iscsi_initiator import Initiator
 from domzero.host.storage.iscsi_scsi import Unit
 from domzero.host.storage.iscsi_session import survey
 from domzero.host.storage.iscsi_settings import read_settings
@@ -91,12 +92,13 @@ async def test_disks_on_a_unit(target: Target) -> None:
 
 async def test_a_daemon_that_comes_back_finds_its_session(target: Target) -> None:
     """It was killed, its machines were not."""
-    first = lvm_over_iscsi(HERE)
+    initiator = Initiator()
+    first = lvm_over_iscsi(HERE, initiator)
     here = await there(target)
     await first.create(here, 0)
     await first.attach(here)
-    for group in first._groups.values():
-        os.close(group.lock)
+    for lock in [*initiator._held.values(), *(group.lock for group in first._groups.values())]:
+        os.close(lock)
     second = lvm_over_iscsi(HERE)
     await second.attach(here)
     assert len(sessions()) == 1

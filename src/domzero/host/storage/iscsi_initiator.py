@@ -6,6 +6,8 @@ other way round. Secrets go into the node records, files of mode 0600, and never
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -15,6 +17,7 @@ from domzero.host.process import Completed, ProcessError, run
 from domzero.host.storage import iscsi_records as records
 from domzero.host.storage import numbers
 from domzero.host.storage.iscsi_settings import Chap, IscsiSettings
+from domzero.host.storage.lvm_group import LOCKS, take_lock
 from domzero.host.storage.protocol import StorageError
 
 log = logging.getLogger(__name__)
@@ -46,7 +49,8 @@ FAILURES = {
 class Initiator:
     """Logs in to targets and out again. All methods end within a bounded time and raise `StorageError`.
 
-    The paths are open-iscsi's database (None: where this distribution has it) and the kernel's directories.
+    The paths are open-iscsi's database (None: where this distribution has it), the kernel's directories, and where lock
+    files go: whoever uses a session holds its file shared, so that no process ends the session of another.
     """
 
     def __init__(
@@ -56,26 +60,30 @@ class Initiator:
         sessions: Path = Path("/sys/class/iscsi_session"),
         transports: Path = Path("/sys/class/iscsi_transport"),
         devices: Path = Path("/dev"),
+        locks: Path = LOCKS,
     ) -> None:
         self._database = database or records.database()
         self._sessions = sessions
         self._transports = transports
         self._devices = devices
+        self._locks = locks
+        self._held: dict[str, int] = {}
 
     async def log_in(self, settings: IscsiSettings, incoming: Chap | None = None) -> None:
         """Have a session with a target; doing it twice is no error. `incoming` is who the target has to prove to be.
 
+        Also one that fails is to be followed by `log_out`, when nobody in this process has the session any more.
         Raises `StorageError` 70 without open-iscsi, 71 without the kernel's part or iscsid, 68 for a login that is
         refused, 141 for a target that does not answer.
         """
         await self._check_kernel()
-        if await in_thread(self._session_of, settings):
-            return
-        await in_thread(records.write_interface, self._database, settings)
-        await self._node(settings, "--op", "delete", accept=(NOTHING_FOUND, SESSION_EXISTS))
-        await self._node(settings, "--op", "new")
-        await in_thread(records.write_credentials, self._database, settings, incoming)
-        await self._node(settings, "--login", accept=(SESSION_EXISTS,))
+        await in_thread(self._take, settings)
+        if not await in_thread(self._session_of, settings):
+            await in_thread(records.write_interface, self._database, settings)
+            await self._node(settings, "--op", "delete", accept=(NOTHING_FOUND, SESSION_EXISTS))
+            await self._node(settings, "--op", "new")
+            await in_thread(records.write_credentials, self._database, settings, incoming)
+            await self._node(settings, "--login", accept=(SESSION_EXISTS,))
 
     async def device(self, settings: IscsiSettings, lun: int) -> Path:
         """The block device of a logical unit. Raises `StorageError` 67 when the kernel has none."""
@@ -89,6 +97,14 @@ class Initiator:
 
     async def log_out(self, settings: IscsiSettings) -> None:
         """End the session and forget its credentials, unless somebody uses one of its disks. Twice is no error."""
+        if not await in_thread(self._is_last, settings):
+            return
+        try:
+            await self._end(settings)
+        finally:
+            os.close(self._held.pop(_session_name(settings)))
+
+    async def _end(self, settings: IscsiSettings) -> None:
         session = await in_thread(self._session_of, settings)
         if session is not None:
             if await in_thread(_any_in_use, records.disks_of(session), self._devices):
@@ -96,6 +112,24 @@ class Initiator:
                 return
             await self._node(settings, "--logout", accept=(NOTHING_FOUND,))
         await self._node(settings, "--op", "delete", accept=(NOTHING_FOUND,))
+
+    def _take(self, settings: IscsiSettings) -> None:
+        """Be one of those who use a session. Blocking. Raises `StorageError` 16 while another process ends it."""
+        name = _session_name(settings)
+        if name not in self._held:
+            self._held[name] = take_lock(self._locks / name, shared=True)
+
+    def _is_last(self, settings: IscsiSettings) -> bool:
+        """Whether no other process uses the session; if one does, it is let go of. Blocking."""
+        name = _session_name(settings)
+        if name not in self._held:
+            return False
+        try:
+            fcntl.flock(self._held[name], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._held.pop(name))
+            return False
+        return True
 
     async def _check_kernel(self) -> None:
         transport = self._transports / "tcp"
@@ -131,6 +165,12 @@ class Initiator:
             return await run(argv, timeout=TIMEOUT, check=False)
         except ProcessError as error:
             raise StorageError(numbers.ISCSI_INITIATOR, f"{error}; open-iscsi must be installed") from error
+
+
+def _session_name(settings: IscsiSettings) -> str:
+    """A file's name for the session, the same in every process."""
+    told = f"{settings.iqn} {records.interface_name(settings)}"
+    return f"domzero-iscsi-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
 def _any_in_use(names: list[str], devices: Path) -> bool:

@@ -255,7 +255,7 @@ class LvmStorage(Refusals):
         lock = None
         try:
             found = await _find(tool, name)
-            lock = await in_thread(take_lock, name, self._locks)
+            lock = await in_thread(take_lock, self._locks / f"domzero-{name}")
             access = await _access(tool, found)
         except BaseException:
             if lock is not None:

@@ -77,21 +77,20 @@ class AttachedGroup:
         return count
 
 
-def take_lock(name: str, directory: Path = LOCKS) -> int:
-    """Have a volume group for this process; closing the descriptor lets go of it. Blocking.
+def take_lock(path: Path, *, shared: bool = False) -> int:
+    """Have a lock file for this process, alone or with others; closing the descriptor lets go of it. Blocking.
 
     Raises `StorageError` 16 when another process of this host has it.
     """
-    path = directory / f"domzero-{name}"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BaseException:
             os.close(descriptor)
             raise
     except BlockingIOError:
-        raise StorageError(numbers.REPOSITORY_IN_USE, f"{name} is used by another process") from None
+        raise StorageError(numbers.REPOSITORY_IN_USE, f"{path} is held: another process uses this") from None
     except OSError as error:
         raise numbers.from_os(error) from error
     return descriptor

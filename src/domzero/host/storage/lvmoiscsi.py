@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from domzero.finish import finish
 from domzero.host.storage import numbers
 from domzero.host.storage.iscsi_initiator import Initiator
 from domzero.host.storage.iscsi_name import MACHINE
@@ -73,12 +74,12 @@ class IscsiUnits:
             raise StorageError(numbers.TARGET_IQN_MISSING, "device_config has no targetIQN", menu)
         unit = choose(await survey(settings, self._patience), device_config)
         async with self._order:
-            await self._initiator.log_in(settings, incoming)
             self._users[_session(settings)] += 1
             try:
+                await self._initiator.log_in(settings, incoming)
                 return (await self._initiator.device(settings, unit.lun),)
             except BaseException:
-                await self._leave(settings)
+                await finish(self._leave(settings))
                 raise
 
     async def disconnect(self, device_config: Mapping[str, str]) -> None:
