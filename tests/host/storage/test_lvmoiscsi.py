@@ -128,6 +128,9 @@ def test_our_interface_says_our_name(tmp_path: Path) -> None:
         records.write_interface(tmp_path, settings)
     said = (tmp_path / "ifaces" / name).read_text()
     assert said == f"iface.iscsi_ifacename = {name}\niface.transport_name = tcp\niface.initiatorname = {HERE}\n"
+    for _ in range(2):
+        records.remove_interface(tmp_path, settings)
+    assert list((tmp_path / "ifaces").iterdir()) == []
     for other in ({"port": "3261"}, {"localIQN": "iqn.2026-01.org.example:other"}):
         assert records.interface_name(read_settings({"target": "127.0.0.1", **other}, HERE)) != name
 

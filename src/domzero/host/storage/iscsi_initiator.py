@@ -112,6 +112,7 @@ class Initiator:
                 return
             await self._node(settings, "--logout", accept=(NOTHING_FOUND,))
         await self._node(settings, "--op", "delete", accept=(NOTHING_FOUND,))
+        await in_thread(records.remove_interface, self._database, settings)
 
     def _take(self, settings: IscsiSettings) -> None:
         """Be one of those who use a session. Blocking. Raises `StorageError` 16 while another process ends it."""

@@ -55,6 +55,14 @@ def write_interface(database: Path, settings: IscsiSettings) -> None:
         raise from_os(error, numbers.ISCSI_INITIATOR) from error
 
 
+def remove_interface(database: Path, settings: IscsiSettings) -> None:
+    """Undo `write_interface`; twice is no error."""
+    try:
+        (database / "ifaces" / interface_name(settings)).unlink(missing_ok=True)
+    except OSError as error:
+        raise from_os(error, numbers.ISCSI_INITIATOR) from error
+
+
 def write_credentials(database: Path, settings: IscsiSettings, incoming: Chap | None) -> None:
     """Put what a login takes into the record of a target, which `iscsiadm --op new` has made."""
     name = interface_name(settings)
