@@ -132,16 +132,15 @@ def make_network(settings: Settings, runtime: Path, *, root: bool) -> NetworkBac
         return UserNetwork()
     if not root:
         raise HandsError(f"the setting network = {name} takes root's rights; without them there is user")
+    # The machine's list of name servers is nobody's business as long as domzero looks after none of its interfaces.
+    resolver = RESOLVER if settings.manage_interfaces else None
     if name == "openvswitch":
-        try:
-            from domzero.host.network.ovs import OpenVSwitchNetwork  # type: ignore[import-not-found,unused-ignore]  # optional
-        except ModuleNotFoundError as error:
-            raise HandsError("this domzero has no support for Open vSwitch; choose network = bridge") from error
-        return OpenVSwitchNetwork(owner=None, runtime=runtime)  # type: ignore[no-any-return,unused-ignore]  # optional
+        from domzero.host.network.ovs import OpenVSwitchNetwork
+
+        return OpenVSwitchNetwork(runtime=runtime, resolver=resolver)
     from domzero.host.network.bridge import BridgeNetwork
 
-    # The machine's list of name servers is nobody's business as long as domzero looks after none of its interfaces.
-    return BridgeNetwork(runtime=runtime, resolver=RESOLVER if settings.manage_interfaces else None)
+    return BridgeNetwork(runtime=runtime, resolver=resolver)
 
 
 async def _guest_image(settings: Settings, state: Path) -> GuestImage | None:

@@ -44,7 +44,13 @@ def test_what_cannot_be_understood(arguments: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "root", "mode"),
-    [("auto", True, "bridge"), ("auto", False, "user"), ("bridge", True, "bridge"), ("user", True, "user")],
+    [
+        ("auto", True, "bridge"),
+        ("auto", False, "user"),
+        ("bridge", True, "bridge"),
+        ("user", True, "user"),
+        ("openvswitch", True, "openvswitch"),
+    ],
 )
 def test_backends(tmp_path: Path, name: str, root: bool, mode: str) -> None:
     assert make_network(settings("--network", name), tmp_path, root=root).mode() == mode
