@@ -48,11 +48,13 @@ class Gate:
 
     `listed` are the operations that `allowed_operations` may show. `overtaking` ones do not queue behind waiting ones.
     `judge` has to say the same as `check`, only quicker; it is for classes with many operations or objects.
+    `on_change` is told of each operation that begins or ends on an object: what others allow may depend on it.
     """
 
     def __init__(
         self, database: Database, cls: str, check: Check, listed: Iterable[str], clock: Clock, *,
         overtaking: Collection[str] = frozenset(), judge: Judge | None = None,
+        on_change: Callable[[Ref, str], None] | None = None,
     ) -> None:  # fmt: skip
         self._database = database
         self._clock = clock
@@ -61,6 +63,7 @@ class Gate:
         self._judge = judge or (lambda database, ref: partial(check, database, ref))
         self._listed = tuple(listed)
         self._overtaking = frozenset(overtaking)
+        self._on_change = on_change
         self._queues: dict[Ref, deque[_Waiter]] = {}
         self._departures: dict[Ref, set[asyncio.Future[None]]] = {}
         self._held: dict[tuple[Ref, Ref], list[str]] = {}
@@ -178,7 +181,7 @@ class Gate:
         return {} if row is None else row.record["current_operations"]
 
     def _insert(self, ref: Ref, task: Ref, operation: str) -> None:
-        self._store(ref, {**self._running(ref), task: operation})
+        self._store(ref, {**self._running(ref), task: operation}, operation)
         self._held.setdefault((ref, task), []).append(operation)
 
     def _leave(self, ref: Ref, task: Ref, operation: str) -> None:
@@ -188,16 +191,18 @@ class Gate:
             del self._held[ref, task]
         if self._database.find(self._cls, ref) is not None:
             others = {other: running for other, running in self._running(ref).items() if other != task}
-            self._store(ref, {**others, task: held[-1]} if held else others)
+            self._store(ref, {**others, task: held[-1]} if held else others, operation)
         self._admit_waiting(ref)
         for departure in self._departures.get(ref, ()):
             if not departure.done():
                 departure.set_result(None)
 
-    def _store(self, ref: Ref, operations: Mapping[Ref, str]) -> None:
+    def _store(self, ref: Ref, operations: Mapping[Ref, str], changed: str) -> None:
         with self._database.transaction() as transaction:
             transaction.update(self._cls, ref, current_operations=operations)
             transaction.update(self._cls, ref, allowed_operations=self.allowed(ref))
+            if self._on_change is not None:
+                self._on_change(ref, changed)
 
     async def _departure(self, ref: Ref, seconds: float) -> bool:
         """Wait until an operation leaves the object; whether one did in that time."""

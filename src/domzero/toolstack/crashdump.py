@@ -16,7 +16,7 @@ async def destroy(stack: Stack, context: Context, self: Ref) -> None:
     if stack.database.find("VDI", vdi) is not None:
         sr = stack.database.get("VDI", vdi, "SR")
         async with (
-            disks.operation(stack, context, vdi, "destroy"),
+            stack.gates["VDI"].operation(context, vdi, "destroy"),
             stack.gates["SR"].operation(context, sr, "vdi_destroy"),
         ):
             await disks.destroy_vdi(stack, vdi)

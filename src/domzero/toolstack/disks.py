@@ -7,12 +7,10 @@ too: whatever is interrupted, a scan of the repository shows what is there.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from domzero.engine.clock import moment
-from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.host.hypervisor.spec import DiskSource
@@ -297,12 +295,15 @@ async def _make(stack: Stack, sr: Ref, row: Mapping[str, Any], on_medium: Callab
                 },
             )
 
-    async with Steps() as steps:
-        info = await steps.do("make the disk", make)
-        steps.on_failure("remove the disk", lambda: driver.destroy_disk(repository, info.location))
-        vdi = await steps.do("record the disk", lambda: record(info))
-    refresh_operations(stack, (vdi,))
-    await _refresh_size_if_possible(stack, sr)
+    try:
+        async with Steps() as steps:
+            info = await steps.do("make the disk", make)
+            steps.on_failure("remove the disk", lambda: driver.destroy_disk(repository, info.location))
+            vdi = await steps.do("record the disk", lambda: record(info))
+        refresh_operations(stack, (vdi,))
+    finally:
+        # Also of a disk that is not to stay: somebody may have measured while it was there.
+        await _refresh_size_if_possible(stack, sr)
     return vdi
 
 
@@ -324,17 +325,6 @@ def _record_measures(stack: Stack, vdi: Ref, info: DiskInfo) -> None:
         return
     with stack.database.transaction(observed=True) as transaction:
         transaction.update("VDI", vdi, **measured(found.record, info), missing=False)
-
-
-@asynccontextmanager
-async def operation(stack: Stack, context: Context, vdi: Ref, name: str) -> AsyncIterator[None]:
-    """The disk's gate; the drives that the disk is in learn of beginning and end, since they wait for the disk too."""
-    try:
-        async with stack.gates["VDI"].operation(context, vdi, name):
-            refresh_drives(stack, vdi)
-            yield
-    finally:
-        refresh_drives(stack, vdi)
 
 
 def refresh_drives(stack: Stack, vdi: Ref) -> None:

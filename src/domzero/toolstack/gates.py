@@ -7,6 +7,7 @@ import asyncio
 from domzero.engine.admission import Gate
 from domzero.engine.clock import Clock
 from domzero.engine.database import Database
+from domzero.idl.types import Ref
 from domzero.toolstack import sr_admission, vbd_admission, vdi_admission, vif_admission, vm_appliance_admission
 from domzero.toolstack.host import admission as host_admission
 from domzero.toolstack.vm import admission as vm_admission
@@ -19,9 +20,23 @@ PORTION = 32
 
 def build_gates(database: Database, clock: Clock) -> dict[str, Gate]:
     """Class → gate."""
+
+    def refresh_drives(vdi: Ref, _: str) -> None:
+        """A drive waits for the disk in it."""
+        for vbd in database.get("VDI", vdi, "VBDs"):
+            gates["VBD"].refresh(vbd)
+
     gates = {
         "VBD": Gate(database, "VBD", vbd_admission.check, vbd_admission.LISTED, clock),
-        "VDI": Gate(database, "VDI", vdi_admission.check, vdi_admission.LISTED, clock, judge=vdi_admission.judge),
+        "VDI": Gate(
+            database,
+            "VDI",
+            vdi_admission.check,
+            vdi_admission.LISTED,
+            clock,
+            judge=vdi_admission.judge,
+            on_change=refresh_drives,
+        ),
         "VIF": Gate(database, "VIF", vif_admission.check, vif_admission.LISTED, clock),
         "SR": Gate(database, "SR", sr_admission.check, sr_admission.LISTED, clock),
         "host": Gate(database, "host", host_admission.check, host_admission.LISTED, clock),
@@ -29,8 +44,23 @@ def build_gates(database: Database, clock: Clock) -> dict[str, Gate]:
             database, "VM_appliance", vm_appliance_admission.check, vm_appliance_admission.LISTED, clock
         ),
     }
+
+    def refresh_devices(vm: Ref, operation: str) -> None:
+        """Devices are left alone while their machine starts, stops or is being saved."""
+        if operation in vbd_admission.MACHINE_BUSY:
+            for cls, field in (("VBD", "VBDs"), ("VIF", "VIFs")):
+                for device in database.get("VM", vm, field):
+                    gates[cls].refresh(device)
+
     gates["VM"] = Gate(
-        database, "VM", vm_admission.check, VM_LISTED, clock, overtaking=RUNS_OVER_OTHERS, judge=vm_admission.judge
+        database,
+        "VM",
+        vm_admission.check,
+        VM_LISTED,
+        clock,
+        overtaking=RUNS_OVER_OTHERS,
+        judge=vm_admission.judge,
+        on_change=refresh_devices,
     )
     return gates
 

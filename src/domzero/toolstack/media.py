@@ -33,7 +33,11 @@ async def replug_all(stack: Stack) -> None:
     with stack.database.transaction(observed=True) as transaction:
         for pbd in own:
             transaction.update("PBD", pbd, currently_attached=False)
-    for pbd, attaching in (await _together(stack, own, lambda pbd: attach_medium(stack, pbd))).items():
+
+    async def attach(pbd: Ref) -> None:
+        await stack.plugs.share(pbd, lambda: attach_medium(stack, pbd))
+
+    for pbd, attaching in (await _together(stack, own, attach)).items():
         if not attaching.done():
             log.warning("storage repository %s does not answer yet", _name(stack, pbd))
             stack.machines.in_background(_late(stack, pbd, attaching), f"plug {pbd}")

@@ -67,9 +67,13 @@ async def plug(stack: Stack, context: Context, self: Ref) -> None:
 
 async def plug_pbd(stack: Stack, pbd: Ref) -> None:
     """As PBD.plug, for callers inside the toolstack."""
-    if not stack.database.get("PBD", pbd, "currently_attached"):
-        await attach_medium(stack, pbd)
-        record_attached(stack, pbd, attached=True)
+
+    async def attach() -> None:
+        if not stack.database.get("PBD", pbd, "currently_attached"):
+            await attach_medium(stack, pbd)
+            record_attached(stack, pbd, attached=True)
+
+    await stack.plugs.share(pbd, attach)
 
 
 async def attach_medium(stack: Stack, pbd: Ref) -> None:

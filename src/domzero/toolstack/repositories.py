@@ -60,7 +60,11 @@ async def asking(answer: Awaitable[Result]) -> Result:
 
 
 async def refresh_size(stack: Stack, sr: Ref) -> None:
-    """Bring the SR's three sizes up to date."""
+    """Bring the SR's three sizes up to date: what the row says then was measured after this was called."""
+    await stack.measurements.share(sr, lambda: _measure(stack, sr))
+
+
+async def _measure(stack: Stack, sr: Ref) -> None:
     driver, repository = attached(stack, sr)
     size = await asking(driver.size(repository))
     if stack.database.find("SR", sr) is None:

@@ -50,6 +50,8 @@ async def scan(stack: Stack, sr: Ref, *, alone: bool = True) -> None:
     with stack.database.transaction():
         for vdi in changed:
             stack.gates["VDI"].refresh(vdi)
+            for vbd in stack.database.get("VDI", vdi, "VBDs"):
+                stack.gates["VBD"].refresh(vbd)
     await refresh_size(stack, sr)
 
 

@@ -102,6 +102,10 @@ class Stack:
     """The machines that refer to an image of saved memory."""
     scans: SharedWork = field(default_factory=SharedWork)
     """Looks at repositories, shared by all who ask for one at the same time."""
+    measurements: SharedWork = field(default_factory=SharedWork)
+    """The same for their sizes."""
+    plugs: SharedWork = field(default_factory=SharedWork)
+    """The same for attaching media: a driver is not asked twice at once."""
     merges: MergeRegister = field(default_factory=MergeRegister)
     """The merges of disks' layers that go on."""
 

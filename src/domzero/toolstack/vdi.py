@@ -30,7 +30,7 @@ async def destroy(stack: Stack, context: Context, self: Ref) -> None:
     """Delete a disk that nothing uses, with its data. Drives of halted machines that held it go as well."""
     sr = stack.database.get("VDI", self, "SR")
     async with (
-        disks.operation(stack, context, self, "destroy"),
+        stack.gates["VDI"].operation(context, self, "destroy"),
         stack.gates["SR"].operation(context, sr, "vdi_destroy"),
     ):
         await disks.destroy_vdi(stack, self)
@@ -42,7 +42,7 @@ async def clone(stack: Stack, context: Context, vdi: Ref, driver_params: dict[st
     sr = stack.database.get("VDI", vdi, "SR")
     operation = "vdi_clone" if disks.supports(stack, sr, "VDI_CLONE") else "vdi_create"
     async with (
-        disks.operation(stack, context, vdi, "clone"),
+        stack.gates["VDI"].operation(context, vdi, "clone"),
         stack.gates["SR"].operation(context, sr, operation),
         _turn_of_writer(stack, vdi),
     ):
@@ -54,7 +54,7 @@ async def snapshot(stack: Stack, context: Context, vdi: Ref, driver_params: dict
     """The disk as it is at this moment, whether a machine uses it or not."""
     sr = stack.database.get("VDI", vdi, "SR")
     async with (
-        disks.operation(stack, context, vdi, "snapshot"),
+        stack.gates["VDI"].operation(context, vdi, "snapshot"),
         stack.gates["SR"].operation(context, sr, "vdi_snapshot"),
         _turn_of_writer(stack, vdi),
     ):
@@ -71,7 +71,7 @@ async def copy(stack: Stack, context: Context, vdi: Ref, sr: Ref, base_vdi: Ref,
     if NULL_REF not in (base_vdi, into_vdi) or base_vdi != into_vdi:
         raise ApiError("SR_OPERATION_NOT_SUPPORTED", stack.database.get("VDI", vdi, "SR"))
     async with (
-        disks.operation(stack, context, vdi, "copy"),
+        stack.gates["VDI"].operation(context, vdi, "copy"),
         stack.gates["SR"].operation(context, sr, "vdi_create"),
     ):
         with context.task.cancellable():
@@ -97,7 +97,7 @@ async def resize_online(stack: Stack, context: Context, vdi: Ref, size: int) -> 
 async def _resize(stack: Stack, context: Context, vdi: Ref, size: int, operation: str) -> None:
     record = stack.database.record("VDI", vdi)
     async with (
-        disks.operation(stack, context, vdi, operation),
+        stack.gates["VDI"].operation(context, vdi, operation),
         stack.gates["SR"].operation(context, record["SR"], "vdi_resize"),
         _turn_of_writer(stack, vdi),
     ):
@@ -110,14 +110,14 @@ async def _resize(stack: Stack, context: Context, vdi: Ref, size: int, operation
 @implements("VDI.update")
 async def update(stack: Stack, context: Context, vdi: Ref) -> None:
     """Read the disk's sizes from the medium again."""
-    async with disks.operation(stack, context, vdi, "update"):
+    async with stack.gates["VDI"].operation(context, vdi, "update"):
         await disks.update_vdi(stack, vdi)
 
 
 @implements("VDI.forget")
 async def forget(stack: Stack, context: Context, vdi: Ref) -> None:
     """Drop the row and keep the data; a scan of the repository brings the disk back."""
-    async with disks.operation(stack, context, vdi, "forget"):
+    async with stack.gates["VDI"].operation(context, vdi, "forget"):
         disks.forget_vdi(stack, vdi)
 
 
@@ -189,7 +189,7 @@ async def set_on_boot(stack: Stack, context: Context, self: Ref, value: str) -> 
     """Keep or drop changes at each start. Dropping needs the driver's help: SR_OPERATION_NOT_SUPPORTED without."""
     if value == "persist" and stack.database.get("VDI", self, "on_boot") == value:
         return
-    async with disks.operation(stack, context, self, "set_on_boot"):
+    async with stack.gates["VDI"].operation(context, self, "set_on_boot"):
         _set(stack, self, on_boot=value)
 
 

@@ -241,3 +241,24 @@ async def test_memory_questions(host: World) -> None:
     assert 900 << 20 < most < 1 << 30
     assert await host.call("VM.maximise_memory", vm, 0, False) == 0
     assert await host.call("VM.maximise_memory", vm, 1 << 30, True) % (64 << 20) == 0
+
+
+async def test_what_devices_allow_follows_what_the_machine_does(host: World) -> None:
+    vm = await host.machine(disks=1, cards=1)
+    (vbd,), (vif,) = host.get("VM", vm, "VBDs"), host.get("VM", vm, "VIFs")
+
+    def allowed() -> tuple[set[str], set[str]]:
+        return set(host.get("VBD", vbd, "allowed_operations")), set(host.get("VIF", vif, "allowed_operations"))
+
+    pluggable = {"unplug", "unplug_force"}, {"unplug"}
+    await host.call("VM.start", vm, False, False)
+    assert allowed() == pluggable
+    for method, params in (("VM.snapshot", ["s", []]), ("VM.hard_reboot", []), ("VM.checkpoint", ["c"])):
+        await host.call(method, vm, *params)
+        assert allowed() == pluggable, method
+    await host.call("VM.suspend", vm)
+    assert allowed() == (set(), set())
+    await host.call("VM.resume", vm, False, False)
+    assert allowed() == pluggable
+    await host.call("VM.hard_shutdown", vm)
+    assert allowed() == ({"attach"}, {"attach"})

@@ -76,7 +76,7 @@ async def clone(stack: Stack, context: Context, vm: Ref, new_name: str) -> Ref:
         sr = stack.database.get("VDI", vdi, "SR")
         operation = "vdi_clone" if disks.supports(stack, sr, "VDI_CLONE") else "vdi_create"
         async with (
-            disks.operation(stack, context, vdi, "clone"),
+            stack.gates["VDI"].operation(context, vdi, "clone"),
             stack.gates["SR"].operation(context, sr, operation),
         ):
             return await disks.clone_vdi(stack, vdi)
@@ -98,7 +98,7 @@ async def copy(stack: Stack, context: Context, vm: Ref, new_name: str, sr: Ref) 
     async def copy_disk(vdi: Ref, progress: Progress) -> Ref:
         target = stack.database.get("VDI", vdi, "SR") if sr == NULL_REF else sr
         async with (
-            disks.operation(stack, context, vdi, "copy"),
+            stack.gates["VDI"].operation(context, vdi, "copy"),
             stack.gates["SR"].operation(context, target, "vdi_create"),
         ):
             return await disks.copy_vdi(stack, vdi, target, progress)

@@ -8,6 +8,7 @@ from typing import Any
 from domzero.engine.transactions import Transaction
 from domzero.host.network.protocol import NetworkError
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack import disks
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.consoles import close_consoles
 from domzero.toolstack.vm.operations import HALTED, SUSPENDED
@@ -83,7 +84,7 @@ def remove_guest_metrics(stack: Stack, transaction: Transaction, vm: Ref) -> Non
 
 
 def refresh_all(stack: Stack, vm: Ref) -> None:
-    """Compute anew what the machine, its drives, their disks and its cards allow."""
+    """Compute anew what the machine, its drives, their disks, other machines' drives of these, and its cards allow."""
     database = stack.database
     found = database.find("VM", vm)
     if found is None:
@@ -91,6 +92,8 @@ def refresh_all(stack: Stack, vm: Ref) -> None:
     stack.gates["VM"].refresh(vm)
     for vbd in found.record["VBDs"]:
         stack.gates["VBD"].refresh(vbd)
-        stack.gates["VDI"].refresh(database.get("VBD", vbd, "VDI"))
+        vdi = database.get("VBD", vbd, "VDI")
+        stack.gates["VDI"].refresh(vdi)
+        disks.refresh_sharers(stack, vdi)
     for vif in found.record["VIFs"]:
         stack.gates["VIF"].refresh(vif)
