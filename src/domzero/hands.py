@@ -107,8 +107,7 @@ async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) 
     return Hands(
         QemuHypervisor(runtime, state, accelerator=settings.accel, users=users),
         make_drivers(Surroundings(state, runtime, runtime / "mounts")),
-        # Not below `runtime`: the hypervisor clears away every directory there that is no machine's.
-        make_network(settings, runtime.with_name(f"{runtime.name}-network"), root=root),
+        make_network(settings, runtime / "network", root=root),
         LinuxControl(log_file),
         LinuxFacts(),
         download,

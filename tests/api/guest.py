@@ -20,6 +20,7 @@ class Guest:
     host: InProcessHost
     api: Any
     vm: str
+    patience: float = BOOT_LIMIT
 
     def serial(self) -> bytes:
         """What the present domain wrote so far."""
@@ -29,7 +30,7 @@ class Guest:
 
     def wait_for(self, condition: Callable[[bytes], object], what: str) -> Any:
         """What the condition gives as soon as it is true of the serial output."""
-        deadline = time.monotonic() + BOOT_LIMIT
+        deadline = time.monotonic() + self.patience
         while not (result := condition(self.serial())):
             assert time.monotonic() < deadline, f"{what} did not happen: {self.serial()[-2000:]!r}"
             time.sleep(0.05)

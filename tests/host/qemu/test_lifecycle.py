@@ -238,6 +238,20 @@ async def test_a_domain_that_died_while_nobody_watched_is_not_adopted(machine: M
     assert not exists(Path(f"/proc/{pid}"))
 
 
+async def test_what_is_no_domains_is_left_alone(machine: Machine) -> None:
+    """File systems of storage repositories are mounted beside the domains."""
+    kept = machine.directory / "run" / "mounts" / "repository" / "disk"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("somebody's")
+    dead = machine.directory / "run" / "77"
+    dead.mkdir()
+    await machine.hypervisor.close()
+    machine.hypervisor = machine.driver()
+    await machine.hypervisor.open(machine.events)
+    assert kept.read_text() == "somebody's"
+    assert not exists(dead)
+
+
 async def test_guest_channel_and_display(guest: Guest) -> None:
     assert guest.status.guest_socket is not None
     assert guest.status.vnc_socket is not None

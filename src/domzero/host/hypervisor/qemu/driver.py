@@ -102,7 +102,9 @@ class QemuHypervisor:
         self._listener = listener
         try:
             self._host = await self._look_around()
-            found = await asyncio.gather(*(self._adopt(path) for path in self._runtime.iterdir() if path.is_dir()))
+            # Others keep things beside the domains' directories: what is no domain's is never touched.
+            domains = [path for path in self._runtime.iterdir() if path.name.isdecimal() and path.is_dir()]
+            found = await asyncio.gather(*map(self._adopt, domains))
         except BaseException:
             self._unlock()
             raise
