@@ -71,6 +71,11 @@ def nfs(images: Path) -> Iterator[str]:
     run("exportfs", "-u", f"{SERVER}:{images}")
 
 
+def answers() -> bool:
+    with socket.socket() as visitor:
+        return visitor.connect_ex((SERVER, SMB_PORT)) == 0
+
+
 @pytest.fixture(scope="module")
 def samba(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[bytes]]:
     home = tmp_path_factory.mktemp("samba")
@@ -82,7 +87,7 @@ def samba(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[su
     process = subprocess.Popen(["smbd", "-F", "-s", settings])
     try:
         deadline = time.monotonic() + 60
-        while socket.socket().connect_ex((SERVER, SMB_PORT)):
+        while not answers():
             assert time.monotonic() < deadline
             assert process.poll() is None, (home / "log").read_text()
             time.sleep(0.1)
@@ -95,8 +100,8 @@ def samba(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[su
 
 @pytest.fixture
 async def driver(tmp_path: Path) -> AsyncIterator[IsoStorage]:
-    driver = IsoStorage(tmp_path / "mounts")
-    yield driver
+    (tmp_path / "mounts").mkdir()
+    yield IsoStorage(tmp_path / "mounts")
     assert os.listdir(tmp_path / "mounts") == []
 
 
