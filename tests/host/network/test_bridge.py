@@ -122,7 +122,7 @@ async def test_our_bridge_stays_while_the_operators_interface_is_on_it(host: Hos
     assert await host.names() == {"xapi0", "veth0", "veth1"}
 
 
-@pytest.mark.parametrize("bridge", ["x" * 16, "../x", "a b", "-x", ".", "é"])
+@pytest.mark.parametrize("bridge", ["x" * 16, "../x", "a b", "-x", ".", "é", "all", "x\n"])
 async def test_impossible_bridges_leave_nothing(host: Host, bridge: str) -> None:
     with pytest.raises(NetworkError):
         await host.backend.connect(card(bridge=bridge))

@@ -175,3 +175,20 @@ async def test_a_locked_machine_cannot_draw_another_ones_traffic_to_itself(
         assert frame(THIRD, GUEST) not in received(second)
     finally:
         os.close(third)
+
+
+async def test_what_a_bridge_learned_before_a_card_was_locked_is_forgotten(host: Host) -> None:
+    await host.backend.connect(card(1))
+    for domid, mac in ((2, OTHER), (3, THIRD)):
+        await host.backend.connect(card(domid, mac=mac))
+    first, second, third = [await host.machine(f"vif{domid}.0") for domid in (1, 2, 3)]
+    try:
+        await reach(second, third, frame(OTHER))
+        await reach(first, third, frame(OTHER, payload=b"forged"))
+        received(first)
+        await reach(third, first, frame(THIRD, OTHER))  # drawn to the forger
+        await host.backend.configure(card(1, rules=LOCKED))
+        await reach(third, second, frame(THIRD, OTHER))
+    finally:
+        for descriptor in (first, second, third):
+            os.close(descriptor)

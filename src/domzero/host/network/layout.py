@@ -29,6 +29,9 @@ from domzero.host.network.vlan import vlan_name
 
 BRIDGE, BOND, VLAN, TAP = "bridge", "bond", "vlan", "tun"
 MADE = (BRIDGE, BOND, VLAN)
+OF_ALL = ("all", "default")
+"""Where the kernel has settings for interfaces, those for every interface have these names."""
+
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", re.ASCII)
 
 
@@ -100,7 +103,7 @@ def bridge_mac(name: str) -> str:
 
 def check_name(name: str) -> None:
     """Raises `NetworkError` for what cannot be the name of an interface."""
-    if len(name) > NAME_LIMIT or not NAME.fullmatch(name):
+    if len(name) > NAME_LIMIT or not NAME.fullmatch(name) or name in OF_ALL:
         raise NetworkError(f"{name!r} is no name for an interface")
 
 

@@ -30,10 +30,13 @@ def join(links: Links, tap: Link, bridge: Link | None, mac: str, rules: CardRule
     """Put a tap on a bridge, or on none, under its rules, and switch it on."""
     if rules.promiscuous and bridge is not None and not bridge.ours:
         raise NetworkError(f"a card cannot be promiscuous on {bridge.name}, which is not ours")
-    links.set(tap, master=bridge.index if bridge is not None else 0)
-    if bridge is not None and not (new and rules.locking is LockingMode.UNLOCKED and not rules.promiscuous):
-        apply_rules(links, replace(tap, master=bridge.index), mac, rules)
-    links.set(tap, flags=UP_FLAG, change=UP_FLAG)
+    master = bridge.index if bridge is not None else 0
+    if new and rules.locking is LockingMode.UNLOCKED and not rules.promiscuous:
+        links.set(tap, master=master, flags=UP_FLAG, change=UP_FLAG)
+    else:
+        links.set(tap, master=master)
+        apply_rules(links, replace(tap, master=master), mac, rules)
+        links.set(tap, flags=UP_FLAG, change=UP_FLAG)
     if bridge is not None:
         settle(links, bridge, promiscuous=rules.promiscuous)
 
@@ -45,8 +48,10 @@ def apply_rules(links: Links, tap: Link, mac: str, rules: CardRules) -> None:
         links.set(tap, flags=PROMISCUOUS_FLAG if rules.promiscuous else 0, change=PROMISCUOUS_FLAG)
     if not tap.master:
         return
-    fixed = rules.locking is LockingMode.LOCKED
-    links.ask(tap.name, "brport", "set", index=tap.index, learning=int(rules.locking is LockingMode.UNLOCKED))
+    fixed, learning = rules.locking is LockingMode.LOCKED, rules.locking is LockingMode.UNLOCKED
+    # What was learned while the card was free to forge is forgotten.
+    forgetting = {} if learning else {"flush": None}
+    links.ask(tap.name, "brport", "set", index=tap.index, learning=int(learning), **forgetting)
     present = _fixed(links, tap)
     for address in present - ({mac} if fixed else set()):
         links.ask(tap.name, "fdb", "del", ifindex=tap.index, lladdr=address, flags=MASTER)
