@@ -57,6 +57,20 @@ async def test_operation_shows_in_both_fields(toy: Toy) -> None:
     assert (record["current_operations"], record["allowed_operations"]) == ({}, ("on", "repair"))
 
 
+async def test_others_hear_of_beginning_and_end(toy: Toy) -> None:
+    """When they do, the object's own fields say so already."""
+    lamp, heard = toy.lamp(), []
+
+    def hear(ref: Ref, operation: str) -> None:
+        heard.append((ref, operation, tuple(toy.database.get("lamp", ref, "current_operations").values())))
+
+    gate = Gate(toy.database, "lamp", lambda database, ref, operation: None, ("repair",), toy.clock, on_change=hear)
+    context = toy.context("repair")
+    async with gate.operation(context, lamp, "repair"):
+        assert heard == [(lamp, "repair", ("repair",))]
+    assert heard[1:] == [(lamp, "repair", ())]
+
+
 async def test_refusal_that_waiting_cannot_help_comes_at_once(toy: Toy) -> None:
     lamp = toy.lamp(on=True)
     assert await Operation(toy, lamp, "on").error() == ("OPERATION_NOT_ALLOWED", "It is on.")
