@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.hypervisor.protocol import HypervisorError
+from domzero.host.hypervisor.protocol import GuestNotRespondingError, HypervisorError
 from domzero.host.hypervisor.qemu import modules, remote
 from domzero.host.hypervisor.spec import DiskFormat, DiskKind, DiskSource, DiskSpec, KernelBoot, RemoteImage
 from domzero.host.process import run
@@ -109,6 +109,20 @@ def test_what_an_operator_is_told() -> None:
     assert "why" in remote.explained(asked, "")
 
 
+def test_servers_of_a_node() -> None:
+    def described(**options: object) -> str:
+        return "json:" + json.dumps(options)
+
+    assert remote.servers_of("iscsi", described(portal="[::1]:860", lun=1)) == [("::1", 860)]
+    assert remote.servers_of("iscsi", described(portal="10.0.0.1")) == [("10.0.0.1", 3260)]
+    assert remote.servers_of("nfs", "nfs://10.0.0.1/export/disk?uid=0") == [("10.0.0.1", 2049)]
+    assert remote.servers_of("nfs", described(server={"type": "inet", "host": "10.0.0.1"})) == [("10.0.0.1", 2049)]
+    monitors = [{"host": "a", "port": "6789"}, {"host": "b", "port": "3300"}]
+    assert remote.servers_of("rbd", described(server=monitors)) == [("a", 6789), ("b", 3300)]
+    assert remote.servers_of("rbd", described(pool="x")) == []
+    assert remote.servers_of("file", "/dev/fdset/1") == []
+
+
 async def test_a_module_and_its_libraries_are_given(tmp_path: Path) -> None:
     """Copies at the same places, which nobody but the daemon can write."""
     (tmp_path / "lib").mkdir()
@@ -150,6 +164,7 @@ class Server:
     portal: str
     disk: Path
     control: int
+    process: subprocess.Popen[bytes]
 
     def admin(self, *arguments: str) -> None:
         subprocess.run(["tgtadm", "-C", str(self.control), *arguments], check=True, capture_output=True)
@@ -169,13 +184,13 @@ def server(tmp_path: Path) -> Iterator[Server]:
     disk = tmp_path / "lun"
     disk.write_bytes(b"content of the target".ljust(16 * MIB, b"\0"))
     control = 1 + port % 32000  # tgtd takes numbers below 32768
-    server = Server(f"127.0.0.1:{port}", disk, control)
     Path("/run/tgtd").mkdir(exist_ok=True)
     process = subprocess.Popen(
-        ["tgtd", "-f", "-C", str(control), "--iscsi", f"portal={server.portal}"],
+        ["tgtd", "-f", "-C", str(control), "--iscsi", f"portal=127.0.0.1:{port}"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    server = Server(f"127.0.0.1:{port}", disk, control, process)
     try:
         deadline = time.monotonic() + 10
         while subprocess.run(["tgtadm", "-C", str(control), "-m", "sys", "-o", "show"], capture_output=True).returncode:
@@ -272,3 +287,21 @@ async def test_the_guest_goes_on_while_a_server_says_nothing(
         with pytest.raises(HypervisorError, match="did not answer"):
             await plug
     await machine.hypervisor.plug_disk(guest.domid, DiskSpec(1, DiskKind.DISK, machine.image("other", "8M")))
+
+
+@pytest.mark.qemu
+@pytest.mark.root
+async def test_the_guest_goes_on_when_a_server_dies(machine: Machine, guest: Guest, server: Server) -> None:
+    hypervisor, domid, console = machine.hypervisor, guest.domid, guest.console
+    await hypervisor.plug_disk(domid, disk_of(server.portal))
+    await console.eventually("test -b /dev/vdb")
+    server.process.kill()
+    server.process.wait()
+    await console.run("(head -c 100 /dev/vdb > /dev/null) & true")
+    with pytest.raises(GuestNotRespondingError):
+        await hypervisor.unplug_disk(domid, 1)
+    with pytest.raises(HypervisorError, match=r"server \(127.* does not answer"):
+        await hypervisor.unplug_disk(domid, 1, force=True)
+    await console.count()
+    assert 1 in (await hypervisor.statistics(domid)).disks
+    await hypervisor.destroy(domid)

@@ -21,6 +21,7 @@ from domzero.host.hypervisor.qemu.launch import RESOLVER, is_writable, open_tap
 from domzero.host.hypervisor.qemu.modules import provide
 from domzero.host.hypervisor.qemu.monitor import CommandRefusedError
 from domzero.host.hypervisor.qemu.pulling import end_pulls
+from domzero.host.hypervisor.qemu.remote import answers, servers_of
 from domzero.host.hypervisor.spec import DiskSource, DiskSpec, NicSpec, TapBackend
 
 FORCED_SECONDS = 2.0
@@ -61,6 +62,8 @@ async def unplug_disk(domain: Domain, slot: int, timeout: float, *, force: bool)
     """Take a disk out and let go of its files.
 
     With `force` a guest that will not part with it keeps a device that answers reads with errors; the files are free.
+    That cannot be while a remote image's server is gone. Raises `GuestNotRespondingError` without `force`, and
+    `HypervisorError`.
     """
     await end_pulls(domain, slot)
     try:
@@ -68,6 +71,7 @@ async def unplug_disk(domain: Domain, slot: int, timeout: float, *, force: bool)
     except GuestNotRespondingError:
         if not force:
             raise
+        await _check_servers(domain, slot)
         await _hollow_out(domain, slot)
     kept = [node for node in await slots.let_go(domain, slot) if node.startswith("image-")]
     if kept:
@@ -179,6 +183,24 @@ async def _delete_device(domain: Domain, device: str, what: str, timeout: float)
             raise GuestNotRespondingError(f"the guest did not let go of {what} in {timeout:g} seconds") from None
     if name != "DEVICE_DELETED":
         raise GuestNotRespondingError(f"the guest refused to let go of {what}")
+
+
+async def _check_servers(domain: Domain, slot: int) -> None:
+    """Raises `HypervisorError` where a disk's server is gone.
+
+    Whatever takes a disk from its device waits for what the guest has asked of it, the whole of QEMU with it.
+    """
+    for node in (await slots.holdings(domain)).nodes:
+        place = names.parse(node["node-name"])
+        servers = servers_of(str(node["drv"]), str(node["file"]))
+        if place is None or place[1] != slot or not servers:
+            continue
+        if not any([await answers(host, port) for host, port in servers]):
+            where = " or ".join(f"{host} port {port}" for host, port in servers)
+            raise HypervisorError(
+                f"the disk in slot {slot} cannot be taken out by force: its server ({where}) does not answer, and "
+                f"requests of the guest wait for it"
+            )
 
 
 async def _hollow_out(domain: Domain, slot: int) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.hypervisor.spec import RemoteImage
@@ -25,10 +26,13 @@ PACKAGE = "qemu-block-extra"
 """Debian's package of these drivers."""
 ANSWER_SECONDS = 10.0
 """How long a server may take until an image is open, and to say what its name's address is."""
+CONNECT_SECONDS = 3.0
+"""How long a server may take to accept a connection."""
 COMMAND_SECONDS = 15
 """After how long QEMU's iSCSI driver connects anew and repeats a command. Its own default is never."""
 SECRET_LIMIT = 4096
 ISCSI_PORT = 3260
+NFS_PORT = 2049
 PORTAL = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d{1,5}))?")
 HOST_OPTION = re.compile(r"(?:server\.)(?:\d{1,2}\.)?host")
 
@@ -145,6 +149,33 @@ def _where(image: RemoteImage) -> str:
         if name == "portal" or HOST_OPTION.fullmatch(name):
             return str(value)
     return "as configured on this host"
+
+
+def servers_of(driver: str, filename: str) -> list[tuple[str, int]]:
+    """Addresses and ports of the servers a block node is on, from what QEMU calls its file; none where it is local."""
+    if driver not in DRIVERS:
+        return []
+    if not filename.startswith("json:"):
+        host = urlsplit(filename).hostname
+        return [(host, NFS_PORT)] if driver == "nfs" and host else []
+    named = json.loads(filename.removeprefix("json:"))
+    found = PORTAL.fullmatch(str(named.get("portal", "")))
+    if found is not None:
+        return [(found["v6"] or found["host"], int(found["port"] or ISCSI_PORT))]
+    listed = named.get("server", [])
+    servers = listed if isinstance(listed, list) else [listed]
+    return [(str(server["host"]), int(server.get("port", NFS_PORT))) for server in servers]
+
+
+async def answers(host: str, port: int) -> bool:
+    """Whether a server accepts a connection within some seconds."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 async def resolved(image: RemoteImage) -> RemoteImage:
