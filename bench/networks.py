@@ -27,7 +27,7 @@ with two virtual cables, beside one cable. Frames are of 1 000 bytes, written to
 same process: on a bridge of ours, open and locked, beside a bridge and taps made by ip(8). A card is timed from
 `connect` until it may be opened, then until it is gone; beside it, the commands of ip(8) that do the same."""
 
-ENOUGH, LOCKED, QUICK = Target(least=0.8), Target(least=0.7), Target(most=1.2)
+ENOUGH, LOCKED, QUICK = Target(least=0.8), Target(least=0.7), Target(most=1.5)
 FIRST, SECOND = "02:00:00:00:00:01", "02:00:00:00:00:02"
 ADDRESS, BRIDGED = "192.0.2.1", "198.51.100.1"
 FRAME = (

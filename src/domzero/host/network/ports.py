@@ -35,14 +35,14 @@ def join(links: Links, tap: Link, bridge: Link | None, mac: str, rules: CardRule
         links.set(tap, master=master, flags=UP_FLAG, change=UP_FLAG)
     else:
         links.set(tap, master=master)
-        apply_rules(links, replace(tap, master=master), mac, rules)
+        apply_rules(links, replace(tap, master=master), mac, rules, new=new)
         links.set(tap, flags=UP_FLAG, change=UP_FLAG)
     if bridge is not None:
         settle(links, bridge, promiscuous=rules.promiscuous)
 
 
-def apply_rules(links: Links, tap: Link, mac: str, rules: CardRules) -> None:
-    """Bind a tap that is on a bridge to its machine's MAC, or let it go."""
+def apply_rules(links: Links, tap: Link, mac: str, rules: CardRules, *, new: bool = False) -> None:
+    """Bind a tap that is on a bridge to its machine's MAC, or let it go. A new one is not bound yet."""
     if tap.promiscuous != rules.promiscuous:
         # Noted at the tap itself, where `settle` and later daemons read it.
         links.set(tap, flags=PROMISCUOUS_FLAG if rules.promiscuous else 0, change=PROMISCUOUS_FLAG)
@@ -52,7 +52,7 @@ def apply_rules(links: Links, tap: Link, mac: str, rules: CardRules) -> None:
     # What was learned while the card was free to forge is forgotten.
     forgetting = {} if learning else {"flush": None}
     links.ask(tap.name, "brport", "set", index=tap.index, learning=int(learning), **forgetting)
-    present = _fixed(links, tap)
+    present = set() if new else _fixed(links, tap)
     for address in present - ({mac} if fixed else set()):
         links.ask(tap.name, "fdb", "del", ifindex=tap.index, lladdr=address, flags=MASTER)
     if fixed and mac not in present:
