@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from functools import partial
 
 from domzero.engine.admission import Gate
 from domzero.engine.clock import Clock
@@ -20,22 +22,13 @@ PORTION = 32
 
 def build_gates(database: Database, clock: Clock) -> dict[str, Gate]:
     """Class → gate."""
-
-    def refresh_drives(vdi: Ref, _: str) -> None:
-        """A drive waits for the disk in it."""
-        for vbd in database.get("VDI", vdi, "VBDs"):
-            gates["VBD"].refresh(vbd)
-
-    gates = {
+    gates: dict[str, Gate] = {}
+    tell_drives, tell_devices = partial(_refresh_drives, database, gates), partial(_refresh_devices, database, gates)
+    gates.update({
         "VBD": Gate(database, "VBD", vbd_admission.check, vbd_admission.LISTED, clock),
         "VDI": Gate(
-            database,
-            "VDI",
-            vdi_admission.check,
-            vdi_admission.LISTED,
-            clock,
-            judge=vdi_admission.judge,
-            on_change=refresh_drives,
+            database, "VDI", vdi_admission.check, vdi_admission.LISTED, clock, judge=vdi_admission.judge,
+            on_change=tell_drives,
         ),
         "VIF": Gate(database, "VIF", vif_admission.check, vif_admission.LISTED, clock),
         "SR": Gate(database, "SR", sr_admission.check, sr_admission.LISTED, clock),
@@ -43,26 +36,26 @@ def build_gates(database: Database, clock: Clock) -> dict[str, Gate]:
         "VM_appliance": Gate(
             database, "VM_appliance", vm_appliance_admission.check, vm_appliance_admission.LISTED, clock
         ),
-    }
-
-    def refresh_devices(vm: Ref, operation: str) -> None:
-        """Devices are left alone while their machine starts, stops or is being saved."""
-        if operation in vbd_admission.MACHINE_BUSY:
-            for cls, field in (("VBD", "VBDs"), ("VIF", "VIFs")):
-                for device in database.get("VM", vm, field):
-                    gates[cls].refresh(device)
-
-    gates["VM"] = Gate(
-        database,
-        "VM",
-        vm_admission.check,
-        VM_LISTED,
-        clock,
-        overtaking=RUNS_OVER_OTHERS,
-        judge=vm_admission.judge,
-        on_change=refresh_devices,
-    )
+        "VM": Gate(
+            database, "VM", vm_admission.check, VM_LISTED, clock, overtaking=RUNS_OVER_OTHERS, judge=vm_admission.judge,
+            on_change=tell_devices,
+        ),
+    })  # fmt: skip
     return gates
+
+
+def _refresh_drives(database: Database, gates: Mapping[str, Gate], vdi: Ref, _: str) -> None:
+    """A drive waits for the disk in it."""
+    for vbd in database.get("VDI", vdi, "VBDs"):
+        gates["VBD"].refresh(vbd)
+
+
+def _refresh_devices(database: Database, gates: Mapping[str, Gate], vm: Ref, operation: str) -> None:
+    """Devices are left alone while their machine starts, stops or is being saved."""
+    if operation in vbd_admission.MACHINE_BUSY:
+        for cls, field in (("VBD", "VBDs"), ("VIF", "VIFs")):
+            for device in database.get("VM", vm, field):
+                gates[cls].refresh(device)
 
 
 def refresh_changed(database: Database, gates: dict[str, Gate], since: int) -> None:
