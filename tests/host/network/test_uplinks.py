@@ -17,6 +17,7 @@ from domzero.host.network.links import Links
 from domzero.host.network.plan import (
     AddressMode,
     AddressSpec,
+    BondSpec,
     BridgeSpec,
     InterfaceSpec,
     Ipv6Mode,
@@ -293,3 +294,15 @@ async def test_vlans_that_the_kernel_lacks_are_refused_in_a_sentence(site: Host)
     else:
         links = await site.links()
         assert links["eth1.7"].master == links["xapi7"].index
+
+
+async def test_bonds_that_the_kernel_lacks_are_refused_in_a_sentence(site: Host) -> None:
+    before = await layout(site)
+    try:
+        await site.backend.apply(NetworkPlan(bonds=(BondSpec("bond0", ("eth1", "eth2"), "lacp"),)))
+    except NetworkError as error:
+        assert "this kernel has no bonding; use the network backend openvswitch" in str(error)  # noqa: PT017
+        assert await layout(site) == before
+    else:
+        links = await site.links()
+        assert links["eth2"].master == links["bond0"].index
