@@ -47,7 +47,8 @@ class Monitor:
 
     def __init__(self, name: str, on_event: EventHandler) -> None:
         self._client = QMPClient(name)
-        self._client.logger.setLevel(logging.INFO)  # below that the library logs every message, passwords included
+        # Below INFO the library logs every message, passwords included.
+        self._client.logger.setLevel(max(logging.INFO, self._client.logger.getEffectiveLevel()))
         self._client.events.names.add("")  # no event has this name: the library's own listener stays empty
         self._client.register_listener(_Delivery(on_event))
         self._descriptors = asyncio.Lock()

@@ -38,7 +38,7 @@ async def pull_layer(domain: Domain, slot: int, pull: LayerPull, progress: Progr
     async with domain.expect(_ended(job)) as ended:
         try:
             async with domain.lock:
-                await _start(domain, slot, job, pull)
+                upper = await _start(domain, slot, job, pull)
             name, data = await _follow(domain, job, ended, progress)
         except asyncio.CancelledError:
             await asyncio.shield(_cancel(domain, job, ended))
@@ -49,6 +49,9 @@ async def pull_layer(domain: Domain, slot: int, pull: LayerPull, progress: Progr
         raise HypervisorError(f"the merge of layers of disk {slot} was stopped for something more urgent")
     if "error" in data:
         raise HypervisorError(f"the merge of layers of disk {slot} failed: {data['error']}")
+    if not upper.read_only:
+        # QEMU names the new layer below before what it copied is on the medium; from here on a crash loses nothing.
+        await domain.monitor.execute("human-monitor-command", command_line=f"qemu-io {upper.node} flush")
     progress(1.0)
 
 
@@ -66,8 +69,8 @@ async def end_job(domain: Domain, job: str) -> None:
         await _cancel(domain, job, ended)
 
 
-async def _start(domain: Domain, slot: int, job: str, pull: LayerPull) -> None:
-    """Begin the job. Raises `HypervisorError`."""
+async def _start(domain: Domain, slot: int, job: str, pull: LayerPull) -> Layer:
+    """Begin the job; the layer that it fills. Raises `HypervisorError`."""
     if await slots.medium(domain, slot) is None:
         raise HypervisorError(f"the drive in slot {slot} is empty")
     running = await domain.monitor.execute("query-block-jobs")
@@ -84,6 +87,7 @@ async def _start(domain: Domain, slot: int, job: str, pull: LayerPull) -> None:
         await _reopening(domain, slot, upper, pull.upper, arguments)
     else:
         await domain.monitor.command("block-stream", arguments)
+    return upper
 
 
 def _find(layers: list[Layer], path: Path, slot: int) -> Layer:
