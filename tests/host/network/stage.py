@@ -61,7 +61,7 @@ class Host:
             namespace=self.namespace,
             facts=self.facts,
             owner=TapOwner(12345, 23456),
-            runtime=self.directory,
+            runtime=self.directory / "network",
             resolver=self.resolver,
         )
 

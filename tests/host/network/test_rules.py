@@ -144,3 +144,13 @@ async def test_a_card_that_is_not_there_cannot_be_configured(host: Host) -> None
     with pytest.raises(NetworkError):
         await host.backend.configure(card(mtu=70000))
     assert (await host.thread.run(Links.all))[-1].mtu == 1500
+
+
+async def test_what_a_killed_daemon_left_of_a_limit_is_removed(host: Host) -> None:
+    await host.backend.connect(card(1, rules=CardRules(kilobytes_per_second=RATE)))
+    await host.backend.connect(card(2, rules=CardRules(kilobytes_per_second=RATE)))
+    await host.kernel("link", "del", index="vif1.0")
+    await host.backend.retain({2})
+    assert await host.names() == {"xapi0", "vif2.0", "ifb2.0"}
+    await host.backend.connect(card(2))
+    assert await host.names() == {"xapi0", "vif2.0"}

@@ -29,15 +29,15 @@ from domzero.host.network.worker import NetworkThread
 
 log = logging.getLogger(__name__)
 
-RUNTIME = Path("/run/domzero")
+RUNTIME = Path("/run/domzero/network")
 
 
 class BridgeNetwork:
     """Implements `NetworkBackend`.
 
     `owner` may open the taps without rights. `namespace` is a file of a network namespace to work in. `facts` says
-    where to read what netlink does not tell. `runtime` is a directory for what must survive the daemon but not the
-    machine; `network` is made in it when it is needed. `resolver` is the host's list of name servers, which is
+    where to read what netlink does not tell. `runtime` is a directory of its own for what must survive the daemon but
+    not the machine; it is made when it is needed. `resolver` is the host's list of name servers, which is
     written when a bridge of the plan has some; without it, no list is.
     """
 
@@ -50,15 +50,14 @@ class BridgeNetwork:
         runtime: Path = RUNTIME,
         resolver: Path | None = None,
     ) -> None:
-        directory = runtime / "network"
         self._owner = owner
         self._facts = facts or InterfaceFacts()
         self._thread = NetworkThread(namespace)
         self._nft = Nft(self._thread)
         self._helpers = Helpers()
-        self._resolver = Resolver(resolver, directory / "dns")
-        self._services = Services(self._thread, self._helpers, self._nft, self._resolver, directory)
-        self._links = PlannedLinks(directory / "found.json")
+        self._resolver = Resolver(resolver, runtime / "dns")
+        self._services = Services(self._thread, self._helpers, self._nft, self._resolver, runtime)
+        self._links = PlannedLinks(runtime / "found.json")
         self._plan = NetworkPlan()
         self._restricted: set[str] = set()
         self._turn = asyncio.Lock()

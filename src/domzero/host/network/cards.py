@@ -81,6 +81,7 @@ def remove_all_but(links: Links, keep: Callable[[int, Link], bool]) -> list[Link
         if match and is_tap(link) and not keep(int(match[1]), link):
             remove(links, link)
             removed.append(link)
+    shaping.forget_strays(links)
     return removed
 
 

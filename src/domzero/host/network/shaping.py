@@ -74,6 +74,15 @@ def forget(links: Links, tap: str) -> None:
         links.remove(shaper)
 
 
+def forget_strays(links: Links) -> None:
+    """Remove the intermediate devices whose taps are gone, as when a daemon was killed between the two."""
+    present = links.all()
+    wanted = {shaper_name(link.name) for link in present if link.ours and link.kind == "tun"}
+    for link in present:
+        if link.ours and link.kind == "ifb" and link.name not in wanted:
+            links.remove(link)
+
+
 def _redirect(links: Links, tap: Link, shaper: Link) -> None:
     """Lead what comes in at the tap to the device, if it is not yet led there."""
     try:
