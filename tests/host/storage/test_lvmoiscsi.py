@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from domzero.host.storage import iscsi_records as records
 from domzero.host.storage.iscsi_initiator import Initiator
-from domzero.host.storage.iscsi_settings import Chap, read_settings
+from domzero.host.storage.iscsi_settings import Chap, IscsiSettings, read_settings
 from domzero.host.storage.lvm import LvmStorage
 from domzero.host.storage.lvmoiscsi import host_mark, incoming_of, lvm_over_iscsi
 from domzero.host.storage.protocol import Repository, StorageError
@@ -176,3 +177,24 @@ def test_each_host_has_a_mark_of_its_own(tmp_path: Path) -> None:
     marks = {host_mark(path, HERE) for path in (one, two, tmp_path / "none")}
     assert len(marks) == 3
     assert all(len(mark) == 16 and mark.isalnum() for mark in marks)
+
+
+async def test_only_the_last_process_ends_a_session(tmp_path: Path) -> None:
+    """Two initiators stand for two processes: their locks are as far apart."""
+    settings = read_settings({"target": "127.0.0.1", "targetIQN": IQN}, HERE)
+    first, second = (Initiator(database=tmp_path, locks=tmp_path) for _ in range(2))
+    assert not first._is_last(settings)
+    first._take(settings)
+    first._take(settings)
+    second._take(settings)
+    assert not first._is_last(settings)
+    assert second._is_last(settings)
+    await refused(16, _take(first, settings))
+    os.close(second._held.popitem()[1])
+    first._take(settings)
+    assert first._is_last(settings)
+    os.close(first._held.popitem()[1])
+
+
+async def _take(initiator: Initiator, settings: IscsiSettings) -> None:
+    initiator._take(settings)
