@@ -4,8 +4,8 @@ Deleted snapshots leave layers that only one other reads. A driver says which co
 here it is decided when, and who copies: the driver itself where no running machine has the disks open, and the one
 machine that has them where there is one. Disks that several running machines have open wait.
 
-There is one merge at a time for each repository, then a pause. Whoever needs a disk ends the merge
-(`MergeRegister`); nothing is recorded, for what a dead daemon or an ended merge left is simply found again.
+There is one merge at a time for each repository, then a pause unless many are to be done. Whoever needs a disk ends the
+merge (`MergeRegister`); nothing is recorded, for what a dead daemon or an ended merge left is simply found again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NoReturn
 
 from domzero.engine.clock import settled
@@ -39,6 +39,8 @@ SETTLING: Final = 2.0
 SHORTEST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 """Seconds between two merges in a repository: as many as the first took, within these."""
+URGENT: Final = 8
+"""With that many merges to do there is no pause: chains must not grow quicker than they shrink."""
 REST: Final = 3600.0
 """Seconds that a repository is left alone after somebody has cancelled a merge there."""
 SPEED: Final = "merge-bytes-per-second"
@@ -56,6 +58,8 @@ class Plan:
     disks: frozenset[Ref]
     vbd: Ref = NULL_REF
     vm: Ref = NULL_REF
+    pending: int = 0
+    """How many merges the repository has, this one among them."""
 
 
 async def keep_merging(stack: Stack) -> NoReturn:
@@ -109,8 +113,9 @@ async def merge_all(stack: Stack, sr: Ref) -> bool:
         with stack.merges.entered(running):
             if await _carry_out(stack, sr, plan, running):
                 return True
-        took = stack.clock.monotonic() - begun
-        await stack.clock.sleep(min(max(SHORTEST_PAUSE, took), LONGEST_PAUSE))
+        if plan.pending < URGENT:
+            took = stack.clock.monotonic() - begun
+            await stack.clock.sleep(min(max(SHORTEST_PAUSE, took), LONGEST_PAUSE))
     return False
 
 
@@ -132,7 +137,8 @@ async def _choose(stack: Stack, sr: Ref, tried: set[tuple[str, str]]) -> Plan | 
     by_location = {stack.database.get("VDI", vdi, "location"): vdi for vdi in found.record["VDIs"]}
     untried = (merge for merge in merges if (merge.upper, merge.lower) not in tried)
     plans = (plan_of(stack.database, by_location, merge) for merge in untried)
-    return next((plan for plan in plans if plan is not None), None)
+    chosen = next((plan for plan in plans if plan is not None), None)
+    return None if chosen is None else replace(chosen, pending=len(merges))
 
 
 def plan_of(database: Database, by_location: Mapping[str, Ref], merge: Merge) -> Plan | None:

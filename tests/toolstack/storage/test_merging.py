@@ -20,6 +20,7 @@ from domzero.toolstack.merging import (
     LONGEST_PAUSE,
     REST,
     SETTLING,
+    URGENT,
     keep_merging,
     merge_all,
     speed_of,
@@ -115,6 +116,15 @@ async def test_one_after_the_other_with_a_pause(host: World, layered: Layered) -
         await host.clock.advance(1)
         await host.settle()
         assert layered.log[2:] == ["second begins", "second is done"]
+
+
+async def test_no_pause_while_many_are_to_be_done(host: World, layered: Layered) -> None:
+    vdi = await disk(host)
+    layered.left = [of(host, vdi, name=f"layer {number}") for number in range(URGENT + 2)]
+    layered.may_end.set()
+    async with merging(host):
+        await host.settle()
+        assert len(layered.left) == URGENT - 2
 
 
 async def test_whoever_cancels_it_has_peace_for_a_while(host: World, layered: Layered) -> None:
