@@ -20,7 +20,7 @@ from domzero.host.network.bridge import BridgeNetwork
 from domzero.host.network.interfaces import InterfaceFacts
 from domzero.host.network.links import Link, Links
 from domzero.host.network.plan import CardRules
-from domzero.host.network.protocol import CardSpec
+from domzero.host.network.protocol import CardSpec, NetworkBackend
 from domzero.host.network.tap import DEVICE, IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, TUNSETIFF, TapOwner
 from domzero.host.network.worker import NetworkThread
 
@@ -55,7 +55,7 @@ class Host:
         self.backend = self.another()
         self.thread = NetworkThread(namespace)
 
-    def another(self) -> BridgeNetwork:
+    def another(self) -> NetworkBackend:
         """A backend of the same place, as of a daemon that was started again."""
         return BridgeNetwork(
             namespace=self.namespace,

@@ -12,36 +12,72 @@ SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 PATIENCE = 20.0
 
 
+class TestSwitch:
+    """A switch, whose process can be ended and started again. `directory` is that of its sockets."""
+
+    __test__ = False
+
+    def __init__(self, namespace: Path, directory: Path) -> None:
+        self.directory = directory
+        self._namespace = namespace
+        self._address = f"unix:{directory / 'db.sock'}"
+        self._server: subprocess.Popen[bytes] | None = None
+        self._switch: subprocess.Popen[bytes] | None = None
+
+    def open(self) -> None:
+        """Start the database, new and empty, and the switch."""
+        self.directory.mkdir()
+        database = self.directory / "conf.db"
+        subprocess.run(["ovsdb-tool", "create", database, SCHEMA], check=True)
+        self._server = self._start("ovsdb-server", str(database), f"--remote=p{self._address}")
+        wait_for(self.directory / "db.sock")
+        self.control("--no-wait", "init")
+        self.start()
+
+    def close(self) -> None:
+        self.stop()
+        if self._server is not None:
+            self._server.terminate()
+            self._server.wait(PATIENCE)
+
+    def start(self) -> None:
+        """Start the switch, and wait until it has read what the database asks of it."""
+        self._switch = self._start("nsenter", f"--net={self._namespace}", "ovs-vswitchd", self._address)
+        self.control("set", "Open_vSwitch", ".", f"external_ids:system-id={time.monotonic()}")
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End the switch's process; its database stays."""
+        if self._switch is not None:
+            (self._switch.kill if kill else self._switch.terminate)()
+            self._switch.wait(PATIENCE)
+            self._switch = None
+
+    def control(self, *words: str) -> str:
+        """What ovs-vsctl(8) says."""
+        argv = ["ovs-vsctl", f"--db={self._address}", "--timeout=20", *words]
+        return subprocess.run(argv, check=True, timeout=PATIENCE + 5, stdout=subprocess.PIPE, text=True).stdout
+
+    def flows(self, bridge: str) -> list[str]:
+        """The bridge's flows, without what changes by itself."""
+        argv = ["ovs-ofctl", "-O", "OpenFlow15", "--no-stats", "dump-flows", f"unix:{self.directory}/{bridge}.mgmt"]
+        said = subprocess.run(argv, check=True, timeout=PATIENCE, stdout=subprocess.PIPE, text=True).stdout
+        return sorted(line.strip() for line in said.splitlines() if "actions=" in line)
+
+    def _start(self, *argv: str) -> subprocess.Popen[bytes]:
+        environment = {"OVS_RUNDIR": str(self.directory), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        with (self.directory / "log").open("ab") as log:
+            return subprocess.Popen(argv, env=environment, stdout=log, stderr=log)
+
+
 @contextmanager
-def switch_in(namespace: Path, directory: Path) -> Iterator[Path]:
-    """A running switch; the directory of its sockets."""
-    directory.mkdir()
-    database = directory / "conf.db"
-    subprocess.run(["ovsdb-tool", "create", database, SCHEMA], check=True)
-    environment = {"OVS_RUNDIR": str(directory), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    server = subprocess.Popen(
-        ["ovsdb-server", database, f"--remote=punix:{directory / 'db.sock'}", f"--log-file={directory / 'server.log'}"],
-        env=environment,
-        stderr=subprocess.DEVNULL,
-    )
-    switch = None
+def switch_in(namespace: Path, directory: Path) -> Iterator[TestSwitch]:
+    """A running switch, ended at last."""
+    switch = TestSwitch(namespace, directory)
     try:
-        wait_for(directory / "db.sock")
-        control = ["ovs-vsctl", f"--db=unix:{directory / 'db.sock'}", "--no-wait", "init"]
-        subprocess.run(control, check=True, timeout=PATIENCE)
-        inside = ["nsenter", f"--net={namespace}"]
-        switch = subprocess.Popen(
-            [*inside, "ovs-vswitchd", f"unix:{directory / 'db.sock'}", f"--log-file={directory / 'switch.log'}"],
-            env=environment,
-            stderr=subprocess.DEVNULL,
-        )
-        ready = ["ovs-vsctl", f"--db=unix:{directory / 'db.sock'}", "--timeout=20", "set", "Open_vSwitch", "."]
-        subprocess.run([*ready, "external_ids:system-id=test"], check=True, timeout=PATIENCE)
-        yield directory
+        switch.open()
+        yield switch
     finally:
-        for child in filter(None, (switch, server)):
-            child.terminate()
-            child.wait(PATIENCE)
+        switch.close()
 
 
 def wait_for(path: Path) -> None:

@@ -6,18 +6,26 @@ bridges, and get them back when they are uplinks no longer.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from domzero.host.network.addresses import ipv4_wanted, ipv6_switches, ipv6_wanted
+from domzero.host.network.addresses import IPV6_OFF, NOTHING, ipv4_wanted, ipv6_switches, ipv6_wanted
 from domzero.host.network.ethtool import normalised
 from domzero.host.network.layout import Layout, State, as_found, bare, is_needed
 from domzero.host.network.plan import InterfaceSpec, NetworkPlan
 from domzero.host.network.planned import named_interfaces, taken_interfaces
 
 
-def addressed_layout(plan: NetworkPlan, present: Layout, found: Layout) -> dict[str, State | None]:
-    """As `wanted_layout`, where bridges, bonds and VLANs are the switch's. Raises `NetworkError`."""
+def addressed_layout(
+    plan: NetworkPlan, present: Layout, found: Layout, *, ours: AbstractSet[str]
+) -> dict[str, State | None]:
+    """As `wanted_layout`, where bridges, bonds and VLANs are the switch's. Raises `NetworkError`.
+
+    `ours` are the bridges that the switch has for us: those that the plan does not need lose the host's addresses.
+    """
     wanted: dict[str, State | None] = {name: as_found(name, present, found) for name in found if name in present}
+    for name in sorted(ours & present.keys()):
+        wanted[name] = State(present[name].kind, up=False, ipv4=NOTHING, ipv6=NOTHING, ipv6_switches=IPV6_OFF)
     wanted.update(_physical(plan, present, found))
     for bridge in plan.bridges:
         there = present.get(bridge.name)
@@ -53,3 +61,15 @@ def largest_mtu(name: str, plan: NetworkPlan) -> int | None:
     """What an uplink needs for all of its networks."""
     bonds = {bond.name for bond in plan.bonds if name in bond.members} | {name}
     return max((bridge.mtu for bridge in plan.bridges if bridge.uplink in bonds), default=None)
+
+
+def with_whole_frames(plan: NetworkPlan) -> NetworkPlan:
+    """The plan, where uplinks hand over frames as they came: the switch's own datapath takes no joined ones."""
+    specs = {interface.device: interface for interface in plan.interfaces}
+    bonds = {bond.name for bond in plan.bonds}
+    uplinks = {bridge.uplink for bridge in plan.bridges if bridge.uplink} - bonds
+    uplinks |= {member for bond in plan.bonds for member in bond.members}
+    for name in sorted(uplinks):
+        spec = specs.get(name, InterfaceSpec(name))
+        specs[name] = replace(spec, settings={**spec.settings, "gro": "off", "lro": "off"})
+    return replace(plan, interfaces=tuple(specs.values()))

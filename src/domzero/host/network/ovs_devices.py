@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from domzero.host.network.ethtool import Ethtool
+from domzero.host.network.interfaces import InterfaceFacts, describe, read_name_servers
 from domzero.host.network.links import Link, Links
-from domzero.host.network.ovs_layout import MARK, OvsBridge, Present
-from domzero.host.network.ovs_tool import Row
-from domzero.host.network.protocol import DeviceState
+from domzero.host.network.ovs_layout import OvsBridge, Present, trunk_name
+from domzero.host.network.protocol import DeviceState, InterfaceInfo
 from domzero.host.network.resolver import Resolver
 
 
-def read_devices(links: Links, present: Present, ports: Iterable[Row], resolver: Resolver) -> list[DeviceState]:
-    """A bridge carries where its uplink does; one without an uplink always does."""
+def read_devices(links: Links, present: Present, resolver: Resolver) -> list[DeviceState]:
+    """A bridge carries where its uplink does; one without an uplink always does. What only holds VLANs is left out."""
     by_name = {link.name: link for link in links.all()}
     addresses, gateways = links.addresses(), links.gateways()
     described: list[DeviceState] = []
     for bridge in present.bridges.values():
         link = by_name.get(bridge.name)
-        if link is None:
+        if link is None or (bridge.uplink is not None and bridge.name == trunk_name(bridge.uplink.name)):
             continue
         above = present.bridges.get(bridge.parent, bridge)
         members = list(_members(above, by_name))
@@ -37,17 +38,39 @@ def read_devices(links: Links, present: Present, ports: Iterable[Row], resolver:
                 sent_bytes=link.sent_bytes,
             )
         )
-    described += [bond for bridge in present.bridges.values() for bond in _bond(bridge, by_name, ports)]
+    described += [bond for bridge in present.bridges.values() for bond in _bond(bridge, by_name, present)]
     return described
 
 
-def _bond(bridge: OvsBridge, links: dict[str, Link], ports: Iterable[Row]) -> Iterator[DeviceState]:
+def read_interfaces(links: Links, facts: InterfaceFacts, present: Present) -> list[InterfaceInfo]:
+    """As `describe`. The addresses of an uplink are those of its bridge."""
+    indices = {link.name: link.index for link in links.all()}
+    addresses, gateways = links.addresses(), links.gateways()
+    holders = {
+        member: indices[bridge.name]
+        for bridge in present.bridges.values()
+        if bridge.uplink is not None and bridge.name in indices
+        for member in bridge.uplink.members
+    }
+    found = []
+    for interface in describe(links, facts):
+        if interface.name in present.bridges:
+            continue
+        holder = holders.get(interface.name)
+        if holder is not None and not interface.addresses:
+            gateway = gateways.get(holder, "")
+            dns = read_name_servers(facts.resolver) if gateway else ()
+            interface = replace(interface, addresses=tuple(addresses.get(holder, ())), gateway=gateway, dns=dns)
+        found.append(interface)
+    return found
+
+
+def _bond(bridge: OvsBridge, links: dict[str, Link], present: Present) -> Iterator[DeviceState]:
     if bridge.uplink is None or len(bridge.uplink.members) < 2:
         return
     members = list(_members(bridge, links))
-    active = next((row["bond_active_slave"] for row in ports if row["name"] == bridge.uplink.name), "")
-    is_ours = any(row["name"] == bridge.uplink.name and MARK in row["external_ids"] for row in ports)
-    if not members or not is_ours:
+    active = present.active.get(bridge.uplink.name, "")
+    if not members:
         return
     single = bridge.uplink.settings.get("bond_mode") == "active-backup"
     yield DeviceState(

@@ -18,8 +18,9 @@ from domzero.host.network.plan import CardRules, LockingMode
 from domzero.host.network.protocol import NetworkError
 
 SWITCH_FLOW = "add priority=0,actions=NORMAL"
-ALLOWED, WATCHED, REFUSED = 300, 200, 100
-"""Priorities: what a locked card may do, what it may not although it looks alike, and everything else of it."""
+ALLOWED, WATCHED, REFUSED, FOREIGN, LIMITED = 300, 200, 100, 90, 80
+"""Priorities: what a locked card may do, what it may not although it looks alike, and everything else of it; what bears
+a locked card's MAC and is not from it; what a card without a lock sends under a limit."""
 
 KILOBIT = 1000
 LEAST_BURST = 1500 * 8 * 10 // KILOBIT
@@ -59,19 +60,24 @@ def release(card: str) -> str:
     return f"delete cookie={cookie(card):#x}/-1"
 
 
-def restrict(card: str, mac: str, rules: CardRules, meter_number: int) -> list[str]:
-    """The commands that put a card under its rules in one bundle, whatever it was under. Raises `NetworkError`."""
+def restrict(card: str, port: int, mac: str, rules: CardRules, meter_number: int) -> list[str]:
+    """The commands that put a card under its rules in one bundle, whatever it was under. Raises `NetworkError`.
+
+    `port` is the card's number in the switch, which it need not have yet.
+    """
     if not PORT.fullmatch(card) or not MAC.fullmatch(mac):
         raise NetworkError(f"{card} with MAC {mac!r} is no card")
     limit = f"meter:{meter_number}," if rules.kilobytes_per_second else ""
     commands = [release(card)]
     if is_plain(rules):
         return commands
-    start = f'add cookie={cookie(card):#x},in_port="{card}"'
+    start = f"add cookie={cookie(card):#x},in_port={port}"
     if rules.locking is LockingMode.UNLOCKED:
-        return [*commands, f"{start},priority={REFUSED},actions={limit}NORMAL"]
+        return [*commands, f"{start},priority={LIMITED},actions={limit}NORMAL"]
     commands.append(f"{start},priority={REFUSED},actions=drop")
     if not is_silent(rules):
+        # The switch learns where a MAC is from every frame, and would send what is for this card to whoever forges it.
+        commands.append(f"add cookie={cookie(card):#x},priority={FOREIGN},dl_src={mac},actions=drop")
         for priority, match, passes in _locked(mac, rules):
             action = f"{limit}NORMAL" if passes else "drop"
             commands.append(f"{start},priority={priority},vlan_tci=0,dl_src={mac},{match},actions={action}")

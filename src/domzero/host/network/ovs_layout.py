@@ -9,15 +9,29 @@ bridge by itself. What is ours has the mark `domzero` among its external ids.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from domzero.host.network.layout import check_name, is_needed
+from domzero.host.network.layout import bridge_mac, check_name, is_needed
 from domzero.host.network.ovs_tool import Row
 from domzero.host.network.plan import BondSpec, BridgeSpec, NetworkPlan
 from domzero.host.network.protocol import NetworkError
 
 MARK = "domzero"
+CARD = "domzero-card"
+"""The external id that says what a card's port was asked for."""
+
+TABLES: Mapping[str, Sequence[str]] = {
+    "Bridge": ("name", "ports", "external_ids", "other_config"),
+    "Port": ("_uuid", "name", "interfaces", "tag", "fake_bridge", "external_ids", "bond_active_slave"),
+    "Interface": ("_uuid", "name", "mtu_request", "mac", "ofport_request", "error"),
+}
+"""What `read_present` reads."""
+
+FIRST_PORT, LAST_PORT = 0x4000, 0xFE00
+"""Numbers of cards' ports; the switch itself gives out low ones (OpenFlow's OFPP_MAX is 0xff00)."""
+
 LARGEST_TAG = 4094
 BOND_MODES: Mapping[str, tuple[str, str]] = {
     "active-backup": ("active-backup", "off"),
@@ -51,13 +65,44 @@ class OvsBridge:
 
 
 @dataclass(frozen=True, slots=True)
+class CardPort:
+    """A card that is on a bridge, fake or not, under a number of its own; `told` is what `ovs_cards` noted of it."""
+
+    bridge: str
+    number: int
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
 class Present:
     """What the database holds of ours, and the names that others have there."""
 
     bridges: Mapping[str, OvsBridge]
-    cards: Mapping[str, str]
-    """Port of a card → the bridge, fake or not, that it is on."""
+    cards: Mapping[str, CardPort]
     foreign: frozenset[str]
+    active: Mapping[str, str] = field(default_factory=dict)
+    """Bond → the MAC of the member that carries the traffic."""
+    numbers: frozenset[int] = frozenset()
+    """The ports' numbers that are asked for."""
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """Interface → why the switch cannot use it."""
+
+    def occupied(self) -> set[str]:
+        """The bridges that cards are on."""
+        return {card.bridge for card in self.cards.values()}
+
+    def free_number(self) -> int:
+        """For one more card. Raises `NetworkError`."""
+        for number in range(FIRST_PORT, LAST_PORT):
+            if number not in self.numbers:
+                return number
+        raise NetworkError("Open vSwitch has no more ports")
+
+
+def switch_of(bridge: str, bridges: Mapping[str, OvsBridge]) -> str:
+    """The real bridge that a network is on, to which its flows belong."""
+    there = bridges.get(bridge)
+    return there.parent if there is not None and there.parent else bridge
 
 
 def wanted_bridges(plan: NetworkPlan, present: Present, macs: Mapping[str, str]) -> dict[str, OvsBridge]:
@@ -70,10 +115,9 @@ def wanted_bridges(plan: NetworkPlan, present: Present, macs: Mapping[str, str])
     wanted: dict[str, OvsBridge] = {}
     for bridge in sorted(plan.bridges, key=lambda bridge: bridge.tag >= 0):
         _check(bridge, wanted, present)
-        occupied = bridge.name in present.cards.values()
         if not bridge.uplink:
-            if is_needed(bridge) or occupied:
-                wanted[bridge.name] = OvsBridge(bridge.name, mtu=bridge.mtu)
+            if is_needed(bridge) or bridge.name in present.occupied():
+                wanted[bridge.name] = internal(bridge.name, bridge.mtu)
             continue
         trunks = [there.name for there in wanted.values() if _leads_by(there, bridge.uplink)]
         if bridge.tag < 0 and trunks:
@@ -87,10 +131,14 @@ def wanted_bridges(plan: NetworkPlan, present: Present, macs: Mapping[str, str])
             wanted[trunk] = OvsBridge(trunk, uplink=uplink, mtu=bridge.mtu, mac=mac)
         _check_tag(bridge, trunk, wanted)
         wanted[bridge.name] = OvsBridge(bridge.name, trunk, bridge.tag, mtu=bridge.mtu, mac=mac)
-    for name in dict.fromkeys(present.cards.values()):
-        if name not in wanted and name in present.bridges:
-            wanted[name] = OvsBridge(name, mtu=present.bridges[name].mtu)
+    for name in sorted(present.occupied() - wanted.keys()):
+        wanted[name] = internal(name, present.bridges[name].mtu)
     return dict(sorted(wanted.items(), key=lambda item: bool(item[1].parent)))
+
+
+def internal(name: str, mtu: int) -> OvsBridge:
+    """A bridge without an uplink."""
+    return OvsBridge(name, mtu=mtu, mac=bridge_mac(name))
 
 
 def trunk_name(uplink: str) -> str:
@@ -137,41 +185,59 @@ def commands(present: Present, wanted: Mapping[str, OvsBridge], datapath: str) -
     ]
     for bridge in wanted.values():
         transaction += _bridge(bridge, present.bridges[bridge.name] if bridge.name in stay else None, datapath)
-    for card, bridge_name in present.cards.items():
-        if bridge_name not in stay and bridge_name in wanted:
-            transaction.append(["--may-exist", "add-port", bridge_name, card])
-            transaction.append(["set", "Port", card, f"external_ids:{MARK}=card"])
+    for name, card in present.cards.items():
+        if card.bridge not in stay and card.bridge in wanted:
+            transaction += join(name, card)
     return transaction
 
 
-def read_present(bridges: Iterable[Row], ports: Iterable[Row], interfaces: Iterable[Row]) -> Present:
-    """What is there, from the rows of the tables `Bridge`, `Port` and `Interface`."""
-    port_rows = {row["_uuid"]: row for row in ports}
-    names = {row["_uuid"]: (row["name"], row["mtu_request"]) for row in interfaces}
+def join(name: str, card: CardPort) -> list[Command]:
+    """The commands that put a card on its bridge, or change what is noted of it."""
+    marks = (f"external_ids:{MARK}=card", f"external_ids:{CARD}={json.dumps(card.told)}")
+    return [
+        ["--may-exist", "add-port", card.bridge, name],
+        ["set", "Interface", name, f"ofport_request={card.number}"],
+        ["set", "Port", name, *marks],
+    ]
+
+
+def read_present(tables: Mapping[str, Iterable[Row]]) -> Present:
+    """What is there, from the rows of `TABLES`."""
+    ports = {row["_uuid"]: row for row in tables["Port"]}
+    names = {row["_uuid"]: row["name"] for row in tables["Interface"]}
+    interfaces = {row["name"]: row for row in tables["Interface"]}
+    numbers = {row["name"]: row["ofport_request"] for row in tables["Interface"] if row["ofport_request"] != []}
     found: dict[str, OvsBridge] = {}
-    cards: dict[str, str] = {}
-    foreign: set[str] = set()
-    for row in bridges:
-        ours = MARK in row["external_ids"]
-        if not ours:
-            foreign.add(row["name"])
+    cards: dict[str, CardPort] = {}
+    for row in tables["Bridge"]:
+        if MARK not in row["external_ids"]:
             continue
-        members = [port_rows[uuid] for uuid in _as_list(row["ports"]) if uuid in port_rows]
-        fakes = {_tag(port): port["name"] for port in members if port["fake_bridge"] is True}
-        leads_out = [port for port in members if port["external_ids"].get(MARK) == "uplink"]
-        mtus = {name: mtu for name, mtu in names.values() if isinstance(mtu, int)}
-        found[row["name"]] = OvsBridge(
-            row["name"],
-            uplink=_read_uplink(leads_out[0], {uuid: name for uuid, (name, _) in names.items()}) if leads_out else None,
-            mtu=mtus.get(row["name"], 1500),
-            mac=row["other_config"].get("hwaddr", ""),
-        )
+        name = str(row["name"])
+        members = [ports[uuid] for uuid in _as_list(row["ports"]) if uuid in ports]
+        fakes: dict[int, str] = {_tag(port): port["name"] for port in members if port["fake_bridge"] is True}
+        uplinks = [_read_uplink(port, names) for port in members if port["external_ids"].get(MARK) == "uplink"]
+        mac = row["other_config"].get("hwaddr", "")
+        found[name] = OvsBridge(name, uplink=uplinks[0] if uplinks else None, mtu=_mtu(interfaces, name), mac=mac)
         for tag, fake in fakes.items():
-            found[fake] = OvsBridge(fake, row["name"], tag, mtu=mtus.get(fake, 1500))
+            mac = interfaces[fake]["mac"] if fake in interfaces else ""
+            found[fake] = OvsBridge(fake, name, tag, mtu=_mtu(interfaces, fake), mac=mac if mac != [] else "")
         for port in members:
             if port["external_ids"].get(MARK) == "card":
-                cards[port["name"]] = fakes.get(_tag(port), row["name"])
-    return Present(found, cards, frozenset(foreign))
+                told = port["external_ids"].get(CARD, "")
+                cards[port["name"]] = CardPort(fakes.get(_tag(port), name), numbers.get(port["name"], 0), told)
+    return Present(
+        found,
+        cards,
+        foreign=frozenset(row["name"] for row in tables["Bridge"] if MARK not in row["external_ids"]),
+        active={row["name"]: row["bond_active_slave"] for row in tables["Port"] if row["bond_active_slave"] != []},
+        numbers=frozenset(numbers.values()),
+        errors={row["name"]: row["error"] for row in tables["Interface"] if row["error"] != []},
+    )
+
+
+def _mtu(interfaces: Mapping[str, Row], name: str) -> int:
+    mtu = interfaces[name]["mtu_request"] if name in interfaces else 1500
+    return mtu if isinstance(mtu, int) else 1500
 
 
 def _read_uplink(port: Row, names: Mapping[str, str]) -> Uplink:
@@ -196,6 +262,8 @@ def _bridge(bridge: OvsBridge, there: OvsBridge | None, datapath: str) -> Iterat
         if there is None:
             yield ["add-br", bridge.name, bridge.parent, str(bridge.tag)]
             yield ["set", "Port", bridge.name, f"external_ids:{MARK}=fake"]
+        if bridge.mac and (there is None or there.mac != bridge.mac):
+            yield ["set", "Interface", bridge.name, f"mac={json.dumps(bridge.mac)}"]
     else:
         if there is None:
             yield ["add-br", bridge.name]
@@ -203,7 +271,7 @@ def _bridge(bridge: OvsBridge, there: OvsBridge | None, datapath: str) -> Iterat
             settings = (f"datapath_type={datapath}", "fail_mode=secure", f"external_ids:{MARK}=bridge")
             yield ["set", "Bridge", bridge.name, *settings]
         if bridge.mac and (there is None or there.mac != bridge.mac):
-            yield ["set", "Bridge", bridge.name, f"other_config:hwaddr={_quoted(bridge.mac)}"]
+            yield ["set", "Bridge", bridge.name, f"other_config:hwaddr={json.dumps(bridge.mac)}"]
         yield from _uplink(bridge, there)
     if there is None or there.mtu != bridge.mtu:
         yield ["set", "Interface", bridge.name, f"mtu_request={bridge.mtu}"]
@@ -215,6 +283,7 @@ def _uplink(bridge: OvsBridge, there: OvsBridge | None) -> Iterator[Command]:
         return
     if before is not None and _same_port(before, bridge.uplink):
         if before.settings != bridge.uplink.settings:
+            yield from _withdrawn(before, bridge.uplink)
             yield _settings(bridge.uplink)
     elif len(bridge.uplink.members) > 1:
         yield ["add-bond", bridge.name, bridge.uplink.name, *bridge.uplink.members]
@@ -235,12 +304,15 @@ def _settings(uplink: Uplink) -> Command:
         name,
         *columns,
         f"external_ids:{MARK}=uplink",
-        f"external_ids:domzero-settings={_quoted(told)}",
+        f"external_ids:domzero-settings={json.dumps(told)}",
     ]
 
 
-def _quoted(text: str) -> str:
-    return '"' + text + '"'
+def _withdrawn(before: Uplink, uplink: Uplink) -> Iterator[Command]:
+    """Settings that were made and are no longer wanted."""
+    for key in sorted(before.settings.keys() - uplink.settings.keys()):
+        column, _, option = key.partition(":")
+        yield ["remove", "Port", before.name, column, option] if option else ["set", "Port", before.name, f"{column}=0"]
 
 
 def _same_port(before: Uplink, wanted: Uplink | None) -> bool:

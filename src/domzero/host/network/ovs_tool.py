@@ -5,9 +5,11 @@ The switch is a service of the machine that is there before us and stays after u
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +32,40 @@ class OvsTool:
 
     async def check(self) -> None:
         """Raises `NetworkError` that says what to do where no switch answers."""
-        if not (self._directory / "db.sock").exists():
-            raise NetworkError(
-                "Open vSwitch does not run: install the package openvswitch-switch and start its service"
-            )
-        await self._run(["ovs-vsctl", self._database, "--timeout=10", "show"])
+        reader, writer = await self.connection()
+        del reader
+        writer.close()
+
+    async def connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the switch's control socket (ovs-vswitchd(8)), which ends with the switch and not before.
+
+        Raises `NetworkError` where none runs. A socket that a dead switch left refuses.
+        """
+        if (self._directory / "db.sock").exists():
+            for path in sorted(self._directory.glob("ovs-vswitchd.*.ctl")):
+                with suppress(ConnectionRefusedError, FileNotFoundError):
+                    return await asyncio.open_unix_connection(str(path))
+        raise NetworkError("Open vSwitch does not run: install the package openvswitch-switch and start its service")
 
     async def transaction(self, commands: Sequence[Sequence[str]]) -> None:
         """All of the commands, or none; returns when the switch has carried them out."""
         if commands:
+            # Without a switch the database would take them all the same.
+            await self.check()
             words = [word for command in commands for word in ("--", *command)]
             await self._run(["ovs-vsctl", self._database, "--timeout=15", *words])
 
-    async def rows(self, table: str, *columns: str) -> list[Row]:
-        """The rows of a table: plain values, lists for sets, dicts for maps."""
-        argv = ["ovs-vsctl", self._database, "--timeout=10", "--format=json", f"--columns={','.join(columns)}"]
-        said = json.loads(await self._run([*argv, "list", table]))
-        return [dict(zip(said["headings"], map(plain, row), strict=True)) for row in said["data"]]
+    async def tables(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, list[Row]]:
+        """The rows of tables, seen at one moment: the columns named, sets as lists, maps as dicts."""
+        await self.check()
+        argv = ["ovs-vsctl", self._database, "--timeout=10", "--format=json"]
+        for table, columns in wanted.items():
+            argv += ["--", f"--columns={','.join(columns)}", "list", table]
+        said = [json.loads(line) for line in (await self._run(argv)).splitlines() if line]
+        return {
+            table: [dict(zip(rows["headings"], map(plain, row), strict=True)) for row in rows["data"]]
+            for table, rows in zip(wanted, said, strict=True)
+        }
 
     async def change_flows(self, bridge: str, commands: Sequence[str]) -> None:
         """Flow commands (`add …`, `delete …`) as one bundle: all or none."""
@@ -63,16 +82,19 @@ class OvsTool:
     async def set_meter(self, bridge: str, meter: int, kilobits: int, burst: int) -> None:
         """Make a meter that drops what is beyond a rate (kilobits a second; the burst in kilobits), or change it."""
         bands = f"meter={meter},kbps,burst,stats,bands=type=drop,rate={kilobits},burst_size={burst}"
-        await self.remove_meter(bridge, meter)
-        await self._ofctl("add-meter", self._bridge(bridge), bands)
+        try:
+            # Not removed first: the flows that lead through a meter would go with it.
+            await self._ofctl("mod-meter", self._bridge(bridge), bands)
+        except NetworkError:
+            await self._ofctl("add-meter", self._bridge(bridge), bands)
 
     async def remove_meter(self, bridge: str, meter: int) -> None:
         """No error when there is none."""
         await self._ofctl("del-meters", self._bridge(bridge), f"meter={meter}")
 
-    async def set_forwarding(self, bridge: str, port: str, *, forward: bool) -> None:
+    async def set_forwarding(self, bridge: str, port: int, *, forward: bool) -> None:
         """Whether anything reaches a port."""
-        await self._ofctl("mod-port", self._bridge(bridge), port, "forward" if forward else "no-forward")
+        await self._ofctl("mod-port", self._bridge(bridge), str(port), "forward" if forward else "no-forward")
 
     def _bridge(self, name: str) -> str:
         return f"unix:{self._directory / f'{name}.mgmt'}"

@@ -1,0 +1,185 @@
+"""One Open vSwitch under our plans: bridges in its database, and beside them the flows and meters of cards.
+
+A bridge of ours passes nothing on until it has its flows, and the cards' come first: at no moment is a restricted card
+on a bridge that would let it do more than its rules say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+
+from domzero.host.network import ovs_flows
+from domzero.host.network.cards import TAP_NAME
+from domzero.host.network.layout import check_name
+from domzero.host.network.ovs_cards import CardNote, read_note, tell
+from domzero.host.network.ovs_layout import (
+    TABLES,
+    CardPort,
+    OvsBridge,
+    Present,
+    commands,
+    internal,
+    join,
+    read_present,
+    switch_of,
+)
+from domzero.host.network.ovs_tool import OvsTool
+from domzero.host.network.plan import CardRules, LockingMode
+from domzero.host.network.protocol import CardSpec, NetworkError
+
+log = logging.getLogger(__name__)
+
+CLOSED = CardNote("00:00:00:00:00:00", CardRules(LockingMode.DISABLED))
+"""What is made of a card whose note cannot be read."""
+
+RETURN_SECONDS = 1.0
+"""How often it is looked whether a switch that has gone is back."""
+
+
+class Switch:
+    """The switch behind `tool`; bridges are made with `datapath` (`system` or `netdev`)."""
+
+    def __init__(self, tool: OvsTool, datapath: str) -> None:
+        self._tool = tool
+        self._datapath = datapath
+
+    async def check(self) -> None:
+        """Raises `NetworkError` where no switch runs."""
+        await self._tool.check()
+
+    async def present(self) -> Present:
+        """What there is of ours. Raises `NetworkError`, as everything here does."""
+        return read_present(await self._tool.tables(TABLES))
+
+    async def to(self, present: Present, wanted: Mapping[str, OvsBridge]) -> None:
+        """From what there is to the bridges wanted, cards under their rules all the time."""
+        stay = {name for name, there in present.bridges.items() if not there.parent and name in wanted}
+        stay -= {name for name in stay if wanted[name].parent}
+        for name, card in present.cards.items():
+            before, after = switch_of(card.bridge, present.bridges), switch_of(card.bridge, wanted)
+            if after != before and after in stay:
+                await self._restrict(name, card, after)
+        await self._tool.transaction(commands(present, wanted, self._datapath))
+        await self.restore(Present(wanted, present.cards, present.foreign))
+        for name, card in present.cards.items():
+            before = switch_of(card.bridge, present.bridges)
+            if before in stay and before != switch_of(card.bridge, wanted):
+                await self._release(name, before)
+        after_all = await self.present()
+        ours = {member for bridge in wanted.values() if bridge.uplink for member in bridge.uplink.members}
+        for name in sorted((ours | wanted.keys()) & after_all.errors.keys()):
+            raise NetworkError(f"Open vSwitch cannot use {name}: {after_all.errors[name]}")
+
+    async def restore(self, present: Present) -> None:
+        """Give cards and bridges the flows and meters that they should have, whatever they have."""
+        for name, card in present.cards.items():
+            await self._restrict(name, card, switch_of(card.bridge, present.bridges))
+            await self._silence(card, switch_of(card.bridge, present.bridges))
+        for bridge in present.bridges.values():
+            if not bridge.parent:
+                await self._tool.change_flows(bridge.name, [ovs_flows.SWITCH_FLOW])
+
+    async def connect(self, card: CardSpec, name: str, mtu: int, taken: AbstractSet[str]) -> None:
+        """Put a tap on its network's bridge, which is made if it is not there, or on none.
+
+        `taken` are the names of interfaces that there are.
+        """
+        present = await self.present()
+        at = present.cards.get(name)
+        if at is not None and at.bridge != card.bridge:
+            await self.leave([name], present)
+            at = None
+        if not card.bridge:
+            return
+        if card.bridge not in present.bridges:
+            check_new(card.bridge, present, taken)
+            # Not by way of `to`, which would look after every card.
+            new = internal(card.bridge, mtu)
+            await self._tool.transaction(commands(Present({}, {}, frozenset()), {new.name: new}, self._datapath))
+            await self._tool.change_flows(new.name, [ovs_flows.SWITCH_FLOW])
+        number = at.number if at is not None else present.free_number()
+        port = CardPort(card.bridge, number, tell(card.mac, card.rules))
+        bridge = switch_of(card.bridge, present.bridges)
+        await self._restrict(name, port, bridge)
+        await self._tool.transaction(join(name, port))
+        await self._silence(port, bridge)
+
+    async def configure(self, card: CardSpec, name: str) -> None:
+        """Other rules for a card that is on a bridge."""
+        present = await self.present()
+        at = present.cards.get(name)
+        if at is not None:
+            port = CardPort(at.bridge, at.number, tell(card.mac, card.rules))
+            bridge = switch_of(at.bridge, present.bridges)
+            await self._restrict(name, port, bridge)
+            await self._silence(port, bridge)
+            await self._tool.transaction(join(name, port))
+
+    async def leave(self, names: list[str], present: Present) -> None:
+        """Take cards' ports from the switch, then what was for them alone."""
+        there = [name for name in names if name in present.cards]
+        await self._tool.transaction([["--if-exists", "del-port", name] for name in there])
+        for name in there:
+            await self._release(name, switch_of(present.cards[name].bridge, present.bridges))
+
+    async def remove(self, bridges: list[str]) -> None:
+        """Remove bridges."""
+        await self._tool.transaction([["--if-exists", "del-br", name] for name in bridges])
+
+    async def watch(self, returned: Callable[[], Awaitable[None]]) -> None:
+        """Call `returned` each time when the switch has gone and is back, for ever."""
+        gone = False
+        while True:
+            try:
+                reader, writer = await self._tool.connection()
+            except NetworkError:
+                gone = True
+                await asyncio.sleep(RETURN_SECONDS)
+                continue
+            try:
+                if gone:
+                    log.warning("Open vSwitch has been started anew; its flows are put back")
+                    await returned()
+                with suppress(ConnectionError):
+                    while await reader.read(4096):
+                        pass
+                gone = True
+            finally:
+                writer.close()
+
+    async def _restrict(self, name: str, port: CardPort, bridge: str) -> None:
+        """The flows and the meter of a card that is to be on a bridge, or is."""
+        note, meter = read_note(port.told) or CLOSED, _meter(name)
+        if note.rules.kilobytes_per_second:
+            await self._tool.set_meter(bridge, meter, *ovs_flows.rate(note.rules))
+        flows = ovs_flows.restrict(name, port.number, note.mac, note.rules, meter)
+        await self._tool.change_flows(bridge, flows)
+        if not note.rules.kilobytes_per_second:
+            await self._tool.remove_meter(bridge, meter)
+
+    async def _silence(self, port: CardPort, bridge: str) -> None:
+        """Whether anything reaches a card. Fails for a port that the switch does not have under its number."""
+        note = read_note(port.told) or CLOSED
+        await self._tool.set_forwarding(bridge, port.number, forward=not ovs_flows.is_silent(note.rules))
+
+    async def _release(self, name: str, bridge: str) -> None:
+        await self._tool.change_flows(bridge, [ovs_flows.release(name)])
+        await self._tool.remove_meter(bridge, _meter(name))
+
+
+def check_new(name: str, present: Present, taken: AbstractSet[str]) -> None:
+    """Raises `NetworkError` where no bridge of that name can be made."""
+    check_name(name)
+    if name in present.foreign or name in taken:
+        raise NetworkError(f"the interface {name} is not ours")
+
+
+def _meter(name: str) -> int:
+    match = TAP_NAME.fullmatch(name)
+    if match is None:
+        raise NetworkError(f"{name} is no card")
+    return ovs_flows.meter(int(match[1]), int(match[2]))

@@ -1,0 +1,89 @@
+"""Hosts whose networks are Open vSwitch's, each with a switch of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from domzero.host.network.ovs import OpenVSwitchNetwork
+from domzero.host.network.plan import NetworkPlan
+from domzero.host.network.tap import TapOwner
+from tests.host.network.stage import Host, received
+from tests.host.network.switch import TestSwitch, switch_in
+
+
+class SwitchedHost(Host):
+    """As `Host`; machines' frames carry virtio headers here, too, which the switch does not see."""
+
+    def __init__(self, namespace: Path, directory: Path, switch: TestSwitch) -> None:
+        self.switch = switch
+        super().__init__(namespace, directory)
+
+    def another(self) -> OpenVSwitchNetwork:
+        return OpenVSwitchNetwork(
+            namespace=self.namespace,
+            facts=self.facts,
+            owner=TapOwner(12345, 23456),
+            runtime=self.directory,
+            resolver=self.resolver,
+            switch=self.switch.directory,
+            datapath="netdev",
+        )
+
+    def bridge_of(self, port: str) -> str:
+        """The network that a port is on."""
+        return self.switch.control("port-to-br", port).strip()
+
+
+@asynccontextmanager
+async def switched_host(namespace: Path, directory: Path) -> AsyncIterator[SwitchedHost]:
+    """A host in a namespace; `directory` is there, and its own. In the end nothing of ours is left in its switch."""
+    with switch_in(namespace, directory / "ovs") as switch:
+        host = SwitchedHost(namespace, directory, switch)
+        await host.thread.open()
+        await host.backend.open()
+        try:
+            yield host
+            await host.backend.retain(set())
+            await host.backend.apply(NetworkPlan())
+            assert [name for name in switch.control("list-br").split() if name != "foreign"] == []
+        finally:
+            await host.backend.close()
+            await host.thread.close()
+
+
+async def cable_end(host: Host, name: str) -> int:
+    """A descriptor of an interface of a namespace, to be read and written as a machine's tap is: it is a tap, on a
+    bridge with the interface."""
+    tap, bridge = f"tap-{name}"[:15], f"br-{name}"[:15]
+    descriptor = await host.machine(tap)
+    await host.kernel("link", "add", ifname=bridge, kind="bridge", br_stp_state=0, br_forward_delay=0)
+    for port in (tap, name):
+        await host.kernel("link", "set", index=port, master=bridge)
+        await host.kernel("link", "set", index=port, state="up")
+    await host.kernel("link", "set", index=bridge, state="up")
+    return descriptor
+
+
+def in_vlan(tag: int, plain: bytes) -> bytes:
+    """A frame with a tag."""
+    return plain[:12] + bytes((0x81, 0, tag >> 8, tag & 255)) + plain[12:]
+
+
+async def expect(receiver: int, wanted: bytes) -> list[bytes]:
+    """What arrives until the frame wanted does, which it must."""
+    arrived: list[bytes] = []
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(receiver, readable.set)
+    try:
+        async with asyncio.timeout(5):
+            while wanted not in arrived:
+                await readable.wait()
+                readable.clear()
+                arrived += received(receiver)
+    finally:
+        loop.remove_reader(receiver)
+    return arrived
