@@ -44,10 +44,10 @@ from domzero.settings import Endpoint, Settings
 from domzero.toolstack.gates import build_gates
 from domzero.toolstack.housekeeping import keep_house
 from domzero.toolstack.metrics import Metrics
-from domzero.toolstack.pbd import detach_all
 from domzero.toolstack.registry import implementations
 from domzero.toolstack.stack import Stack, StackSettings
 from domzero.toolstack.startup import start_up
+from domzero.toolstack.storage.pbd import detach_all
 from domzero.toolstack.unimplemented import UNIMPLEMENTED
 from domzero.toolstack.vm.machines import Machines
 from domzero.wire.xmlrpc import XmlEncoder

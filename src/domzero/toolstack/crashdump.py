@@ -5,8 +5,8 @@ from __future__ import annotations
 from domzero.engine.binding import implements
 from domzero.engine.context import Context
 from domzero.idl.types import Ref
-from domzero.toolstack import disks
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage import disks
 
 
 @implements("crashdump.destroy")

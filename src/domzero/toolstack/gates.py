@@ -10,8 +10,10 @@ from domzero.engine.admission import Gate
 from domzero.engine.clock import Clock
 from domzero.engine.database import Database
 from domzero.idl.types import Ref
-from domzero.toolstack import sr_admission, vbd_admission, vdi_admission, vif_admission, vm_appliance_admission
+from domzero.toolstack import vm_appliance_admission
 from domzero.toolstack.host import admission as host_admission
+from domzero.toolstack.network import vif_admission
+from domzero.toolstack.storage import sr_admission, vbd_admission, vdi_admission
 from domzero.toolstack.vm import admission as vm_admission
 from domzero.toolstack.vm.operations import LISTED as VM_LISTED
 from domzero.toolstack.vm.operations import RUNS_OVER_OTHERS

@@ -7,10 +7,10 @@ from typing import NoReturn
 
 from domzero.toolstack.garbage import collect_garbage
 from domzero.toolstack.gates import refresh_all
-from domzero.toolstack.interfaces import refresh_interfaces_if_possible
-from domzero.toolstack.merging import keep_merging
-from domzero.toolstack.scanning import keep_scanning
+from domzero.toolstack.network.interfaces import refresh_interfaces_if_possible
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage.merging import keep_merging
+from domzero.toolstack.storage.scanning import keep_scanning
 
 INTERVAL = 30.0
 """Seconds between two rounds."""

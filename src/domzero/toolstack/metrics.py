@@ -21,7 +21,7 @@ from domzero.host.hypervisor.protocol import DomainStatistics, HypervisorError
 from domzero.host.metrics.protocol import ProcessorTimes, utilisation
 from domzero.host.network.protocol import NetworkError, TrafficCounters
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.interface_rates import InterfaceRates
+from domzero.toolstack.network.interface_rates import InterfaceRates
 from domzero.toolstack.stack import Stack
 
 log = logging.getLogger(__name__)

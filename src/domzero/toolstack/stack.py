@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from domzero.engine.referrers import Referrers
 from domzero.idl.types import Ref
-from domzero.toolstack.merge_register import MergeRegister
-from domzero.toolstack.networking import Networking
-from domzero.toolstack.remote_access import NoRemoteAccess, RemoteAccess
-from domzero.toolstack.shared_work import SharedWork
+from domzero.toolstack.network.networking import Networking
+from domzero.toolstack.network.remote_access import NoRemoteAccess, RemoteAccess
+from domzero.toolstack.storage.merge_register import MergeRegister
+from domzero.toolstack.storage.shared_work import SharedWork
 from domzero.toolstack.vm.memory_ledger import MemoryLedger
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from typing import Any
 
 from domzero.host.hypervisor.protocol import DomainStatus
 from domzero.host.storage.protocol import DriverInfo
-from domzero.toolstack.first_repositories import ensure_repositories
 from domzero.toolstack.gates import refresh_changed
 from domzero.toolstack.host.rows import ensure_pool_and_host
-from domzero.toolstack.media import replug_all, scan_all
-from domzero.toolstack.network_startup import start_networks
+from domzero.toolstack.network.network_startup import start_networks
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage.first_repositories import ensure_repositories
+from domzero.toolstack.storage.media import replug_all, scan_all
 from domzero.toolstack.vm.adoption import machine_of
 from domzero.toolstack.vm.consoles import refresh_locations
 from domzero.toolstack.vm.templates import ensure_templates

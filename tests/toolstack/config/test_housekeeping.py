@@ -5,7 +5,7 @@ from __future__ import annotations
 from domzero.host.network.protocol import InterfaceInfo, NetworkError
 from domzero.host.network.sim import SimNetwork
 from domzero.toolstack.housekeeping import round_of_work
-from domzero.toolstack.interfaces import refresh_interfaces_if_possible
+from domzero.toolstack.network.interfaces import refresh_interfaces_if_possible
 from tests.toolstack.vm.world import World
 
 

@@ -9,9 +9,9 @@ import pytest
 from domzero.host.storage.protocol import DriverInfo, Repository
 from domzero.host.storage.sim import SimStorage
 from domzero.idl.types import Ref
-from domzero.toolstack import pbd as pbds
-from domzero.toolstack.pbd import detach_all
-from domzero.toolstack.repositories import repository_of
+from domzero.toolstack.storage import pbd as pbds
+from domzero.toolstack.storage.pbd import detach_all
+from domzero.toolstack.storage.repositories import repository_of
 from tests.toolstack.devices.test_vdi import default_sr, disk, disturb
 from tests.toolstack.vm.world import DISK, World
 

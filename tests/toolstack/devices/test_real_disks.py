@@ -13,7 +13,7 @@ import pytest
 from domzero.host import process
 from domzero.host.storage.file import FileStorage
 from domzero.idl.types import Ref
-from domzero.toolstack.merging import merge_all
+from domzero.toolstack.storage.merging import merge_all
 from tests.toolstack.config.test_cloning import disks_of
 from tests.toolstack.vm.world import DISK, DRIVE, MIB, World
 

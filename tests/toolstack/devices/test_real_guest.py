@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from domzero.host.guest_image.console import statements, ticks, values
-from domzero.toolstack.repositories import attached
+from domzero.toolstack.storage.repositories import attached
 from tests.api.guest import Guest, make_machine, remove_machine
 from tests.api.harness import InProcessHost, in_process, login
 

@@ -11,8 +11,8 @@ import pytest
 from domzero.host.storage.protocol import NOTHING, DiskInfo, Repository, StorageError
 from domzero.host.storage.sim import SimStorage
 from domzero.idl.types import NULL_REF
-from domzero.toolstack.repositories import attached
-from domzero.toolstack.scanning import scan_automatically
+from domzero.toolstack.storage.repositories import attached
+from domzero.toolstack.storage.scanning import scan_automatically
 from tests.toolstack.devices.test_vdi import default_sr, disk
 from tests.toolstack.vm.world import DISK, World
 

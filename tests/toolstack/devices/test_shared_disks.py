@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from domzero.idl.types import Ref
-from domzero.toolstack import vbd as drives
+from domzero.toolstack.storage import vbd as drives
 from tests.toolstack.devices.test_vbd import CD, cd_image
 from tests.toolstack.devices.test_vdi import disk
 from tests.toolstack.vm.world import DRIVE, World

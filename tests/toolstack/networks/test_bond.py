@@ -12,7 +12,7 @@ import pytest
 from domzero.host.network.plan import AddressMode, BondSpec
 from domzero.host.network.sim import INTERFACES
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.interfaces import refresh_interfaces
+from domzero.toolstack.network.interfaces import refresh_interfaces
 from tests.toolstack.networks.rows import new_network, pif, pif_rows, plan, planned, static
 from tests.toolstack.vm.world import World, world
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from domzero.engine.errors import ApiError
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.network_plan import plan_for, rows_of
+from domzero.toolstack.network.network_plan import plan_for, rows_of
 from tests.toolstack.networks.rows import new_network, pif, pif_rows
 from tests.toolstack.vm.world import World, world
 

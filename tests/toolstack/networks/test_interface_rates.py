@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from domzero.host.network.sim import INTERFACES, RECEIVED_RATE, SENT_RATE
-from domzero.toolstack.interface_rates import INTERVAL, InterfaceRates
+from domzero.toolstack.network.interface_rates import INTERVAL, InterfaceRates
 from tests.toolstack.networks.rows import new_network, pif
 from tests.toolstack.vm.world import World
 

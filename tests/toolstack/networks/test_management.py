@@ -11,10 +11,10 @@ import pytest
 from domzero.engine.calls import LOCAL, Origin
 from domzero.host.clock import ManualClock
 from domzero.host.control.sim import SimulatedControl
-from domzero.toolstack.interfaces import refresh_interfaces
-from domzero.toolstack.management import DISABLED_FILE
-from domzero.toolstack.network_snapshot import FILE_NAME
-from domzero.toolstack.remote_access import NoRemoteAccess
+from domzero.toolstack.network.interfaces import refresh_interfaces
+from domzero.toolstack.network.management import DISABLED_FILE
+from domzero.toolstack.network.network_snapshot import FILE_NAME
+from domzero.toolstack.network.remote_access import NoRemoteAccess
 from tests.toolstack.networks.rows import new_network, pif, pif_rows, planned, static
 from tests.toolstack.vm.world import World, world
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from domzero.host.network.plan import DhcpServer
-from domzero.toolstack.internal_network import free_subnet
-from domzero.toolstack.network import bridge_for_interface
-from domzero.toolstack.network_keys import dhcp_server, domain_of, ethtool_settings, routes_of
+from domzero.toolstack.network.internal_network import free_subnet
+from domzero.toolstack.network.network import bridge_for_interface
+from domzero.toolstack.network.network_keys import dhcp_server, domain_of, ethtool_settings, routes_of
 from tests.toolstack.networks.rows import NETWORK, new_network, pif
 from tests.toolstack.vm.world import World
 

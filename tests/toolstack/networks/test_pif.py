@@ -10,7 +10,7 @@ import pytest
 from domzero.host.network.plan import AddressMode, Ipv6Mode, Route
 from domzero.host.network.sim import INTERFACES
 from domzero.idl.types import NULL_REF
-from domzero.toolstack.interfaces import refresh_interfaces
+from domzero.toolstack.network.interfaces import refresh_interfaces
 from tests.toolstack.networks.rows import bridge, new_network, pif, plan, planned, static
 from tests.toolstack.vm.world import World
 
@@ -252,7 +252,7 @@ async def test_an_interface_kept_unmanaged_is_left_alone(host: World) -> None:
 
 async def test_without_the_setting_nothing_is_touched(host: World) -> None:
     host.stack.settings = replace(host.stack.settings, manage_interfaces=frozenset({"eth1"}))
-    from domzero.toolstack.network_startup import start_networks
+    from domzero.toolstack.network.network_startup import start_networks
 
     await start_networks(host.stack, first=False)
     assert [spec.device for spec in plan(host).interfaces] == ["eth1"]

@@ -16,7 +16,7 @@ from domzero.host.hypervisor.spec import DiskSource
 from domzero.host.storage.protocol import NOTHING, DiskInfo, Progress, Repository
 from domzero.host.storage.sim import SimStorage
 from domzero.idl.types import Ref
-from domzero.toolstack.repositories import attached
+from domzero.toolstack.storage.repositories import attached
 from tests.toolstack.devices.test_vdi import default_sr, disk
 from tests.toolstack.vm.test_adoption import Restarts
 from tests.toolstack.vm.world import DISK, World

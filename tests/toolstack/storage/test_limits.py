@@ -9,7 +9,7 @@ import pytest
 from domzero.engine.errors import ApiError
 from domzero.host.hypervisor.spec import DiskLimits, IoClass
 from domzero.idl.types import Ref
-from domzero.toolstack.disk_limits import limits_at_start, limits_of
+from domzero.toolstack.storage.disk_limits import limits_at_start, limits_of
 from tests.toolstack.devices.test_vdi import disk, running_with_disk
 from tests.toolstack.vm.world import DRIVE, World
 

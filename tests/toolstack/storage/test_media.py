@@ -13,8 +13,8 @@ import pytest
 from domzero.host.clock import ManualClock
 from domzero.host.storage.sim import SimStorage
 from domzero.idl.types import Ref
-from domzero.toolstack.first_repositories import ensure_repositories
-from domzero.toolstack.media import PATIENCE
+from domzero.toolstack.storage.first_repositories import ensure_repositories
+from domzero.toolstack.storage.media import PATIENCE
 from tests.toolstack.devices.test_vdi import default_sr, disk, iso_sr
 from tests.toolstack.vm.world import DISK, DRIVE, World, world
 

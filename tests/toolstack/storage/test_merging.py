@@ -14,7 +14,7 @@ from domzero.host.hypervisor.spec import LayerPull
 from domzero.host.storage.protocol import LiveMerge, Merge, Progress, Repository, StorageError
 from domzero.host.storage.sim import SimStorage
 from domzero.idl.types import Ref
-from domzero.toolstack.merging import (
+from domzero.toolstack.storage.merging import (
     DEFAULT_SPEED,
     INTERVAL,
     LONGEST_PAUSE,
@@ -25,7 +25,7 @@ from domzero.toolstack.merging import (
     merge_all,
     speed_of,
 )
-from domzero.toolstack.repositories import attached
+from domzero.toolstack.storage.repositories import attached
 from tests.toolstack.devices.test_vdi import default_sr, disk, running_with_disk
 from tests.toolstack.vm.world import DRIVE, World
 

@@ -11,7 +11,7 @@ from domzero.datamodel.graph import GRAPH
 from domzero.host.storage import numbers
 from domzero.host.storage.protocol import DriverInfo, ProbedRepository, StorageError
 from domzero.host.storage.sim import SimStorage
-from domzero.toolstack.probing import as_xml
+from domzero.toolstack.storage.probing import as_xml
 from domzero.wire.xmlrpc import XmlEncoder
 from tests.toolstack.devices.test_vdi import default_sr
 from tests.toolstack.vm.world import World

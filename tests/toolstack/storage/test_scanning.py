@@ -12,10 +12,10 @@ import pytest
 from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import DiskInfo, Repository
 from domzero.host.storage.sim import SimStorage
-from domzero.toolstack.repositories import attached
-from domzero.toolstack.scanning import INTERVAL, interval, keep_scanning
-from domzero.toolstack.shared_work import SharedWork
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage.repositories import attached
+from domzero.toolstack.storage.scanning import INTERVAL, interval, keep_scanning
+from domzero.toolstack.storage.shared_work import SharedWork
 from tests.toolstack.devices.test_vdi import default_sr, disk, disturb
 from tests.toolstack.vm.world import DISK, DRIVE, MIB, World
 

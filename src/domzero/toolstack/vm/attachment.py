@@ -12,10 +12,10 @@ from typing import Any
 from domzero.engine.errors import ApiError
 from domzero.host.hypervisor.spec import DiskSpec
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.disk_limits import SUPPORTED
-from domzero.toolstack.disks import disk_source
 from domzero.toolstack.stack import Stack
-from domzero.toolstack.vbd_admission import disk_refusal
+from domzero.toolstack.storage.disk_limits import SUPPORTED
+from domzero.toolstack.storage.disks import disk_source
+from domzero.toolstack.storage.vbd_admission import disk_refusal
 from domzero.toolstack.vm.device_names import drive_name, parse_vbd_position
 from domzero.toolstack.vm.placement import memory_obstacle
 from domzero.toolstack.vm.specification import disk_spec

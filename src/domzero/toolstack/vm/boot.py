@@ -14,7 +14,7 @@ from domzero.engine.transactions import Transaction
 from domzero.host.hypervisor.protocol import DomainNotFoundError, DomainStatus, RunState
 from domzero.host.hypervisor.spec import MachineSpec, NicSpec
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.cards import connect_card
+from domzero.toolstack.network.cards import connect_card
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm import attachment, failures, installer
 from domzero.toolstack.vm.consoles import open_consoles

@@ -13,8 +13,9 @@ from domzero.engine.steps import Steps
 from domzero.host.storage.protocol import Progress
 from domzero.idl.records import EMPTY_MAP
 from domzero.idl.types import NEVER, NULL_REF, Ref
-from domzero.toolstack import disks, vbd, vif
+from domzero.toolstack.network import vif
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage import disks, vbd
 from domzero.toolstack.vm.creation import create_metrics
 from domzero.toolstack.vm.templates import TEMPLATE_ONLY
 

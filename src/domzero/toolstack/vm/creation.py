@@ -12,8 +12,9 @@ from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack import disks, vif
+from domzero.toolstack.network import vif
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage import disks
 from domzero.toolstack.vm import images, installer
 from domzero.toolstack.vm.memory_constraints import check_limits, check_vcpus, limits_of, target_within
 

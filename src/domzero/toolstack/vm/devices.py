@@ -5,8 +5,9 @@ from __future__ import annotations
 from domzero.engine.binding import implements
 from domzero.engine.context import Context
 from domzero.idl.types import Ref
-from domzero.toolstack import vbd, vif
+from domzero.toolstack.network import vif
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage import vbd
 from domzero.toolstack.vm.device_names import VBD_POSITIONS, VIF_POSITIONS, free_positions
 
 

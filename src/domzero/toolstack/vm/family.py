@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from domzero.engine.clock import moment
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack import disks, vbd, vif
+from domzero.toolstack.network import vif
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage import disks, vbd
 from domzero.toolstack.vm.cloning import DEVICE_STATE, NOT_COPIED, generation_id
 from domzero.toolstack.vm.creation import create_metrics
 from domzero.toolstack.vm.operations import HALTED, SUSPENDED

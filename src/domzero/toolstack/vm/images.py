@@ -14,9 +14,9 @@ from typing import Any
 
 from domzero.engine.errors import ApiError
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack import disks
-from domzero.toolstack.repositories import asking, attached, refresh_size
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage import disks
+from domzero.toolstack.storage.repositories import asking, attached, refresh_size
 from domzero.toolstack.vm.memory_needs import memory_held
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.idl.types import Ref
-from domzero.toolstack import disks, vbd
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage import disks, vbd
 from domzero.toolstack.vm.device_names import choose_vbd_position
 from domzero.toolstack.vm.disk_plan import PlannedDisk, parse_disk_plan
 

@@ -8,8 +8,8 @@ from typing import Any
 from domzero.engine.transactions import Transaction
 from domzero.host.network.protocol import NetworkError
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack import disks
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage import disks
 from domzero.toolstack.vm.consoles import close_consoles
 from domzero.toolstack.vm.operations import HALTED, SUSPENDED
 from domzero.toolstack.vm.owner import Machine

@@ -12,8 +12,8 @@ from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.host.hypervisor.protocol import HypervisorError, RunState
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack import disks
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage import disks
 from domzero.toolstack.vm import failures, images
 from domzero.toolstack.vm.boot import end_domain
 from domzero.toolstack.vm.family import hard_disks, record_reverted, record_snapshot

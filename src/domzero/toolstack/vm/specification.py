@@ -21,8 +21,8 @@ from domzero.host.hypervisor.spec import (
     UserBackend,
 )
 from domzero.idl.types import Ref
-from domzero.toolstack.disk_limits import limits_at_start
 from domzero.toolstack.stack import StackSettings
+from domzero.toolstack.storage.disk_limits import limits_at_start
 from domzero.toolstack.vm.device_names import parse_vbd_position, parse_vif_position
 
 FAULT_PREFIX: Final = "sim:"

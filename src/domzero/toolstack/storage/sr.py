@@ -10,9 +10,10 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.idl.types import Ref
-from domzero.toolstack.device_secrets import require_secrets
-from domzero.toolstack.pbd import plug_pbd
-from domzero.toolstack.repositories import (
+from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage.device_secrets import require_secrets
+from domzero.toolstack.storage.pbd import plug_pbd
+from domzero.toolstack.storage.repositories import (
     asking,
     attached,
     driver_for,
@@ -20,8 +21,7 @@ from domzero.toolstack.repositories import (
     repository_of,
     this_host_pbd,
 )
-from domzero.toolstack.scanning import scan
-from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage.scanning import scan
 
 
 @implements("SR.get_supported_types")

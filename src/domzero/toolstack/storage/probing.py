@@ -16,9 +16,9 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import ProbedRepository
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.device_secrets import require_secrets, with_secrets
-from domzero.toolstack.repositories import asking, driver_for
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage.device_secrets import require_secrets, with_secrets
+from domzero.toolstack.storage.repositories import asking, driver_for
 
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML document may hold (XML 1.0, section 2.2)."""

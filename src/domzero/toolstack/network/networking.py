@@ -12,11 +12,11 @@ from domzero.engine.transactions import Transaction
 from domzero.host.network.plan import BridgeSpec, NetworkPlan
 from domzero.host.network.protocol import NetworkError
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.network_plan import internal_bridge, plan_for, rows_of, settled
+from domzero.toolstack.network.network_plan import internal_bridge, plan_for, rows_of, settled
 
 if TYPE_CHECKING:
     from domzero.idl.records import Record
-    from domzero.toolstack.probation import Probation
+    from domzero.toolstack.network.probation import Probation
     from domzero.toolstack.stack import Stack
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.host.storage.protocol import DiskInfo
 from domzero.idl.types import Ref
-from domzero.toolstack.repositories import asking, attached, measured, refresh_size, this_host_pbd
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage.repositories import asking, attached, measured, refresh_size, this_host_pbd
 
 log = logging.getLogger(__name__)
 

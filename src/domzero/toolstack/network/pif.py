@@ -11,9 +11,9 @@ from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.host.network.protocol import InterfaceInfo, NetworkError
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack import vlan
-from domzero.toolstack.interfaces import create_pif, introduce_interfaces, physical_pifs, refresh_interfaces
-from domzero.toolstack.pif_rules import (
+from domzero.toolstack.network import vlan
+from domzero.toolstack.network.interfaces import create_pif, introduce_interfaces, physical_pifs, refresh_interfaces
+from domzero.toolstack.network.pif_rules import (
     assert_here,
     assert_managed,
     assert_not_management,
@@ -21,7 +21,7 @@ from domzero.toolstack.pif_rules import (
     configuring,
     plugged_names,
 )
-from domzero.toolstack.probation import assert_no_probation
+from domzero.toolstack.network.probation import assert_no_probation
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.macs import normalise_mac
 

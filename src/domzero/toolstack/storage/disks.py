@@ -17,9 +17,9 @@ from domzero.host.hypervisor.spec import DiskSource
 from domzero.host.storage.protocol import DiskInfo, Progress
 from domzero.idl.records import EMPTY_MAP
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.repositories import asking, attached, measured, refresh_size
 from domzero.toolstack.stack import Stack
-from domzero.toolstack.vbd_admission import is_exclusive
+from domzero.toolstack.storage.repositories import asking, attached, measured, refresh_size
+from domzero.toolstack.storage.vbd_admission import is_exclusive
 from domzero.toolstack.vm.failures import acting_on
 
 NO_SPACE = "SR_BACKEND_FAILURE_44"

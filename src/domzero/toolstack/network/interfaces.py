@@ -17,8 +17,8 @@ from domzero.engine.transactions import Transaction
 from domzero.host.network.protocol import DeviceState, InterfaceInfo, NetworkError
 from domzero.idl.records import Record
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.host_address import follow_address
-from domzero.toolstack.network import bridge_for_interface, by_bridge
+from domzero.toolstack.network.host_address import follow_address
+from domzero.toolstack.network.network import bridge_for_interface, by_bridge
 from domzero.toolstack.stack import Stack
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import DiskInfo, Repository, StorageDriver, StorageError
 from domzero.idl.types import Ref
-from domzero.toolstack.device_secrets import with_secrets
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage.device_secrets import with_secrets
 
 Result = TypeVar("Result")
 

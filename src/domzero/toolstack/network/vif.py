@@ -10,11 +10,11 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.idl.types import Ref
-from domzero.toolstack.addressing import allowed_ipv4, allowed_ipv6
-from domzero.toolstack.card_rules import SUPPORTED_ALGORITHMS
-from domzero.toolstack.cards import connect_card
 from domzero.toolstack.hotplug import attaching, detaching
-from domzero.toolstack.network_keys import checked_mtu
+from domzero.toolstack.network.addressing import allowed_ipv4, allowed_ipv6
+from domzero.toolstack.network.card_rules import SUPPORTED_ALGORITHMS
+from domzero.toolstack.network.cards import connect_card
+from domzero.toolstack.network.network_keys import checked_mtu
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.device_names import choose_vif_position, parse_vif_position
 from domzero.toolstack.vm.macs import generate_mac, normalise_mac

@@ -7,14 +7,14 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.pif_rules import (
+from domzero.toolstack.network.pif_rules import (
     assert_here,
     assert_managed,
     assert_unconnected,
     assert_unpluggable,
     configuring,
 )
-from domzero.toolstack.probation import assert_no_probation
+from domzero.toolstack.network.probation import assert_no_probation
 from domzero.toolstack.stack import Stack
 
 UNTAGGED_MAC = "fe:ff:ff:ff:ff:ff"

@@ -13,10 +13,10 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import StorageError
 from domzero.idl.types import Ref
-from domzero.toolstack import disks
-from domzero.toolstack.device_secrets import require_secrets
-from domzero.toolstack.repositories import asking, driver_for, refresh_size, repository_of
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage import disks
+from domzero.toolstack.storage.device_secrets import require_secrets
+from domzero.toolstack.storage.repositories import asking, driver_for, refresh_size, repository_of
 
 log = logging.getLogger(__name__)
 

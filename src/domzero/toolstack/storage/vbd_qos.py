@@ -8,9 +8,9 @@ from domzero.engine.binding import implements
 from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.idl.types import Ref
-from domzero.toolstack.disk_limits import limits_at_start, limits_of
 from domzero.toolstack.hotplug import attaching
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage.disk_limits import limits_at_start, limits_of
 
 
 @implements("VBD.set_qos_algorithm_type")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
 from domzero.idl.types import Ref
-from domzero.toolstack.vbd_admission import machine_busy, machine_state
+from domzero.toolstack.storage.vbd_admission import machine_busy, machine_state
 
 LISTED = ("attach", "plug", "unplug")
 """The operations that may appear in `allowed_operations`."""

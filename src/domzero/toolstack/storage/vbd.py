@@ -12,11 +12,11 @@ from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.host.hypervisor.spec import DiskSource, DiskSpec
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack import disks
-from domzero.toolstack.disk_limits import SUPPORTED, limits_of
 from domzero.toolstack.hotplug import attaching, detaching
 from domzero.toolstack.stack import Stack
-from domzero.toolstack.vbd_admission import disk_refusal
+from domzero.toolstack.storage import disks
+from domzero.toolstack.storage.disk_limits import SUPPORTED, limits_of
+from domzero.toolstack.storage.vbd_admission import disk_refusal
 from domzero.toolstack.vm.device_names import choose_vbd_position, drive_name, parse_vbd_position
 from domzero.toolstack.vm.specification import disk_spec
 

@@ -11,9 +11,9 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import StorageError
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack import disks
-from domzero.toolstack.repositories import attached, measured
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage import disks
+from domzero.toolstack.storage.repositories import attached, measured
 
 
 @implements("VDI.create")

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, ip_network
 
 from domzero.engine.transactions import Transaction
 from domzero.idl.types import Ref
-from domzero.toolstack.network import free_bridge
+from domzero.toolstack.network.network import free_bridge
 from domzero.toolstack.stack import Stack
 
 PRIVATE = IPv4Network("172.16.0.0/12")

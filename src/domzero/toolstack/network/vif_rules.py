@@ -9,8 +9,8 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.idl.records import Record
 from domzero.idl.types import Ref
-from domzero.toolstack.addressing import allowed_ipv4, allowed_ipv6
-from domzero.toolstack.cards import change_rules
+from domzero.toolstack.network.addressing import allowed_ipv4, allowed_ipv6
+from domzero.toolstack.network.cards import change_rules
 from domzero.toolstack.stack import Stack
 
 

@@ -7,10 +7,10 @@ import logging
 from domzero.engine.errors import ApiError
 from domzero.host.control.protocol import ControlError
 from domzero.host.network.protocol import NetworkError
-from domzero.toolstack.interfaces import introduce_interfaces, refresh_interfaces_if_possible, settle_management
-from domzero.toolstack.internal_network import ensure_internal_network
-from domzero.toolstack.management import keep_disabled
-from domzero.toolstack.probation import take_back_unproven
+from domzero.toolstack.network.interfaces import introduce_interfaces, refresh_interfaces_if_possible, settle_management
+from domzero.toolstack.network.internal_network import ensure_internal_network
+from domzero.toolstack.network.management import keep_disabled
+from domzero.toolstack.network.probation import take_back_unproven
 from domzero.toolstack.stack import Stack
 
 log = logging.getLogger(__name__)

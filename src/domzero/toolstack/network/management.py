@@ -12,11 +12,11 @@ from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.host.control.protocol import ControlError
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.host_address import management_pif, primary_address, settle_authority
-from domzero.toolstack.interfaces import refresh_interfaces_if_possible
-from domzero.toolstack.pif import plug_locked
-from domzero.toolstack.pif_rules import assert_here, configuring, plugged_names
-from domzero.toolstack.probation import assert_no_probation, reshape_on_probation
+from domzero.toolstack.network.host_address import management_pif, primary_address, settle_authority
+from domzero.toolstack.network.interfaces import refresh_interfaces_if_possible
+from domzero.toolstack.network.pif import plug_locked
+from domzero.toolstack.network.pif_rules import assert_here, configuring, plugged_names
+from domzero.toolstack.network.probation import assert_no_probation, reshape_on_probation
 from domzero.toolstack.stack import Stack
 
 LEASE_PATIENCE = 30.0

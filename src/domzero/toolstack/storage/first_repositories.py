@@ -13,9 +13,9 @@ from typing import Any
 
 from domzero.host.storage.protocol import StorageError
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.repositories import repository_of
-from domzero.toolstack.scanning import AUTO_SCAN
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage.repositories import repository_of
+from domzero.toolstack.storage.scanning import AUTO_SCAN
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.host.control.protocol import ControlError
 from domzero.host.network.protocol import NetworkError
-from domzero.toolstack import network_snapshot
-from domzero.toolstack.host_address import management_pif, primary_address, settle_authority
-from domzero.toolstack.network_snapshot import Rows
+from domzero.toolstack.network import network_snapshot
+from domzero.toolstack.network.host_address import management_pif, primary_address, settle_authority
+from domzero.toolstack.network.network_snapshot import Rows
 from domzero.toolstack.stack import Stack
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from domzero.engine.context import Context
 from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
 from domzero.idl.types import Ref
-from domzero.toolstack.network_keys import checked_mtu, is_on
+from domzero.toolstack.network.network_keys import checked_mtu, is_on
 from domzero.toolstack.stack import Stack
 
 SYSTEM_NETWORK = "is_host_internal_management_network"

@@ -10,10 +10,10 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.bond_rows import bond_rows, dissolve_rows, has_address, primary_of
-from domzero.toolstack.interfaces import refresh_interfaces_if_possible
-from domzero.toolstack.network_keys import BOND_MODES, check_bond_property, properties_for
-from domzero.toolstack.pif_rules import (
+from domzero.toolstack.network.bond_rows import bond_rows, dissolve_rows, has_address, primary_of
+from domzero.toolstack.network.interfaces import refresh_interfaces_if_possible
+from domzero.toolstack.network.network_keys import BOND_MODES, check_bond_property, properties_for
+from domzero.toolstack.network.pif_rules import (
     assert_here,
     assert_managed,
     assert_unconnected,
@@ -21,7 +21,7 @@ from domzero.toolstack.pif_rules import (
     configuring,
     plugged_names,
 )
-from domzero.toolstack.probation import assert_no_probation, reshape_on_probation
+from domzero.toolstack.network.probation import assert_no_probation, reshape_on_probation
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.macs import normalise_mac
 

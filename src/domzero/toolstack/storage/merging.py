@@ -24,10 +24,10 @@ from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.hypervisor.spec import LayerPull
 from domzero.host.storage.protocol import LiveMerge, Merge, Progress
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.merge_register import RunningMerge
-from domzero.toolstack.repositories import asking, attached
-from domzero.toolstack.sr_admission import ALONGSIDE
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage.merge_register import RunningMerge
+from domzero.toolstack.storage.repositories import asking, attached
+from domzero.toolstack.storage.sr_admission import ALONGSIDE
 from domzero.toolstack.vm.device_names import parse_vbd_position
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from typing import Any
 from domzero.engine.clock import settled
 from domzero.engine.errors import ApiError
 from domzero.idl.types import Ref
-from domzero.toolstack.pbd import attach_medium, record_attached
-from domzero.toolstack.scanning import scan
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage.pbd import attach_medium, record_attached
+from domzero.toolstack.storage.scanning import scan
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from domzero.host.hypervisor.spec import NicSpec
 from domzero.host.network.protocol import CardSpec, NetworkError
 from domzero.idl.records import Record
 from domzero.idl.types import Ref
-from domzero.toolstack.card_rules import card_spec
+from domzero.toolstack.network.card_rules import card_spec
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.specification import nic_spec
 

@@ -10,11 +10,17 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.addressing import name_servers, static_ipv4, static_ipv6
-from domzero.toolstack.host_address import primary_address, settle_authority
-from domzero.toolstack.interfaces import refresh_interfaces_if_possible
-from domzero.toolstack.pif_rules import assert_here, assert_managed, assert_not_management, configuring, plugged_names
-from domzero.toolstack.probation import assert_no_probation, reshape_on_probation
+from domzero.toolstack.network.addressing import name_servers, static_ipv4, static_ipv6
+from domzero.toolstack.network.host_address import primary_address, settle_authority
+from domzero.toolstack.network.interfaces import refresh_interfaces_if_possible
+from domzero.toolstack.network.pif_rules import (
+    assert_here,
+    assert_managed,
+    assert_not_management,
+    configuring,
+    plugged_names,
+)
+from domzero.toolstack.network.probation import assert_no_probation, reshape_on_probation
 from domzero.toolstack.stack import Stack
 
 NO_IPV4 = {"IP": "", "netmask": "", "gateway": "", "DNS": ""}

@@ -22,7 +22,7 @@ from domzero.host.network.plan import (
 )
 from domzero.idl.records import Record
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.network_keys import (
+from domzero.toolstack.network.network_keys import (
     BOND_MODES,
     bond_properties,
     dhcp_server,

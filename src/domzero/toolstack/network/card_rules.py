@@ -8,7 +8,7 @@ from typing import Any
 
 from domzero.host.network.plan import CardRules, LockingMode
 from domzero.host.network.protocol import CardSpec
-from domzero.toolstack.network_keys import DEFAULT_MTU, ethtool_settings, is_on, mtu_of
+from domzero.toolstack.network.network_keys import DEFAULT_MTU, ethtool_settings, is_on, mtu_of
 from domzero.toolstack.vm.specification import nic_slot
 
 RATE_LIMIT = "ratelimit"

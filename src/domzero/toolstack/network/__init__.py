@@ -1,0 +1,1 @@
+"""Networks: rows and the plan that follows from them, interfaces, VLANs, bonds, cards, management."""

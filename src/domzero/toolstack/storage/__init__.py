@@ -1,0 +1,1 @@
+"""Storage: repositories, their connections, disks, drives, and what keeps them in order."""
