@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+
+import pytest
 
 from domzero.host.network.ovs import OpenVSwitchNetwork
 from domzero.host.network.plan import NetworkPlan
 from domzero.host.network.tap import TapOwner
-from tests.host.network.stage import Host, received
+from tests.host.network.stage import Host, received, send
 from tests.host.network.switch import TestSwitch, switch_in
+
+NEEDS = [
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes interfaces"),
+    pytest.mark.skipif(shutil.which("ovs-vswitchd") is None, reason="needs Open vSwitch"),
+]
+FIRST_MAC, SECOND_MAC = "02:00:00:00:00:71", "02:00:00:00:00:72"
 
 
 class SwitchedHost(Host):
@@ -72,8 +84,11 @@ def in_vlan(tag: int, plain: bytes) -> bytes:
     return plain[:12] + bytes((0x81, 0, tag >> 8, tag & 255)) + plain[12:]
 
 
-async def expect(receiver: int, wanted: bytes) -> list[bytes]:
-    """What arrives until the frame wanted does, which it must."""
+async def passes(sender: int, data: bytes, receiver: int, wanted: bytes) -> list[bytes]:
+    """Send a frame until it arrives as the frame wanted: everything that did. Raises `TimeoutError` after five seconds.
+
+    A port that has just come passes on nothing for a moment.
+    """
     arrived: list[bytes] = []
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
@@ -81,7 +96,10 @@ async def expect(receiver: int, wanted: bytes) -> list[bytes]:
     try:
         async with asyncio.timeout(5):
             while wanted not in arrived:
-                await readable.wait()
+                send(sender, data)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await readable.wait()
                 readable.clear()
                 arrived += received(receiver)
     finally:
