@@ -45,12 +45,17 @@ class TestSwitch:
         self._switch = self._start("nsenter", f"--net={self._namespace}", "ovs-vswitchd", self._address)
         self.control("set", "Open_vSwitch", ".", f"external_ids:system-id={time.monotonic()}")
 
-    def stop(self, *, kill: bool = False) -> None:
-        """End the switch's process; its database stays."""
-        if self._switch is not None:
-            (self._switch.kill if kill else self._switch.terminate)()
-            self._switch.wait(PATIENCE)
-            self._switch = None
+    def stop(self, *, cleanup: bool = False) -> None:
+        """End the switch's process, its database stays: at once, or so that the bridges' interfaces go with it."""
+        if self._switch is None:
+            return
+        if cleanup:
+            socket = self.directory / f"ovs-vswitchd.{self._switch.pid}.ctl"
+            subprocess.run(["ovs-appctl", "--target", socket, "exit", "--cleanup"], check=True, timeout=PATIENCE)
+        else:
+            self._switch.kill()
+        self._switch.wait(PATIENCE)
+        self._switch = None
 
     def control(self, *words: str) -> str:
         """What ovs-vsctl(8) says."""

@@ -21,7 +21,7 @@ from domzero.host.network.interfaces import InterfaceFacts
 from domzero.host.network.layout import is_needed
 from domzero.host.network.links import Links
 from domzero.host.network.nft import Nft
-from domzero.host.network.ovs_addresses import addressed_layout, with_whole_frames
+from domzero.host.network.ovs_addresses import addressed_layout, stale_bridges, with_whole_frames, write_indices
 from domzero.host.network.ovs_devices import read_devices, read_interfaces
 from domzero.host.network.ovs_layout import OvsBridge, wanted_bridges
 from domzero.host.network.ovs_switch import Switch, check_new
@@ -67,7 +67,7 @@ class OpenVSwitchNetwork:
         self._helpers = Helpers()
         self._resolver = Resolver(resolver, directory / "dns")
         self._services = Services(self._thread, self._helpers, Nft(self._thread), self._resolver, directory)
-        self._record = directory / "found.json"
+        self._record, self._served = directory / "found.json", directory / "served.json"
         self._datapath = datapath or (KERNEL if KERNEL_MODULE.exists() else USER_SPACE)
         self._switch = Switch(OvsTool(switch), self._datapath)
         self._watching: asyncio.Task[None] | None = None
@@ -149,6 +149,7 @@ class OpenVSwitchNetwork:
             told = self._asking(plan)
             undo = await self._thread.run(lambda netlink: links.change(netlink, told))
             try:
+                await self._end_orphans(plan)
                 await self._services.ensure(plan)
             except NetworkError:
                 await self._thread.run(lambda netlink: links.go_back(netlink, undo))
@@ -159,7 +160,15 @@ class OpenVSwitchNetwork:
             raise
         await self._services.end_others(plan)
         await self._thread.run(lambda netlink: links.settle(netlink, told))
+        await self._thread.run(lambda netlink: write_indices(self._served, netlink, plan))
         self._plan = plan
+
+    async def _end_orphans(self, plan: NetworkPlan) -> None:
+        """End what serves a bridge that was made anew meanwhile: it is bound to an interface that is no more."""
+        stale = await self._thread.run(lambda links: stale_bridges(self._served, links))
+        if stale:
+            kept = tuple(bridge for bridge in plan.bridges if bridge.name not in stale)
+            await self._services.end_others(replace(plan, bridges=kept))
 
     async def _bridges(self) -> frozenset[str]:
         return frozenset((await self._switch.present()).bridges)
@@ -196,10 +205,9 @@ class OpenVSwitchNetwork:
         """The switch was started anew: its own interfaces have lost their addresses, its bridges their flows."""
         async with self._turn:
             try:
+                await finish(self._tidy())
                 await self._switch.restore(await self._switch.present())
                 if self._plan is not None:
-                    # What serves a bridge is bound to an interface that is no more.
-                    await self._services.end_others(NetworkPlan())
                     await finish(self._apply(self._plan))
             except NetworkError as error:
                 log.error("the networks did not come back with Open vSwitch: %s", error)
@@ -238,14 +246,16 @@ class OpenVSwitchNetwork:
 
     async def _disconnect(self, domid: int, slot: int) -> None:
         name = cards.tap_name(domid, slot)
-        await self._switch.leave([name], await self._switch.present())
 
         def remove(links: Links) -> None:
             tap = links.find(name)
             if tap is not None and cards.is_tap(tap):
                 cards.remove(links, tap)
 
-        await self._thread.run(remove)
+        try:
+            await self._switch.leave([name], await self._switch.present())
+        finally:
+            await self._thread.run(remove)
         await self._remove_empty()
 
     async def _remove_empty(self) -> None:

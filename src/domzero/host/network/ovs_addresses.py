@@ -1,4 +1,4 @@
-"""What an Open vSwitch plan asks of the kernel's interfaces: addresses and settings, no bridges. Pure.
+"""What an Open vSwitch plan asks of the kernel's interfaces: addresses and settings, no bridges.
 
 The switch makes the interface of each bridge; here it only gets its addresses. Uplinks lose theirs, as with Linux
 bridges, and get them back when they are uplinks no longer.
@@ -6,12 +6,16 @@ bridges, and get them back when they are uplinks no longer.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from pathlib import Path
 
+from domzero.host.network import files
 from domzero.host.network.addresses import IPV6_OFF, NOTHING, ipv4_wanted, ipv6_switches, ipv6_wanted
 from domzero.host.network.ethtool import normalised
 from domzero.host.network.layout import Layout, State, as_found, bare, is_needed
+from domzero.host.network.links import Links
 from domzero.host.network.plan import InterfaceSpec, NetworkPlan
 from domzero.host.network.planned import named_interfaces, taken_interfaces
 
@@ -73,3 +77,23 @@ def with_whole_frames(plan: NetworkPlan) -> NetworkPlan:
         spec = specs.get(name, InterfaceSpec(name))
         specs[name] = replace(spec, settings={**spec.settings, "gro": "off", "lro": "off"})
     return replace(plan, interfaces=tuple(specs.values()))
+
+
+def write_indices(path: Path, links: Links, plan: NetworkPlan) -> None:
+    """Note which interface each bridge of a plan is: another one may come under its name."""
+    names = {bridge.name for bridge in plan.bridges}
+    indices = {link.name: link.index for link in links.all() if link.name in names}
+    if indices:
+        files.write(path, json.dumps(indices))
+    else:
+        files.remove(path)
+
+
+def stale_bridges(path: Path, links: Links) -> set[str]:
+    """The bridges that are no longer the interface that was noted, or of which it is not known."""
+    present = {link.name: link.index for link in links.all()}
+    try:
+        noted = json.loads(files.read(path) or "{}")
+    except ValueError:
+        noted = {}
+    return {name for name, index in present.items() if noted.get(name) != index}

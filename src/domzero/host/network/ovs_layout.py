@@ -356,6 +356,8 @@ def _check_members(plan: NetworkPlan, bonds: Mapping[str, BondSpec]) -> None:
     members: dict[str, str] = {}
     for bond in plan.bonds:
         check_name(bond.name)
+        if [other.name for other in plan.bonds].count(bond.name) > 1:
+            raise NetworkError(f"the plan has {bond.name} twice")
         if not bond.members:
             raise NetworkError(f"bond {bond.name} has no members")
         for member in bond.members:
