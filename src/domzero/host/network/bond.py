@@ -5,6 +5,10 @@ nothing like it that is right under a bridge. Its balance-alb writes the members
 and its balance-xor, without a switch that knows of the bond, brings each broadcast of a machine back in through the
 other member, so that the bridge looks for the machine outside. With mode 1 a failing member is replaced just the same;
 only the balancing is missing, and said to be. Open vSwitch balances.
+
+Of XenServer's properties, miimon, updelay, downdelay, hashing_algorithm and lacp-time are obeyed. The kernel always
+asks the driver for the carrier (use_carrier) and moves no traffic by itself (rebalance-interval);
+lacp-aggregation-key is not obeyed.
 """
 
 from __future__ import annotations
