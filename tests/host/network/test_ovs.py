@@ -93,6 +93,25 @@ async def test_an_uplink_gives_its_place_to_the_bridge_and_gets_back_what_it_had
     assert "default via 203.0.113.1 dev eth1" in await switched.command("ip", "route")
 
 
+async def test_an_uplink_of_vlans_alone_keeps_its_addresses_within_reach(switched: SwitchedHost) -> None:
+    before = await layout(switched)
+    await switched.backend.apply(NetworkPlan(bridges=(SEVEN, replace(EIGHT, mtu=1600))))
+    trunk = switched.switch.control("br-to-parent", "xapi7").strip()
+    assert await switched.addresses("eth1") == set()
+    assert await switched.addresses(trunk) == {"203.0.113.5/24", "2001:db8:5::5/64"}
+    assert f"default via 203.0.113.1 dev {trunk}" in await switched.command("ip", "route")
+    found = {interface.name: interface for interface in await switched.backend.interfaces()}
+    assert found["eth1"].addresses[:1] == ("203.0.113.5/24",)
+    assert found["eth1"].gateway == "203.0.113.1"
+    assert {device.name for device in await switched.backend.devices()} == {"xapi7", "xapi8"}
+    links = await switched.links()
+    assert [links[name].mtu for name in ("eth1", trunk, "xapi7", "xapi8")] == [1600, 1600, 1500, 1600]
+    await switched.backend.apply(NetworkPlan(bridges=(OUT, SEVEN)))
+    assert await switched.addresses("xenbr1") == set()
+    await switched.backend.apply(NetworkPlan())
+    assert await layout(switched) == before
+
+
 async def test_a_plan_that_fails_leaves_what_was_there(switched: SwitchedHost) -> None:
     good = NetworkPlan(bridges=(replace(OUT, addresses=STATIC), SEVEN))
     await switched.backend.apply(good)

@@ -21,7 +21,13 @@ from domzero.host.network.interfaces import InterfaceFacts
 from domzero.host.network.layout import is_needed
 from domzero.host.network.links import Links
 from domzero.host.network.nft import Nft
-from domzero.host.network.ovs_addresses import addressed_layout, stale_bridges, with_whole_frames, write_indices
+from domzero.host.network.ovs_addresses import (
+    addressed_layout,
+    stale_bridges,
+    with_trunks,
+    with_whole_frames,
+    write_indices,
+)
 from domzero.host.network.ovs_devices import read_devices, read_interfaces
 from domzero.host.network.ovs_layout import OvsBridge, wanted_bridges
 from domzero.host.network.ovs_switch import Switch, check_new
@@ -175,7 +181,8 @@ class OpenVSwitchNetwork:
 
     def _asking(self, plan: NetworkPlan) -> NetworkPlan:
         """With what the switch needs of the interfaces besides."""
-        return with_whole_frames(plan) if self._datapath == USER_SPACE else plan
+        asked = with_trunks(plan)
+        return with_whole_frames(asked) if self._datapath == USER_SPACE else asked
 
     async def _change_switch(self, plan: NetworkPlan) -> Mapping[str, OvsBridge]:
         """Make the switch what the plan says; what it was before. Raises `NetworkError`, and nothing has changed."""

@@ -16,7 +16,8 @@ from domzero.host.network.addresses import IPV6_OFF, NOTHING, ipv4_wanted, ipv6_
 from domzero.host.network.ethtool import normalised
 from domzero.host.network.layout import Layout, State, as_found, bare, is_needed
 from domzero.host.network.links import Links
-from domzero.host.network.plan import InterfaceSpec, NetworkPlan
+from domzero.host.network.ovs_layout import trunk_name
+from domzero.host.network.plan import BridgeSpec, InterfaceSpec, NetworkPlan
 from domzero.host.network.planned import named_interfaces, taken_interfaces
 
 
@@ -34,6 +35,16 @@ def addressed_layout(
     for bridge in plan.bridges:
         there = present.get(bridge.name)
         if there is None or not is_needed(bridge):
+            continue
+        before = found.get(bridge.uplink)
+        if before is not None and bridge.name == trunk_name(bridge.uplink):
+            wanted[bridge.name] = State(
+                kind=there.kind,
+                mtu=bridge.mtu,
+                ipv4=before.ipv4,
+                ipv6=before.ipv6,
+                ipv6_switches=before.ipv6_switches,
+            )
             continue
         wanted[bridge.name] = State(
             kind=there.kind,
@@ -65,6 +76,20 @@ def largest_mtu(name: str, plan: NetworkPlan) -> int | None:
     """What an uplink needs for all of its networks."""
     bonds = {bond.name for bond in plan.bonds if name in bond.members} | {name}
     return max((bridge.mtu for bridge in plan.bridges if bridge.uplink in bonds), default=None)
+
+
+def with_trunks(plan: NetworkPlan) -> NetworkPlan:
+    """The plan with the bridges below VLANs of an uplink that has no untagged network: they get its addresses, for
+    what is a port of the switch hands every packet to it."""
+    bonds = {bond.name for bond in plan.bonds}
+    plain = {bridge.uplink for bridge in plan.bridges if bridge.tag < 0} | bonds
+    trunks: dict[str, BridgeSpec] = {}
+    for bridge in plan.bridges:
+        if bridge.uplink and bridge.uplink not in plain:
+            name = trunk_name(bridge.uplink)
+            mtu = max(bridge.mtu, trunks[name].mtu if name in trunks else 0)
+            trunks[name] = BridgeSpec(name, mtu=mtu, uplink=bridge.uplink)
+    return replace(plan, bridges=(*plan.bridges, *trunks.values()))
 
 
 def with_whole_frames(plan: NetworkPlan) -> NetworkPlan:

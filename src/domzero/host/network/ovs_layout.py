@@ -128,7 +128,8 @@ def wanted_bridges(plan: NetworkPlan, present: Present, macs: Mapping[str, str])
             continue
         trunk = trunks[0] if trunks else trunk_name(bridge.uplink)
         if not trunks:
-            wanted[trunk] = OvsBridge(trunk, uplink=uplink, mtu=bridge.mtu, mac=mac)
+            mtu = max(other.mtu for other in plan.bridges if other.uplink == bridge.uplink)
+            wanted[trunk] = OvsBridge(trunk, uplink=uplink, mtu=mtu, mac=mac)
         _check_tag(bridge, trunk, wanted)
         wanted[bridge.name] = OvsBridge(bridge.name, trunk, bridge.tag, mtu=bridge.mtu, mac=mac)
     for name in sorted(present.occupied() - wanted.keys()):
