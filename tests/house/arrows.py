@@ -21,7 +21,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "pool": ("engine", "wire", CONTRACTS),
     "sdkgen": ("idl", "datamodel"),
     "client": ("idl", "datamodel", "wire"),
-    "cli": ("idl", "datamodel", "wire", "client", "settings", "paths", "service"),
+    "cli": ("idl", "datamodel", "wire", "client", "sdkgen", "settings", "paths", "service"),
     "settings": (),
     "paths": (),
     "finish": (),

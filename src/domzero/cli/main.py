@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from domzero import paths
-from domzero.cli import simulator, users
+from domzero.cli import reference, simulator, users
 from domzero.settings import SettingsError, add_arguments, resolve
 
 
@@ -28,6 +28,9 @@ def parser() -> argparse.ArgumentParser:
     simulated = commands.add_parser("simulator", help="move the time of a simulated host, and let single steps happen")
     simulated.set_defaults(run=lambda arguments: simulator.run(arguments, _socket(arguments)))
     simulator.add_arguments(simulated)
+    written = commands.add_parser("reference", help="write the API reference as pages for a browser")
+    written.set_defaults(run=reference.run)
+    reference.add_arguments(written)
     for local in (user, simulated):
         local.add_argument("--socket", metavar="PATH", type=Path, help="the daemon's Unix socket")
     return top

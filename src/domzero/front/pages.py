@@ -11,6 +11,9 @@ from domzero.wire.http import HttpError, error_page, response_head
 
 log = logging.getLogger(__name__)
 
+NOT_MODIFIED = 304
+"""The one status among ours that never has a body, nor the length of one (RFC 9110, section 15.4.5)."""
+
 HTML = ("content-type", "text/html; charset=utf-8")
 
 
@@ -28,7 +31,7 @@ async def serve_page(page: PageHandler, request: Request, outbox: Outbox, keep_a
         response = error_response(HttpError(500, "The page failed unexpectedly; the log says more."))
     without_body = request.head.method == "HEAD"
     if isinstance(response.body, bytes):
-        length = len(response.body)
+        length = None if response.status == NOT_MODIFIED else len(response.body)
         head = response_head(response.status, response.headers, length=length, keep_alive=keep_alive)
         outbox.write(head if without_body else head + response.body)
         return keep_alive

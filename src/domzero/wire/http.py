@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, unquote_plus
 
@@ -24,10 +24,10 @@ TARGET_SHOWN = 200
 """How many characters of a bad request line an error page repeats."""
 
 REASONS = {
-    200: "OK", 302: "Found", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
-    405: "Method Not Allowed", 408: "Request Timeout", 411: "Length Required", 413: "Content Too Large",
-    431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
-    503: "Service Unavailable",
+    200: "OK", 302: "Found", 304: "Not Modified", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
+    404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout", 411: "Length Required",
+    413: "Content Too Large", 426: "Upgrade Required", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
+    501: "Not Implemented", 503: "Service Unavailable",
 }  # fmt: skip
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/(1\.[01])\r\n")
@@ -144,17 +144,19 @@ def could_be_request(start: bytes | bytearray) -> bool:
 
 
 def response_head(
-    status: int, headers: Iterable[tuple[str, str]] = (), *, length: int | None, keep_alive: bool = False
+    status: int, headers: Collection[tuple[str, str]] = (), *, length: int | None, keep_alive: bool = False
 ) -> bytes:
-    """The head of a response. Without a length the body ends with the connection.
+    """The head of a response. Without a length the body ends with the connection, except where a status has no body.
 
+    Nobody may keep the answer unless the headers say so by a `cache-control` of their own.
     Raises `ValueError` for a header that contains a line break.
     """
     lines = [
         f"HTTP/1.1 {status} {REASONS[status]}",
         f"connection: {'keep-alive' if keep_alive else 'close'}",
-        "cache-control: no-cache, no-store",
     ]
+    if all(name.lower() != "cache-control" for name, _ in headers):
+        lines.append("cache-control: no-cache, no-store")
     for name, value in headers:
         if "\r" in value or "\n" in value or "\r" in name or "\n" in name:
             raise ValueError(f"the header {name!r} contains a line break")
