@@ -32,13 +32,16 @@ from domzero.engine.pam import PamAuthenticator
 from domzero.engine.passwords import Authenticator, Passwords, password_in
 from domzero.engine.users import ROOT
 from domzero.finish import beside
+from domzero.front.access import Access
 from domzero.front.administration import Administration
 from domzero.front.certificates import FILE_NAME, Certificate, ensure_certificate, local_identities, tls_context
+from domzero.front.consoles import Consoles
 from domzero.front.listeners import ListenError
 from domzero.front.remote import RemoteDoors
 from domzero.front.server import Server
 from domzero.hands import Hands, make_clock, make_hands, managed_interfaces
 from domzero.host.clock import Clock
+from domzero.host.console.lines import Lines
 from domzero.paths import CLASSIC_SOCKETS
 from domzero.settings import Endpoint, Settings
 from domzero.toolstack.gates import build_gates
@@ -49,6 +52,7 @@ from domzero.toolstack.stack import Stack, StackSettings
 from domzero.toolstack.startup import start_up
 from domzero.toolstack.storage.pbd import detach_all
 from domzero.toolstack.unimplemented import UNIMPLEMENTED
+from domzero.toolstack.vm.console_places import ConsolePlaces
 from domzero.toolstack.vm.machines import Machines
 from domzero.wire.xmlrpc import XmlEncoder
 
@@ -143,6 +147,8 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
         stack = _stack(settings, where, database, clock, hands, stopping, restart)
         engine, dispatcher = _join(settings, stack, passwords)
         server = _door(engine, dispatcher, hands)
+        consoles = _consoles(engine, stack)
+        consoles.add_to(server.routes)
         stack.remote = RemoteDoors(server, dispatcher)
         cleanup.push_async_callback(server.stop, STOP_GRACE)
         certificate = await made
@@ -162,6 +168,7 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
                 f"https://{bracketed(host)}:{port}", certificate.fingerprint, stack, engine, server, stopping, restart
             )
             stack.events.close()
+            consoles.close()
             await server.stop(STOP_GRACE)
 
 
@@ -198,6 +205,11 @@ def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands) -> Server:
     if hands.simulation is not None:
         hands.simulation.add_to(server.routes)
     return server
+
+
+def _consoles(engine: Engine, stack: Stack) -> Consoles:
+    access = Access(engine.sessions, engine.door, engine.roles, engine.clock)
+    return Consoles(access, ConsolePlaces(stack), Lines(), subscribe=engine.database.subscribe)
 
 
 async def _open_hands(stack: Stack, engine: Engine, hands: Hands, cleanup: AsyncExitStack) -> None:

@@ -1,0 +1,72 @@
+"""Carries bytes between a viewer and a console, each way at the pace of the slower side, until one of them ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Protocol
+
+
+class End(Enum):
+    """Why a viewing is over."""
+
+    VIEWER = "the viewer left"
+    CONSOLE = "the console ended"
+    REVOKED = "the viewer may not look any more"
+    IDLE = "nothing happened for too long"
+    STALLED = "one side took nothing for too long"
+
+
+class Pipe(Protocol):
+    """One side; see `front.viewers` and `host.console.lines`."""
+
+    async def read(self) -> bytes: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+
+async def relay(viewer: Pipe, line: Pipe, revoked: asyncio.Event, *, idle: float, stall: float) -> End:
+    """Carry until the end. `idle` is in seconds without a byte in either direction, `stall` without one being taken.
+
+    At most one piece is held for each direction. Nothing is closed here.
+    """
+    try:
+        async with asyncio.timeout(idle) as deadline:
+            now = asyncio.get_running_loop().time
+
+            def touched() -> None:
+                deadline.reschedule(now() + idle)
+
+            ways = {
+                asyncio.ensure_future(_carry(viewer, line, End.VIEWER, touched, stall)),
+                asyncio.ensure_future(_carry(line, viewer, End.CONSOLE, touched, stall)),
+                asyncio.ensure_future(_revoked(revoked.wait())),
+            }
+            try:
+                done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                return done.pop().result()
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+    except TimeoutError:
+        return End.IDLE
+
+
+async def _carry(source: Pipe, target: Pipe, end: End, touched: Callable[[], None], stall: float) -> End:
+    try:
+        while data := await source.read():
+            touched()
+            async with asyncio.timeout(stall):
+                await target.write(data)
+    except TimeoutError:
+        return End.STALLED
+    except OSError:
+        return end
+    return end
+
+
+async def _revoked(event: Awaitable[object]) -> End:
+    await event
+    return End.REVOKED

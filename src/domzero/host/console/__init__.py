@@ -1,0 +1,1 @@
+"""Screens and serial lines of running machines, as streams of bytes for those who look at them."""

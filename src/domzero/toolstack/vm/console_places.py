@@ -1,0 +1,77 @@
+"""Where the console that a client names is: which machine's, what it speaks, and the socket that serves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from domzero.engine.errors import ApiError
+from domzero.idl.types import Ref
+from domzero.toolstack.stack import Stack
+from domzero.toolstack.vm.consoles import SCREEN, SERIAL
+
+
+@dataclass(frozen=True, slots=True)
+class ConsolePlace:
+    """A console of a machine that runs here."""
+
+    console: Ref
+    vm: Ref
+    protocol: str
+    """`rfb` or `vt100`."""
+    domid: int
+    socket: Path | None
+    """None where the hypervisor serves none."""
+    log: Path | None
+    """What a serial line said so far."""
+    is_control_domain: bool
+
+
+class ConsolePlaces:
+    """Looks consoles up."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def find(self, name: str) -> ConsolePlace:
+        """The console behind a reference or uuid: its own, or its machine's, whose screen is meant then.
+
+        Raises `ApiError` HANDLE_INVALID when there is no such console, VM_NOT_RESIDENT_HERE when its machine does not
+        run on this host.
+        """
+        console = self._console(name)
+        record = self._stack.database.record("console", console)
+        vm = record["VM"]
+        status = self._stack.machines.status(vm)
+        if status is None:
+            raise ApiError("VM_NOT_RESIDENT_HERE", vm, self._stack.host)
+        serial = record["protocol"] == SERIAL
+        return ConsolePlace(
+            console=console,
+            vm=vm,
+            protocol=record["protocol"],
+            domid=status.domid,
+            socket=status.serial_socket if serial else status.vnc_socket,
+            log=status.serial_log if serial else None,
+            is_control_domain=self._stack.database.get("VM", vm, "is_control_domain"),
+        )
+
+    def _console(self, name: str) -> Ref:
+        console = self._named("console", name)
+        if console is not None:
+            return console
+        vm = self._named("VM", name)
+        consoles = () if vm is None else self._stack.database.get("VM", vm, "consoles")
+        speaking = {self._stack.database.get("console", ref, "protocol"): ref for ref in consoles}
+        console = speaking.get(SCREEN, speaking.get(SERIAL))
+        if console is None:
+            raise ApiError("HANDLE_INVALID", "console", name)
+        return str(console)
+
+    def _named(self, cls: str, name: str) -> Ref | None:
+        if self._stack.database.find(cls, name) is not None:
+            return name
+        try:
+            return self._stack.database.by_uuid(cls, name)
+        except ApiError:
+            return None
