@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -36,6 +36,7 @@ from domzero.front.access import Access
 from domzero.front.administration import Administration
 from domzero.front.certificates import FILE_NAME, Certificate, ensure_certificate, local_identities, tls_context
 from domzero.front.consoles import Consoles
+from domzero.front.documents import Document, Documents
 from domzero.front.listeners import ListenError
 from domzero.front.remote import RemoteDoors
 from domzero.front.server import Server
@@ -202,6 +203,7 @@ def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands) -> Server:
     """What takes the calls, and the requests that are none; it listens nowhere yet."""
     server = Server(dispatcher, GRAPH)
     Administration(engine.users, engine.sessions).add_to(server.routes)
+    Documents("/docs", _reference).add_to(server.routes)
     if hands.simulation is not None:
         hands.simulation.add_to(server.routes)
     return server
@@ -210,6 +212,13 @@ def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands) -> Server:
 def _consoles(engine: Engine, stack: Stack) -> Consoles:
     access = Access(engine.sessions, engine.door, engine.roles, engine.clock)
     return Consoles(access, ConsolePlaces(stack), Lines(), subscribe=engine.database.subscribe)
+
+
+def _reference() -> Mapping[str, Document]:
+    """The API reference; most hosts are never asked for it, and start sooner without what makes it."""
+    from domzero.sdkgen.reference.site import build_site
+
+    return build_site(GRAPH, version("domzero"), frozenset(UNIMPLEMENTED))
 
 
 async def _open_hands(stack: Stack, engine: Engine, hands: Hands, cleanup: AsyncExitStack) -> None:
