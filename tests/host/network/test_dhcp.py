@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -161,8 +162,11 @@ async def test_the_server_has_no_rights_and_its_files_are_private(host: Host) ->
     assert status(pid)["Uid"].split()[0] != "0"
     (configuration,) = (host.directory / "network" / "server" / "xapi9").glob("*.conf")
     assert configuration.stat().st_mode & 0o777 == 0o600
+    process = os.pidfd_open(pid)
     os.kill(pid, 9)
-    await until(lambda: not running(host))
+    await until(lambda: bool(select.select([process], [], [], 0)[0]))  # its sockets are closed then
+    os.close(process)
+    assert running(host) == {}
     await host.backend.apply(SERVED)
     assert len(running(host)) == 1
 
