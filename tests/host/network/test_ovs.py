@@ -30,6 +30,7 @@ pytestmark = NEEDS
 OUTSIDE = "02:00:00:00:00:99"
 OTHER = "02:00:00:00:00:02"
 STATIC = AddressSpec(AddressMode.STATIC, "192.0.2.7/24", "192.0.2.1", ("192.0.2.53",), "example.org")
+ELSEWHERE = AddressSpec(AddressMode.STATIC, "198.51.100.1/24")
 OUT = BridgeSpec("xenbr1", uplink="eth1")
 SEVEN, EIGHT = BridgeSpec("xapi7", uplink="eth1", tag=7), BridgeSpec("xapi8", uplink="eth1", tag=8)
 
@@ -199,3 +200,21 @@ async def test_networks_change_under_cards(switched: SwitchedHost, wires: tuple[
         os.close(other)
     finally:
         os.close(near)
+
+
+async def test_what_linux_bridges_had_is_taken_over(switched: SwitchedHost) -> None:
+    before = await layout(switched)
+    plan = NetworkPlan(bridges=(replace(OUT, addresses=STATIC), BridgeSpec("xapi3", addresses=ELSEWHERE)))
+    linux = Host.another(switched)
+    await linux.open()
+    await linux.apply(plan)
+    await linux.close()
+    await switched.backend.close()
+    switched.backend = switched.another()
+    await switched.backend.open()
+    assert await layout(switched) == before
+    await switched.backend.apply(plan)
+    assert await switched.addresses("xenbr1") == {"192.0.2.7/24"}
+    assert switched.bridge_of("eth1") == "xenbr1"
+    await switched.backend.apply(NetworkPlan())
+    assert await layout(switched) == before

@@ -18,7 +18,7 @@ from domzero.host.hypervisor.spec import TapBackend, UserBackend
 from domzero.host.network import cards
 from domzero.host.network.helpers import Helpers
 from domzero.host.network.interfaces import InterfaceFacts
-from domzero.host.network.layout import is_needed
+from domzero.host.network.layout import MADE, is_needed
 from domzero.host.network.links import Links
 from domzero.host.network.nft import Nft
 from domzero.host.network.ovs_addresses import (
@@ -88,6 +88,7 @@ class OpenVSwitchNetwork:
         async with self._turn:
             await self._switch.check()
             await self._thread.run(lambda links: cards.remove_all_but(links, lambda _, tap: tap.carrier))
+            await self._thread.run(self._take_over)
             await self._tidy()
             # It may have been started anew while there was no daemon.
             await self._switch.restore(await self._switch.present())
@@ -145,6 +146,13 @@ class OpenVSwitchNetwork:
 
     async def counters(self, domid: int, slot: int) -> TrafficCounters:
         return await self._thread.run(lambda links: cards.counters(links, domid, slot))
+
+    def _take_over(self, links: Links) -> None:
+        """A daemon that worked with Linux bridges may have left some: their uplinks get back what they had."""
+        if any(link.ours and link.kind in MADE for link in links.all()):
+            planned = PlannedLinks(self._record)
+            planned.change(links, NetworkPlan())
+            planned.settle(links, NetworkPlan())
 
     async def _apply(self, plan: NetworkPlan) -> None:
         """The switch first, then the interfaces, then what serves them; when one fails, back to what was before."""
