@@ -107,14 +107,19 @@ def samples_page(graph: Graph, programs: Mapping[str, str]) -> Node:
                     node("p", links.link(name, f"Download {name}")))
             for name, text in programs.items()
         ),
-        section("Where to read on", "more", node("ul", *(node("li", *words) for words in _further()))),
+        section("Where to read on", "more", node("ul", *(node("li", *words) for words in _further(graph)))),
     )  # fmt: skip
 
 
-def _further() -> list[list[Child]]:
-    return [
-        [links.link(links.class_page("VM"), "VM"), ": the life of a machine."],
-        [links.link(links.class_page("task"), "task"), ": what asynchronous calls leave behind."],
-        [links.link(links.class_page("event"), "event"), ": how to learn of changes without asking all the time."],
-        [links.link(links.ERRORS, "Errors"), " and ", links.link(links.ROLES, "roles"), "."],
+def _further(graph: Graph) -> list[list[Child]]:
+    recommended = {
+        "VM": "the life of a machine.",
+        "task": "what asynchronous calls leave behind.",
+        "event": "how to learn of changes without asking all the time.",
+    }
+    classes: list[list[Child]] = [
+        [links.link(links.class_page(name), name), f": {why}"]
+        for name, why in recommended.items()
+        if name in graph.classes
     ]
+    return [*classes, [links.link(links.ERRORS, "Errors"), " and ", links.link(links.ROLES, "roles"), "."]]

@@ -1,0 +1,38 @@
+"""A host serves the API reference to everybody."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+
+import pytest
+
+from tests.api.harness import InProcessHost
+
+pytestmark = pytest.mark.slow
+
+
+def get(host: InProcessHost, path: str, **headers: str) -> tuple[int, dict[str, str], str]:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connection = http.client.HTTPSConnection(host.url.removeprefix("https://"), context=context, timeout=30)
+    try:
+        connection.request("GET", path, headers={name.replace("_", "-"): text for name, text in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): text for name, text in answer.getheaders()}, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def test_it_is_served_without_a_session_and_kept_by_browsers(host: InProcessHost) -> None:
+    assert get(host, "/docs")[1]["location"] == "/docs/"
+    status, headers, text = get(host, "/docs/")
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert 'href="class-VM.html"' in text
+    assert get(host, "/docs/", If_None_Match=headers["etag"])[::2] == (304, "")
+    assert "Async.VM.start" in get(host, "/docs/class-VM.html")[2]
+    assert get(host, "/docs/class-vm.html")[0] == 404
+
+
+def test_it_says_what_this_host_does_not_carry_out(host: InProcessHost) -> None:
+    assert "NOT_IMPLEMENTED" in get(host, "/docs/class-DR_task.html")[2]
