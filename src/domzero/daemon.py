@@ -100,6 +100,7 @@ class Serving:
     stack: Stack
     engine: Engine
     server: Server
+    consoles: Consoles
     stopping: asyncio.Event
     restart: asyncio.Event
 
@@ -166,8 +167,9 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
             keep_house(stack),
         ):
             yield Serving(
-                f"https://{bracketed(host)}:{port}", certificate.fingerprint, stack, engine, server, stopping, restart
-            )
+                f"https://{bracketed(host)}:{port}", certificate.fingerprint, stack, engine, server, consoles, stopping,
+                restart,
+            )  # fmt: skip
             stack.events.close()
             consoles.close()
             await server.stop(STOP_GRACE)

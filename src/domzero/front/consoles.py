@@ -36,11 +36,7 @@ class Place(Protocol):
     @property
     def console(self) -> Ref: ...
     @property
-    def vm(self) -> Ref: ...
-    @property
     def protocol(self) -> str: ...
-    @property
-    def domid(self) -> int: ...
     @property
     def socket(self) -> Path | None: ...
     @property
@@ -52,7 +48,7 @@ class Place(Protocol):
 class Places(Protocol):
     """Where consoles are."""
 
-    def find(self, name: str) -> Place:
+    async def find(self, name: str) -> Place:
         """Raises `ApiError`."""
         ...
 
@@ -144,21 +140,25 @@ class Consoles:
         await self._serve(request, stream, lambda: SocketViewer(stream, request.head))
 
     async def _serve(self, request: Request, stream: RawStream, answer: Callable[[], Viewer]) -> None:
+        viewer: Viewer | None = None
         try:
             name = console_name(request.head)
             async with self._access.caller(request, "console") as caller:
-                place = self.find(name, caller)
-                with_line = self._line(place, caller)
-                async with with_line as (viewing, line):
-                    await self._view(viewing, line, answer())
+                place = await self.find(name, caller)
+                async with self._line(place, caller) as (viewing, line):
+                    viewer = answer()
+                    await self._view(viewing, line, viewer)
         except HttpError as error:
             _refuse(stream, error)
+        finally:
+            if viewer is not None:
+                await viewer.close()
 
-    def find(self, name: str, caller: Caller) -> Place:
+    async def find(self, name: str, caller: Caller) -> Place:
         """The console that a caller may look at. Raises `HttpError` 403 or 404."""
         require(caller, self._access.rank(ROLE))
         try:
-            place = self._places.find(name)
+            place = await self._places.find(name)
         except ApiError as error:
             raise HttpError(404, f"There is no such console here: {', '.join(error.description)}") from None
         require(caller, self._rank(place))
@@ -202,8 +202,6 @@ class Consoles:
         try:
             end = await relay(viewer, line, viewing.revoked, idle=self.limits.idle, stall=self.limits.stall)
         finally:
-            line.close()
-            await viewer.close()
             log.info("%s looks at %s no more: %s", who, viewing.console, "it was cut off" if end is None else end.value)
 
     def _follow(self, changes: Sequence[Change]) -> None:

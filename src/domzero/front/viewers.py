@@ -10,7 +10,7 @@ from domzero.wire.http import RequestHead
 from domzero.wire.websocket import GOING_AWAY, WebSocket
 
 PIECE = 64 << 10
-GOODBYE = 5.0
+GOODBYE = 2.0
 """Seconds that what was written last may take on its way out."""
 
 

@@ -181,6 +181,10 @@ class Hypervisor(Protocol):
         """The domain as it is now."""
         ...
 
+    async def consoles(self, domid: int) -> DomainStatus:
+        """The same, and the sockets of its consoles are served from now on, if they were not before."""
+        ...
+
     async def statistics(self, domid: int) -> DomainStatistics:
         """Measured figures of one domain."""
         ...

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domzero.engine.errors import ApiError
+from domzero.host.hypervisor.protocol import DomainNotFoundError
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.consoles import SCREEN, SERIAL
@@ -16,10 +17,8 @@ class ConsolePlace:
     """A console of a machine that runs here."""
 
     console: Ref
-    vm: Ref
     protocol: str
     """`rfb` or `vt100`."""
-    domid: int
     socket: Path | None
     """None where the hypervisor serves none."""
     log: Path | None
@@ -33,7 +32,7 @@ class ConsolePlaces:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
 
-    def find(self, name: str) -> ConsolePlace:
+    async def find(self, name: str) -> ConsolePlace:
         """The console behind a reference or uuid: its own, or its machine's, whose screen is meant then.
 
         Raises `ApiError` HANDLE_INVALID when there is no such console, VM_NOT_RESIDENT_HERE when its machine does not
@@ -42,15 +41,17 @@ class ConsolePlaces:
         console = self._console(name)
         record = self._stack.database.record("console", console)
         vm = record["VM"]
-        status = self._stack.machines.status(vm)
-        if status is None:
+        domain = self._stack.machines.status(vm)
+        if domain is None:
             raise ApiError("VM_NOT_RESIDENT_HERE", vm, self._stack.host)
+        try:
+            status = await self._stack.hypervisor.consoles(domain.domid)
+        except DomainNotFoundError as error:
+            raise ApiError("VM_NOT_RESIDENT_HERE", vm, self._stack.host) from error
         serial = record["protocol"] == SERIAL
         return ConsolePlace(
             console=console,
-            vm=vm,
             protocol=record["protocol"],
-            domid=status.domid,
             socket=status.serial_socket if serial else status.vnc_socket,
             log=status.serial_log if serial else None,
             is_control_domain=self._stack.database.get("VM", vm, "is_control_domain"),

@@ -180,6 +180,9 @@ class QemuHypervisor:
     async def status(self, domid: int) -> DomainStatus:
         return self._find(domid).status()
 
+    async def consoles(self, domid: int) -> DomainStatus:
+        return self._find(domid).status()
+
     async def statistics(self, domid: int) -> DomainStatistics:
         return await sizes.statistics(self._find(domid))
 

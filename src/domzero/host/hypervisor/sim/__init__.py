@@ -28,6 +28,9 @@ vcpus, sysrq, trigger. A `pull-layer` with a delay reports its progress in tenth
 A disk that is limited reads no more bytes than its limit says, and writes no more. A guest's time runs only while its
 domain is running. Alt-SysRq c crashes the guest, b reboots it and o powers it off; the other keys do nothing. The
 triggers `power` and `reset` act as the buttons do, `nmi` and `sleep` do nothing.
+
+A domain's screen shows coloured bars; its serial line says whose it is and echoes what is typed. Both are served from
+the first time that somebody asks for the domain's consoles, until it ends.
 """
 
 from domzero.host.hypervisor.sim.driver import SimHypervisor

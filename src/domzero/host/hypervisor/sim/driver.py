@@ -22,6 +22,7 @@ from domzero.host.hypervisor.protocol import (
 )
 from domzero.host.hypervisor.sim import domain as domains
 from domzero.host.hypervisor.sim.alarm import Alarm
+from domzero.host.hypervisor.sim.consoles import SimConsoles
 from domzero.host.hypervisor.sim.disk import PluggedDisk, check_limits, plugged, writable
 from domzero.host.hypervisor.sim.domain import SimDomain
 from domzero.host.hypervisor.sim.gate import Gate, WaitingVerb
@@ -57,6 +58,7 @@ class SimHypervisor:
         self._starting: set[int] = set()
         self._gate = Gate(clock)
         self._alarm = Alarm(clock, self._guest_ends)
+        self._consoles = SimConsoles()
         self._listener: DomainListener | None = None
 
     # The life of the driver
@@ -73,6 +75,7 @@ class SimHypervisor:
 
     async def close(self) -> None:
         self._listener = None
+        self._consoles.close()
         await self._alarm.stop()
 
     def capabilities(self) -> Capabilities:
@@ -114,6 +117,14 @@ class SimHypervisor:
 
     async def status(self, domid: int) -> DomainStatus:
         return _status(self._living(domid))
+
+    async def consoles(self, domid: int) -> DomainStatus:
+        domain = self._living(domid)
+        screen, serial = await self._consoles.of(domid, domain.uuid)
+        if self._domains.get(domid) is not domain:
+            self._consoles.end(domid)
+            raise DomainNotFoundError(f"domain {domid} has just ended")
+        return replace(_status(domain), vnc_socket=screen, serial_socket=serial)
 
     async def statistics(self, domid: int) -> DomainStatistics:
         domain = self._living(domid)
@@ -300,6 +311,7 @@ class SimHypervisor:
             self._set_state(domain, RunState.PAUSED)
             return
         del self._domains[domain.domid]
+        self._consoles.end(domain.domid)
         if self._store:
             self._store.remove(domain.domid)
         if self._listener:

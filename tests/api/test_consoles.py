@@ -1,0 +1,279 @@
+"""Consoles of simulated machines, by every way in; who may look and for how long."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from domzero.paths import socket_path
+from tests.api.harness import PASSWORD, InProcessHost, login
+from tests.api.viewer import Stream, connect, frame, handshake, local, picture, read_frame, request, tls, web_socket
+
+
+@pytest.fixture
+def running(api: Any, machine: str) -> str:
+    api.VM.start(machine, False, False)
+    return machine
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[Any], Any]]:
+    """Connections that are closed at the end of the test."""
+    connections: list[socket.socket] = []
+
+    def note(connection: socket.socket) -> socket.socket:
+        connections.append(connection)
+        return connection
+
+    yield note
+    for connection in connections:
+        connection.close()
+
+
+@pytest.fixture
+def door(host: InProcessHost, opened: Callable[[Any], Any]) -> Callable[[], Any]:
+    """Makes a new connection by TLS."""
+    return lambda: opened(tls(host.url))
+
+
+def consoles(api: Any, vm: str) -> dict[str, str]:
+    """By protocol, the machine's consoles."""
+    return {api.console.get_protocol(console): console for console in api.VM.get_consoles(vm)}
+
+
+def viewers(host: InProcessHost) -> int:
+    return len(host.daemon.consoles.viewings)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("version", ["003.003", "003.007", "003.008"])
+def test_the_screen_by_connect(api: Any, session: Any, running: str, door: Any, version: str) -> None:
+    ref = consoles(api, running)["rfb"]
+    assert api.console.get_location(ref).endswith(f"/console?ref={ref}")
+    status, head, stream = connect(door(), f"ref={ref}&session_id={session.handle}")
+    assert status == 200
+    assert head.startswith("HTTP/1.1 200 OK\r\n")
+    width, height, name = handshake(stream, version)
+    assert name == f"simulated machine {api.VM.get_uuid(running)}"
+    image = picture(stream, width, height)
+    assert image[:3] == b"\xff\xff\xff", "the first bar is white"
+    assert image[(width - 1) * 4 :][:3] == b"\0\0\0", "the last one is black"
+
+
+@pytest.mark.parametrize("by", ["ref of the console", "uuid of the console", "ref of the machine", "uuid of it"])
+def test_names_of_a_console(api: Any, session: Any, running: str, door: Any, by: str) -> None:
+    ref = consoles(api, running)["rfb"]
+    query = {
+        "ref of the console": f"ref={ref}",
+        "uuid of the console": f"uuid={api.console.get_uuid(ref)}",
+        "ref of the machine": f"ref={running}",
+        "uuid of it": f"uuid={api.VM.get_uuid(running)}",
+    }[by]
+    status, _, stream = connect(door(), f"session_id={session.handle}&{query}", "Host: here", version="1.1")
+    assert status == 200
+    assert stream.exactly(12) == b"RFB 003.008\n"
+
+
+@pytest.mark.parametrize("way", ["cookie", "cookie among others", "password"])
+def test_ways_to_say_who_asks(host: InProcessHost, session: Any, running: str, door: Any, way: str) -> None:
+    sessions = host.daemon.engine.sessions.live
+    before = len(sessions)
+    header = {
+        "cookie": f"Cookie: session_id={session.handle}",
+        "cookie among others": f"Cookie: a=b&session_id={session.handle}&c=d",
+        "password": f"Authorization: Basic {base64.b64encode(f'root:{PASSWORD}'.encode()).decode()}",
+    }[way]
+    status, _, stream = connect(door(), f"ref={running}", header)
+    assert status == 200
+    assert stream.exactly(3) == b"RFB"
+    stream.close()
+    until(lambda: len(sessions) == before)
+
+
+def test_the_unix_socket_is_trusted(host: InProcessHost, running: str, opened: Any) -> None:
+    assert host.settings.state_dir is not None
+    status, _, stream = connect(opened(local(socket_path(host.settings.state_dir / "run"))), f"ref={running}")
+    assert status == 200
+    assert stream.exactly(3) == b"RFB"
+
+
+def test_the_serial_line_has_several_viewers(api: Any, session: Any, running: str, door: Any) -> None:
+    ref = consoles(api, running)["vt100"]
+    query = f"ref={ref}&session_id={session.handle}"
+    banner = f"simulated machine {api.VM.get_uuid(running)}\r\n".encode()
+    _, _, first = connect(door(), query)
+    assert first.until(b"\n") == banner
+    _, _, second = connect(door(), query)
+    assert second.until(b"\n") == banner, "the past is shown to who comes later"
+    first.send(b"hello\r")
+    assert first.until(b"\r\n") == b"hello\r\n"
+    assert second.until(b"\r\n") == b"hello\r\n"
+    second.send(b"there\r")
+    assert first.until(b"\r\n") == b"there\r\n"
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("", 400),
+        ("session_id={session}", 400),
+        ("session_id={session}&ref=", 400),
+        ("session_id={session}&ref=OpaqueRef:nothing", 404),
+        ("session_id={session}&uuid=../../etc/passwd", 404),
+        ("session_id={session}&uuid=%00%ff", 404),
+        ("session_id=OpaqueRef:wrong&ref={vm}", 401),
+        ("session_id=&ref={vm}", 401),
+        ("ref={vm}", 401),
+    ],
+)
+def test_refusals(api: Any, session: Any, running: str, door: Any, query: str, status: int) -> None:
+    answer, head, _ = connect(door(), query.format(session=session.handle, vm=running))
+    assert answer == status
+    assert (status == 401) == ('www-authenticate: Basic realm="console"' in head)
+
+
+def test_a_halted_machine_has_none(session: Any, machine: str, door: Any) -> None:
+    assert connect(door(), f"ref={machine}&session_id={session.handle}")[0] == 404
+
+
+def test_somebody_who_may_only_read_may_not_look(host: InProcessHost, running: str, door: Any) -> None:
+    host.run(host.daemon.engine.users.add("reader", "a password", "read-only"))
+    session = login(host.url, "reader", "a password")
+    assert connect(door(), f"ref={running}&session_id={session.handle}")[0] == 403
+
+
+def test_a_viewing_ends_with_its_session(host: InProcessHost, running: str, door: Any) -> None:
+    session = login(host.url)
+    _, _, stream = connect(door(), f"ref={running}&session_id={session.handle}")
+    stream.exactly(12)
+    assert viewers(host) == 1
+    session.xenapi.session.logout()
+    assert stream.rest() == b""
+    until(lambda: viewers(host) == 0)
+
+
+@pytest.mark.parametrize("protocol", ["rfb", "vt100"])
+def test_a_viewing_ends_with_its_machine(
+    host: InProcessHost, api: Any, session: Any, running: str, door: Any, protocol: str
+) -> None:
+    _, _, stream = connect(door(), f"ref={consoles(api, running)[protocol]}&session_id={session.handle}")
+    stream.exactly(12)
+    api.VM.hard_shutdown(running)
+    stream.rest()
+    until(lambda: viewers(host) == 0)
+
+
+def test_a_viewing_ends_with_the_role(host: InProcessHost, running: str, door: Any) -> None:
+    host.run(host.daemon.engine.users.add("operator", "a password", "vm-operator"))
+    session = login(host.url, "operator", "a password")
+    _, _, stream = connect(door(), f"ref={running}&session_id={session.handle}")
+    stream.exactly(12)
+    host.run(host.daemon.engine.users.remove("operator"))
+    assert stream.rest() == b""
+
+
+def test_a_viewer_that_vanishes_is_forgotten(host: InProcessHost, session: Any, running: str, door: Any) -> None:
+    _, _, stream = connect(door(), f"ref={running}&session_id={session.handle}")
+    stream.exactly(12)
+    # A reset in place of a goodbye.
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    stream.close()
+    until(lambda: viewers(host) == 0)
+
+
+def test_viewers_of_one_console_are_counted(host: InProcessHost, session: Any, running: str, door: Any) -> None:
+    query = f"ref={running}&session_id={session.handle}"
+    most = host.daemon.consoles.limits.per_console
+    streams = [connect(door(), query) for _ in range(most)]
+    assert {status for status, _, _ in streams} == {200}
+    assert connect(door(), query)[0] == 503
+    streams[0][2].close()
+    until(lambda: viewers(host) < most)
+    assert connect(door(), query)[0] == 200
+
+
+@pytest.mark.parametrize("way", ["query", "cookie"])
+def test_the_screen_by_web_socket(api: Any, session: Any, running: str, door: Any, way: str) -> None:
+    handle = f"session_id={session.handle}"
+    query, headers = (f"&{handle}", []) if way == "query" else ("", [f"Cookie: {handle}", "Origin: https://here"])
+    status, head, stream = web_socket(door(), f"ref={running}{query}", *headers)
+    assert status == 101
+    assert "sec-websocket-protocol: binary" in head.lower()
+    assert read_frame(stream) == (2, b"RFB 003.008\n")
+    stream.send(frame(b"RFB 003.008\n"))
+    assert read_frame(stream) == (2, b"\x01\x01")
+    stream.send(frame(b"are you there?", opcode=9))
+    assert read_frame(stream) == (10, b"are you there?")
+    stream.send(frame(b"\x03\xe8", opcode=8))
+    assert read_frame(stream) == (8, b"\x03\xe8")
+    assert stream.rest() == b""
+
+
+def test_the_serial_line_by_web_socket(api: Any, session: Any, running: str, door: Any) -> None:
+    query = f"ref={consoles(api, running)['vt100']}&session_id={session.handle}"
+    _, _, stream = web_socket(door(), query)
+    assert b"simulated machine" in read_frame(stream)[1]
+    stream.send(frame(b"typed\r", opcode=1))
+    assert read_frame(stream) == (2, b"typed\r\n")
+    api.VM.hard_shutdown(running)
+    assert read_frame(stream) == (8, b"\x03\xe9"), "going away"
+
+
+def test_other_sites_cannot_use_a_browsers_cookie(session: Any, running: str, door: Any) -> None:
+    cookie, evil = f"Cookie: session_id={session.handle}", "Origin: https://evil.example"
+    assert web_socket(door(), f"ref={running}", cookie, evil)[0] == 403
+    assert web_socket(door(), f"ref={running}&session_id={session.handle}", evil)[0] == 101
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([], 426),
+        (["Upgrade: h2c", "Connection: Upgrade"], 426),
+        (["Upgrade: websocket", "Connection: Upgrade"], 400),
+        (["Upgrade: websocket", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13"], 400),
+        (["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 7"], 400),
+    ],
+)
+def test_handshakes_that_are_none(session: Any, running: str, door: Any, headers: list[str], status: int) -> None:
+    line = f"GET /console?ref={running}&session_id={session.handle} HTTP/1.1"
+    assert request(door(), line, "Host: here", *headers)[0] == status
+
+
+@pytest.mark.parametrize("rubbish", [b"\x82\x05hello", b"\xf2\x80abcd", b"\x82\xff" + b"\xff" * 8, b"\x83\x80abcd"])
+def test_frames_that_are_none(host: InProcessHost, session: Any, running: str, door: Any, rubbish: bytes) -> None:
+    """Unmasked, with reserved bits, absurdly long, of an unknown kind."""
+    _, _, stream = web_socket(door(), f"ref={running}&session_id={session.handle}")
+    read_frame(stream)
+    stream.send(rubbish)
+    assert read_frame(stream)[0] == 8
+    until(lambda: viewers(host) == 0)
+
+
+def test_a_slow_viewer_delays_nobody(api: Any, session: Any, running: str, door: Any) -> None:
+    """One viewer reads nothing of a serial line on which much is written; another gets all of it."""
+    query = f"ref={consoles(api, running)['vt100']}&session_id={session.handle}"
+    _, _, slow = connect(door(), query)
+    _, _, quick = connect(door(), query)
+    quick.until(b"\n")
+    size = 3 << 20
+    typing = threading.Thread(target=slow.send, args=(b"x" * size,))
+    typing.start()
+    received = 0
+    while received < size:
+        received += len(quick.socket.recv(1 << 16))
+    typing.join(10)
+    assert not typing.is_alive()
+    assert isinstance(slow, Stream)
