@@ -148,10 +148,7 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
         stopping, restart = asyncio.Event(), asyncio.Event()
         stack = _stack(settings, where, database, clock, hands, stopping, restart)
         engine, dispatcher = _join(settings, stack, passwords)
-        server = _door(engine, dispatcher, hands)
-        consoles = _consoles(engine, stack)
-        consoles.add_to(server.routes)
-        stack.remote = RemoteDoors(server, dispatcher)
+        server, consoles = _door(engine, dispatcher, hands, stack)
         cleanup.push_async_callback(server.stop, STOP_GRACE)
         certificate = await made
         host, port = _listen(server, settings, where, certificate, stack.settings.address)
@@ -166,10 +163,8 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
             Metrics(stack).run(),
             keep_house(stack),
         ):
-            yield Serving(
-                f"https://{bracketed(host)}:{port}", certificate.fingerprint, stack, engine, server, consoles, stopping,
-                restart,
-            )  # fmt: skip
+            url = f"https://{bracketed(host)}:{port}"
+            yield Serving(url, certificate.fingerprint, stack, engine, server, consoles, stopping, restart)
             stack.events.close()
             consoles.close()
             await server.stop(STOP_GRACE)
@@ -201,19 +196,18 @@ def _still_booting(method: str, _origin: Origin) -> None:
         raise ApiError("HOST_STILL_BOOTING")
 
 
-def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands) -> Server:
+def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands, stack: Stack) -> tuple[Server, Consoles]:
     """What takes the calls, and the requests that are none; it listens nowhere yet."""
     server = Server(dispatcher, GRAPH)
     Administration(engine.users, engine.sessions).add_to(server.routes)
     Documents("/docs", _reference).add_to(server.routes)
     if hands.simulation is not None:
         hands.simulation.add_to(server.routes)
-    return server
-
-
-def _consoles(engine: Engine, stack: Stack) -> Consoles:
     access = Access(engine.sessions, engine.door, engine.roles, engine.clock)
-    return Consoles(access, ConsolePlaces(stack), Lines(), subscribe=engine.database.subscribe)
+    consoles = Consoles(access, ConsolePlaces(stack), Lines(), subscribe=engine.database.subscribe)
+    consoles.add_to(server.routes)
+    stack.remote = RemoteDoors(server, dispatcher)
+    return server, consoles
 
 
 def _reference() -> Mapping[str, Document]:

@@ -18,7 +18,6 @@ from domzero.front.pages import HTML
 from domzero.front.relay import End, relay
 from domzero.front.routes import RawStream, Request, Routes
 from domzero.front.viewers import SocketViewer, StreamViewer, Viewer
-from domzero.idl.types import Ref
 from domzero.wire.http import HttpError, RequestHead, error_page
 from domzero.wire.websocket import is_upgrade
 
@@ -34,7 +33,7 @@ class Place(Protocol):
     """A console that was found; see `toolstack.vm.console_places`."""
 
     @property
-    def console(self) -> Ref: ...
+    def console(self) -> str: ...
     @property
     def protocol(self) -> str: ...
     @property
@@ -85,7 +84,7 @@ class ConsoleLimits:
 class Viewing:
     """Somebody who looks at a console."""
 
-    console: Ref
+    console: str
     caller: Caller
     rank: int
     revoked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -121,7 +120,7 @@ class Consoles:
         for viewing in self.viewings:
             viewing.revoked.set()
 
-    def viewers(self, console: Ref) -> int:
+    def viewers(self, console: str) -> int:
         """How many look at a console."""
         return Counter(viewing.console for viewing in self.viewings)[console]
 
