@@ -98,8 +98,8 @@ async def _throughput(
     ip(host, "link", "set", "eth2", "master", "xenbr1")
     ours, bare = [], []
     for _ in range(rounds):
-        ours.append(_tcp(first, second, BRIDGED, seconds))
-        bare.append(_tcp(first, second, ADDRESS, seconds))
+        ours.append(tcp(first, second, BRIDGED, seconds))
+        bare.append(tcp(first, second, ADDRESS, seconds))
     ip(host, "link", "set", "eth2", "nomaster")
     _row(section, "TCP through a bridge, to one cable", ours, bare, "Gbit/s", 8e-9, ENOUGH)
 
@@ -120,10 +120,10 @@ async def _frames(
     rates: dict[str, list[float]] = {"bare": [], "open": [], "locked": []}
     try:
         for _ in range(rounds):
-            rates["bare"].append(_rate(taps["bare1"], taps["bare2"], seconds))
+            rates["bare"].append(rate(taps["bare1"], taps["bare2"], seconds))
             for kind, rules in (("open", CardRules()), ("locked", locked)):
                 await backend.configure(CardSpec(1, 0, FIRST, 1500, "xapi1", rules))
-                rates[kind].append(_rate(taps["vif1.0"], taps["vif2.0"], seconds))
+                rates[kind].append(rate(taps["vif1.0"], taps["vif2.0"], seconds))
     finally:
         for descriptor in taps.values():
             os.close(descriptor)
@@ -200,7 +200,7 @@ def attach(name: str) -> int:
     return descriptor
 
 
-def _tcp(server: Path, client: Path, address: str, seconds: float) -> float:
+def tcp(server: Path, client: Path, address: str, seconds: float) -> float:
     """Bytes a second of one connection to the server's address."""
     argv = ["nsenter", f"--net={server}", sys.executable, "-c", SERVE, address]
     asking = ["nsenter", f"--net={client}", sys.executable, "-c", SEND, address, str(seconds)]
@@ -211,7 +211,7 @@ def _tcp(server: Path, client: Path, address: str, seconds: float) -> float:
         return float(serving.stdout.readline())
 
 
-def _rate(sender: int, receiver: int, seconds: float) -> float:
+def rate(sender: int, receiver: int, seconds: float) -> float:
     """Frames a second that arrive, of batches that are read before the next is written.
 
     A port forwards some time after its carrier came: the clock starts when a frame has arrived.
