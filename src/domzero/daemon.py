@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -36,13 +36,14 @@ from domzero.front.access import Access
 from domzero.front.administration import Administration
 from domzero.front.certificates import FILE_NAME, Certificate, ensure_certificate, local_identities, tls_context
 from domzero.front.consoles import Consoles
-from domzero.front.documents import Document, Documents
 from domzero.front.listeners import ListenError
 from domzero.front.remote import RemoteDoors
 from domzero.front.server import Server
+from domzero.front.snapshots import Snapshots
 from domzero.hands import Hands, make_clock, make_hands, managed_interfaces
 from domzero.host.clock import Clock
 from domzero.host.console.lines import Lines
+from domzero.manuals import manuals
 from domzero.paths import CLASSIC_SOCKETS
 from domzero.settings import Endpoint, Settings
 from domzero.toolstack.gates import build_gates
@@ -200,21 +201,16 @@ def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands, stack: Stack) ->
     """What takes the calls, and the requests that are none; it listens nowhere yet."""
     server = Server(dispatcher, GRAPH)
     Administration(engine.users, engine.sessions).add_to(server.routes)
-    Documents("/docs", _reference).add_to(server.routes)
+    manuals().add_to(server.routes)
     if hands.simulation is not None:
         hands.simulation.add_to(server.routes)
     access = Access(engine.sessions, engine.door, engine.roles, engine.clock)
-    consoles = Consoles(access, ConsolePlaces(stack), Lines(), subscribe=engine.database.subscribe)
+    lines = Lines()
+    consoles = Consoles(access, ConsolePlaces(stack), lines, subscribe=engine.database.subscribe)
     consoles.add_to(server.routes)
+    Snapshots(access, consoles, lines.picture).add_to(server.routes)
     stack.remote = RemoteDoors(server, dispatcher)
     return server, consoles
-
-
-def _reference() -> Mapping[str, Document]:
-    """The API reference; most hosts are never asked for it, and start sooner without what makes it."""
-    from domzero.sdkgen.reference.site import build_site
-
-    return build_site(GRAPH, version("domzero"), frozenset(UNIMPLEMENTED))
 
 
 async def _open_hands(stack: Stack, engine: Engine, hands: Hands, cleanup: AsyncExitStack) -> None:

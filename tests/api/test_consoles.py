@@ -7,9 +7,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from domzero.paths import socket_path
 from tests.api.harness import PASSWORD, InProcessHost, login
@@ -277,3 +279,32 @@ def test_a_slow_viewer_delays_nobody(api: Any, session: Any, running: str, door:
     typing.join(10)
     assert not typing.is_alive()
     assert isinstance(slow, Stream)
+
+
+@pytest.mark.parametrize(
+    ("accept", "begins", "kind"),
+    [([], b"\xff\xd8\xff", "image/jpeg"), (["Accept: image/png"], b"\x89PNG", "image/png")],
+)
+def test_a_picture_of_the_screen(
+    session: Any, running: str, door: Any, accept: list[str], begins: bytes, kind: str
+) -> None:
+    line = f"GET /vncsnapshot?ref={running}&session_id={session.handle} HTTP/1.0"
+    status, head, stream = request(door(), line, *accept)
+    assert (status, f"content-type: {kind}" in head) == (200, True)
+    content = stream.rest()
+    assert content.startswith(begins)
+    with Image.open(BytesIO(content)) as image:
+        assert image.size == (320, 200)
+        first, red = image.convert("RGB").getpixel((20, 100)), image.convert("RGB").getpixel((220, 100))
+    assert isinstance(first, tuple)
+    assert isinstance(red, tuple)
+    assert min(first) > 240
+    assert red[0] > 240
+    assert max(red[1:]) < 20
+
+
+def test_no_picture_without_a_screen_or_a_session(api: Any, session: Any, running: str, door: Any) -> None:
+    serial = consoles(api, running)["vt100"]
+    assert request(door(), f"GET /vncsnapshot?ref={serial}&session_id={session.handle} HTTP/1.0")[0] == 404
+    assert request(door(), f"GET /vncsnapshot?ref={running} HTTP/1.0")[0] == 401
+    assert request(door(), f"GET /vncsnapshot?session_id={session.handle} HTTP/1.0")[0] == 400

@@ -9,11 +9,14 @@ import asyncio
 from pathlib import Path
 from typing import Protocol
 
+from domzero.host.console import picture
 from domzero.host.console.serial import SerialLine
+from domzero.wire.rfb_picture import Picture
 
 PIECE = 64 << 10
 """The most that is read at a time, and twice of which waits for a viewer before QEMU has to."""
 CONNECT_SECONDS = 5.0
+PICTURE_SECONDS = 30.0
 
 
 class Line(Protocol):
@@ -59,6 +62,14 @@ class Lines:
     async def screen(self, socket: Path) -> Line:
         """A viewer's own connection to an RFB server. Raises `OSError` when nothing answers there."""
         return SocketLine(*await connect(socket))
+
+    async def picture(self, socket: Path) -> Picture:
+        """What an RFB server shows now. Raises `OSError`, `TimeoutError` and `RfbError`."""
+        line = await self.screen(socket)
+        try:
+            return await picture.take(line, PICTURE_SECONDS)
+        finally:
+            line.close()
 
     async def serial(self, socket: Path, log: Path | None) -> Line:
         """A place at a serial line. It begins with the latest of what the machine wrote before.
