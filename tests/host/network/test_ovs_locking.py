@@ -105,7 +105,7 @@ async def test_a_machine_cannot_draw_another_ones_traffic_to_itself(
         for data in (frame(OTHER, "01:80:c2:00:00:0e", kind=0x88CC), frame(OTHER)):
             send(first, data)
         await reach(third, second, frame(THIRD, OTHER))
-        assert received(first) == []
+        assert frame(THIRD, OTHER) not in received(first)
         # And the other way round: a machine that may forge does not get what is for the locked one.
         await exchange(first, second, [], MARKER)
         send(second, frame(GUEST))

@@ -29,7 +29,7 @@ from domzero.host.network.ovs_addresses import (
     write_indices,
 )
 from domzero.host.network.ovs_devices import read_devices, read_interfaces
-from domzero.host.network.ovs_layout import OvsBridge, wanted_bridges
+from domzero.host.network.ovs_layout import OvsBridge, Present, wanted_bridges
 from domzero.host.network.ovs_switch import Switch, check_new
 from domzero.host.network.ovs_tool import RUN_DIRECTORY, OvsTool
 from domzero.host.network.plan import NetworkPlan
@@ -232,9 +232,10 @@ class OpenVSwitchNetwork:
         try:
             await self._dress(card, new=new)
             taken = await self._thread.run(lambda links: {link.name for link in links.all()})
-            await self._switch.connect(card, tap.name, self._mtu_of(card.bridge), taken)
+            left = await self._switch.connect(card, tap.name, self._mtu_of(card.bridge), taken)
             await self._thread.run(lambda links: links.set(tap, state="up"))
-            await self._remove_empty()
+            if left:
+                await self._remove_empty(await self._switch.present())
         except NetworkError:
             if new:
                 await self._disconnect(card.domid, card.slot)
@@ -268,14 +269,13 @@ class OpenVSwitchNetwork:
                 cards.remove(links, tap)
 
         try:
-            await self._switch.leave([name], await self._switch.present())
+            present = await self._switch.leave([name], await self._switch.present())
         finally:
             await self._thread.run(remove)
-        await self._remove_empty()
+        await self._remove_empty(present)
 
-    async def _remove_empty(self) -> None:
+    async def _remove_empty(self, present: Present) -> None:
         """Remove the bridges that lead nowhere, that nothing is on and that no plan needs."""
-        present = await self._switch.present()
         needed = present.occupied() | {bridge.parent for bridge in present.bridges.values()}
         if self._plan is not None:
             needed |= {spec.name for spec in self._plan.bridges if is_needed(spec)}
@@ -288,8 +288,7 @@ class OpenVSwitchNetwork:
         """After cards have gone: their ports, and bridges that were for them."""
         present = await self._switch.present()
         taps = await self._thread.run(lambda links: {link.name for link in links.all() if cards.is_tap(link)})
-        await self._switch.leave(sorted(present.cards.keys() - taps), present)
-        await self._remove_empty()
+        await self._remove_empty(await self._switch.leave(sorted(present.cards.keys() - taps), present))
 
 
 def _with_addresses(links: Links) -> set[str]:

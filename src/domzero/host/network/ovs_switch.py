@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from dataclasses import replace
 
 from domzero.host.network import ovs_flows
 from domzero.host.network.cards import TAP_NAME
@@ -68,7 +69,7 @@ class Switch:
         for name, card in present.cards.items():
             before = switch_of(card.bridge, present.bridges)
             if before in stay and before != switch_of(card.bridge, wanted):
-                await self._release(name, before)
+                await self._release(name, card, before)
         after_all = await self.present()
         ours = {member for bridge in wanted.values() if bridge.uplink for member in bridge.uplink.members}
         for name in sorted((ours | wanted.keys()) & after_all.errors.keys()):
@@ -76,25 +77,31 @@ class Switch:
 
     async def restore(self, present: Present) -> None:
         """Give cards and bridges the flows and meters that they should have, whatever they have."""
+        flows: dict[str, list[str]] = {bridge.name: [] for bridge in present.bridges.values() if not bridge.parent}
         for name, card in present.cards.items():
-            await self._restrict(name, card, switch_of(card.bridge, present.bridges))
-            await self._silence(card, switch_of(card.bridge, present.bridges))
-        for bridge in present.bridges.values():
-            if not bridge.parent:
-                await self._tool.change_flows(bridge.name, [ovs_flows.SWITCH_FLOW])
+            bridge = switch_of(card.bridge, present.bridges)
+            note = _note(card)
+            if note.rules.kilobytes_per_second:
+                await self._tool.set_meter(bridge, _meter(name), *ovs_flows.rate(note.rules))
+            if ovs_flows.is_silent(note.rules):
+                await self._silence(card, bridge)
+            flows[bridge] += _flows(name, card)
+        for bridge, lines in flows.items():
+            await self._tool.change_flows(bridge, [*lines, ovs_flows.SWITCH_FLOW])
 
-    async def connect(self, card: CardSpec, name: str, mtu: int, taken: AbstractSet[str]) -> None:
-        """Put a tap on its network's bridge, which is made if it is not there, or on none.
+    async def connect(self, card: CardSpec, name: str, mtu: int, taken: AbstractSet[str]) -> bool:
+        """Put a tap on its network's bridge, which is made if it is not there, or on none; whether it left another.
 
         `taken` are the names of interfaces that there are.
         """
         present = await self.present()
         at = present.cards.get(name)
-        if at is not None and at.bridge != card.bridge:
-            await self.leave([name], present)
+        moves = at is not None and at.bridge != card.bridge
+        if moves:
+            present = await self.leave([name], present)
             at = None
         if not card.bridge:
-            return
+            return moves
         if card.bridge not in present.bridges:
             check_new(card.bridge, present, taken)
             # Not by way of `to`, which would look after every card.
@@ -104,9 +111,11 @@ class Switch:
         number = at.number if at is not None else present.free_number()
         port = CardPort(card.bridge, number, tell(card.mac, card.rules))
         bridge = switch_of(card.bridge, present.bridges)
-        await self._restrict(name, port, bridge)
+        await self._restrict(name, port, bridge, at)
         await self._tool.transaction(join(name, port))
+        # Fails for a port that the switch does not have under its number.
         await self._silence(port, bridge)
+        return moves
 
     async def configure(self, card: CardSpec, name: str) -> None:
         """Other rules for a card that is on a bridge."""
@@ -115,16 +124,18 @@ class Switch:
         if at is not None:
             port = CardPort(at.bridge, at.number, tell(card.mac, card.rules))
             bridge = switch_of(at.bridge, present.bridges)
-            await self._restrict(name, port, bridge)
+            await self._restrict(name, port, bridge, at)
             await self._silence(port, bridge)
             await self._tool.transaction(join(name, port))
 
-    async def leave(self, names: list[str], present: Present) -> None:
-        """Take cards' ports from the switch, then what was for them alone."""
+    async def leave(self, names: list[str], present: Present) -> Present:
+        """Take cards' ports from the switch, then what was for them alone; what is there then."""
         there = [name for name in names if name in present.cards]
         await self._tool.transaction([["--if-exists", "del-port", name] for name in there])
         for name in there:
-            await self._release(name, switch_of(present.cards[name].bridge, present.bridges))
+            port = present.cards[name]
+            await self._release(name, port, switch_of(port.bridge, present.bridges))
+        return replace(present, cards={name: card for name, card in present.cards.items() if name not in there})
 
     async def remove(self, bridges: list[str]) -> None:
         """Remove bridges."""
@@ -151,24 +162,32 @@ class Switch:
             finally:
                 writer.close()
 
-    async def _restrict(self, name: str, port: CardPort, bridge: str) -> None:
-        """The flows and the meter of a card that is to be on a bridge, or is."""
-        note, meter = read_note(port.told) or CLOSED, _meter(name)
-        if note.rules.kilobytes_per_second:
-            await self._tool.set_meter(bridge, meter, *ovs_flows.rate(note.rules))
-        flows = ovs_flows.restrict(name, port.number, note.mac, note.rules, meter)
-        await self._tool.change_flows(bridge, flows)
-        if not note.rules.kilobytes_per_second:
-            await self._tool.remove_meter(bridge, meter)
+    async def _restrict(self, name: str, port: CardPort, bridge: str, before: CardPort | None = None) -> None:
+        """The flows and the meter of a card that is to be on a bridge, or is, as `before`."""
+        limit = _note(port).rules
+        if limit.kilobytes_per_second:
+            await self._tool.set_meter(bridge, _meter(name), *ovs_flows.rate(limit))
+        await self._tool.change_flows(bridge, _flows(name, port))
+        if before is not None and not limit.kilobytes_per_second and _note(before).rules.kilobytes_per_second:
+            await self._tool.remove_meter(bridge, _meter(name))
 
     async def _silence(self, port: CardPort, bridge: str) -> None:
-        """Whether anything reaches a card. Fails for a port that the switch does not have under its number."""
-        note = read_note(port.told) or CLOSED
-        await self._tool.set_forwarding(bridge, port.number, forward=not ovs_flows.is_silent(note.rules))
+        """Whether anything reaches a card."""
+        await self._tool.set_forwarding(bridge, port.number, forward=not ovs_flows.is_silent(_note(port).rules))
 
-    async def _release(self, name: str, bridge: str) -> None:
+    async def _release(self, name: str, port: CardPort, bridge: str) -> None:
         await self._tool.change_flows(bridge, [ovs_flows.release(name)])
-        await self._tool.remove_meter(bridge, _meter(name))
+        if _note(port).rules.kilobytes_per_second:
+            await self._tool.remove_meter(bridge, _meter(name))
+
+
+def _note(port: CardPort) -> CardNote:
+    return read_note(port.told) or CLOSED
+
+
+def _flows(name: str, port: CardPort) -> list[str]:
+    note = _note(port)
+    return ovs_flows.restrict(name, port.number, note.mac, note.rules, _meter(name))
 
 
 def check_new(name: str, present: Present, taken: AbstractSet[str]) -> None:
