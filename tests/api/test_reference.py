@@ -15,11 +15,15 @@ pytestmark = pytest.mark.slow
 def get(host: InProcessHost, path: str, **headers: str) -> tuple[int, dict[str, str], str]:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    connection = http.client.HTTPSConnection(host.url.removeprefix("https://"), context=context, timeout=30)
+    connection = http.client.HTTPSConnection(host.url.removeprefix("https://"), context=context, timeout=100)
     try:
         connection.request("GET", path, headers={name.replace("_", "-"): text for name, text in headers.items()})
         answer = connection.getresponse()
-        return answer.status, {name.lower(): text for name, text in answer.getheaders()}, answer.read().decode()
+        return (
+            answer.status,
+            {name.lower(): text for name, text in answer.getheaders()},
+            answer.read().decode("utf-8", "replace"),
+        )
     finally:
         connection.close()
 
@@ -32,6 +36,12 @@ def test_it_is_served_without_a_session_and_kept_by_browsers(host: InProcessHost
     assert get(host, "/docs/", If_None_Match=headers["etag"])[::2] == (304, "")
     assert "Async.VM.start" in get(host, "/docs/class-VM.html")[2]
     assert get(host, "/docs/class-vm.html")[0] == 404
+
+
+def test_it_comes_as_a_pdf_too(host: InProcessHost) -> None:
+    assert 'href="reference.pdf"' in get(host, "/docs/")[2]
+    status, headers, text = get(host, "/docs/reference.pdf")
+    assert (status, headers["content-type"], text[:5]) == (200, "application/pdf", "%PDF-")
 
 
 def test_it_says_what_this_host_does_not_carry_out(host: InProcessHost) -> None:

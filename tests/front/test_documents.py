@@ -101,6 +101,31 @@ async def test_compressed_where_wanted() -> None:
         assert header(await maker.get("/docs/", accept_encoding=refused), "content-encoding") is None
 
 
+async def test_a_document_apart_is_made_when_asked_for_and_once() -> None:
+    made: list[str] = []
+
+    async def manual() -> Page:
+        made.append("manual")
+        if len(made) == 1:
+            raise OSError("no room")
+        return Page("application/pdf", b"%PDF")
+
+    def pages() -> Mapping[str, Page]:
+        made.append("pages")
+        return PAGES
+
+    maker = Maker()
+    maker.routes = Routes()
+    Documents("/docs", pages, {"manual.pdf": manual}).add_to(maker.routes)
+    with pytest.raises(OSError, match="no room"):
+        await maker.get("/docs/manual.pdf")
+    for _ in range(2):
+        answer = await maker.get("/docs/manual.pdf")
+        assert (answer.body, header(answer, "content-type")) == (b"%PDF", "application/pdf")
+    await maker.get("/docs/")
+    assert made == ["manual", "manual", "pages"]
+
+
 async def test_a_failure_is_not_kept() -> None:
     maker = Maker(failures=1)
     with pytest.raises(OSError, match="no memory left"):

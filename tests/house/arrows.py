@@ -17,6 +17,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "wire": ("idl",),
     "host": ("wire", "finish"),
     "toolstack": ("idl", "engine", "finish", CONTRACTS),
+    "xe": ("idl", "engine", "wire"),
     "front": ("engine", "wire"),
     "pool": ("engine", "wire", CONTRACTS),
     "sdkgen": ("idl", "datamodel"),
@@ -29,6 +30,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "service": (EVERYTHING,),
     "daemon": (EVERYTHING,),
     "hands": (EVERYTHING,),
+    "manuals": (EVERYTHING,),
 }
 """By room, the rooms whose modules it may import besides its own and the standard library's."""
 

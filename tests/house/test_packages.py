@@ -8,13 +8,14 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from importlib.metadata import packages_distributions
+from itertools import chain
 
 from tests.house.sources import ROOT, Module, everything, package
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OWN = {"domzero", "tests", "bench"}
-TOOLS = {"mypy", "pytest-timeout", "pytest-xdist", "pytest-asyncio", "ruff"}
-"""Programs and plugins: needed, never imported."""
+TOOLS = {"mypy", "pytest-timeout", "pytest-xdist", "pytest-asyncio", "ruff", "types-reportlab"}
+"""Programs, plugins and descriptions of types: needed, never imported."""
 
 OPTIONAL = {"libvirt"}
 """Peers that benchmarks compare with where a machine has them."""
@@ -56,7 +57,8 @@ def names(node: ast.AST) -> list[str]:
 
 
 def test_the_package_needs_what_it_imports() -> None:
-    assert imported(package()) == named(PROJECT["project"]["dependencies"])
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    assert imported(package()) == named([*PROJECT["project"]["dependencies"], *chain.from_iterable(extras)])
 
 
 def test_tests_and_benchmarks_need_what_they_import() -> None:

@@ -4,28 +4,50 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="where to; made if it is not there")
+    parser.add_argument("--format", choices=("html", "pdf"), default="html", help="pages (the default), or one PDF")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write all files, over older ones of the same names. Returns the exit code."""
-    # No other command needs the whole datamodel.
-    from domzero.datamodel.graph import GRAPH
-    from domzero.sdkgen.reference.site import build_site
-
+    if arguments.format == "pdf" and find_spec("reportlab") is None:
+        return _fail("PDF needs the package reportlab: pip install 'domzero[reference]'")
     directory: Path = arguments.output
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name, document in build_site(GRAPH, version("domzero")).items():
-            (directory / name).write_bytes(document.content)
+        files = _files(arguments.format)
+        for name, content in files.items():
+            (directory / name).write_bytes(content)
     except OSError as error:
-        print(f"domzero: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
-        return 1
-    print(directory / "index.html")  # noqa: T201
+        return _fail(f"{error.filename}: {error.strerror}")
+    print(directory / next(iter(files)))  # noqa: T201
     return 0
+
+
+def _files(kind: str) -> Mapping[str, bytes]:
+    """What is to be written, the file to begin with first."""
+    # No other command needs the whole datamodel, and the PDF's library only this one form.
+    from domzero.datamodel.graph import GRAPH
+    from domzero.sdkgen.reference import links
+
+    if kind == "pdf":
+        from domzero.sdkgen.reference.pdf import build_pdf
+
+        return {links.PDF: build_pdf(GRAPH, version("domzero"))}
+    from domzero.sdkgen.reference.site import build_site
+
+    site = build_site(GRAPH, version("domzero"))
+    return {name: site[name].content for name in (links.INDEX, *site)}
+
+
+def _fail(why: str) -> int:
+    print(f"domzero: {why}", file=sys.stderr)  # noqa: T201
+    return 1

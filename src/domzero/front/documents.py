@@ -10,7 +10,7 @@ import asyncio
 import gzip
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,14 +53,23 @@ class _Kept:
 class Documents:
     """Serves what `make` returns (name → document) below a prefix such as `/docs`.
 
-    `make` runs in a thread; when it fails, the request does, and the next one tries again.
+    `make` runs in a thread. `apart` are documents that are made one by one, each when it is first asked for. When
+    making fails, the request does, and the next one tries again.
     """
 
-    def __init__(self, prefix: str, make: Callable[[], Mapping[str, Document]]) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        make: Callable[[], Mapping[str, Document]],
+        apart: Mapping[str, Callable[[], Awaitable[Document]]] | None = None,
+    ) -> None:
         self._prefix = prefix
         self._make = make
         self._making = asyncio.Lock()
         self._kept: Mapping[str, _Kept] | None = None
+        self._apart = apart or {}
+        self._making_apart = asyncio.Lock()
+        self._kept_apart: dict[str, _Kept] = {}
 
     def add_to(self, routes: Routes) -> None:
         """Serve the documents under the prefix."""
@@ -70,27 +79,30 @@ class Documents:
         path = request.head.path.removeprefix(self._prefix)
         if not path:
             return Response(302, headers=(("location", f"{self._prefix}/"),))
-        kept = (await self._documents()).get(path.removeprefix("/") or INDEX)
+        name = path.removeprefix("/") or INDEX
+        kept = await self._one(name) if name in self._apart else (await self._all()).get(name)
         if kept is None:
             raise HttpError(404, f"There is no document at {request.head.path}.")
         return _response(kept, request)
 
-    async def _documents(self) -> Mapping[str, _Kept]:
+    async def _all(self) -> Mapping[str, _Kept]:
         async with self._making:
             if self._kept is None:
-                self._kept = await asyncio.to_thread(self._keep)
+                self._kept = await asyncio.to_thread(
+                    lambda: {name: _keep(made) for name, made in self._make().items()},
+                )
             return self._kept
 
-    def _keep(self) -> Mapping[str, _Kept]:
-        return {
-            name: _Kept(
-                made.media_type,
-                made.content,
-                gzip.compress(made.content, mtime=0),
-                hashlib.sha256(made.content).hexdigest()[:32],
-            )
-            for name, made in self._make().items()
-        }
+    async def _one(self, name: str) -> _Kept:
+        async with self._making_apart:
+            if name not in self._kept_apart:
+                self._kept_apart[name] = await asyncio.to_thread(_keep, await self._apart[name]())
+            return self._kept_apart[name]
+
+
+def _keep(made: Document) -> _Kept:
+    digest = hashlib.sha256(made.content).hexdigest()[:32]
+    return _Kept(made.media_type, made.content, gzip.compress(made.content, mtime=0), digest)
 
 
 def _response(kept: _Kept, request: Request) -> Response:

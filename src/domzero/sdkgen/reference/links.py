@@ -6,6 +6,7 @@ from domzero.idl.types import EnumOf, MapOf, OptionOf, RecordOf, RefTo, SetOf, T
 from domzero.sdkgen.reference.tree import Child, Node, append, node
 
 INDEX = "index.html"
+PDF = "reference.pdf"
 CONVENTIONS = "conventions.html"
 DIAGRAM = "diagram.html"
 ENUMS = "enums.html"
@@ -56,7 +57,7 @@ def link(url: str, text: str) -> Node:
 
 def role_link(name: str) -> Node:
     """A role's name, leading to what it may do."""
-    return link(role_at(name), name)
+    return node("a", name, href=role_at(name), class_="role")
 
 
 def shown_type(type_: Type) -> Node:

@@ -11,8 +11,8 @@ from domzero.sdkgen.reference.parts import TITLE, ages, code, page, row, section
 from domzero.sdkgen.reference.tree import Child, Node, joined, node
 
 
-def index_page(graph: Graph, version: str) -> Node:
-    """Where one begins: every class with what it stands for."""
+def index_page(graph: Graph, version: str, *, with_pdf: bool) -> Node:
+    """Where one begins: every class with what it stands for. `with_pdf` tells whether the PDF lies beside the pages."""
     rows = (
         row(None, links.link(links.class_page(cls.name), cls.name), cls.doc, ages(cls))
         for cls in sorted(graph.classes.values(), key=lambda cls: cls.name.lower())
@@ -27,6 +27,7 @@ def index_page(graph: Graph, version: str) -> Node:
              f"{len(graph.errors)} errors.", class_="lead"),
         node("p", "New here? ", links.link(links.SAMPLES, "A first session"), " shows a program, ",
              links.link(links.CONVENTIONS, "Conventions"), " tells what holds for all classes."),
+        node("p", links.link(links.PDF, "The whole reference as one PDF"), ".") if with_pdf else None,
         section("Classes", "classes", table(("Class", "Stands for", "Release"), rows, "All classes")),
     )  # fmt: skip
 

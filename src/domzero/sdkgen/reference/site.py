@@ -21,6 +21,7 @@ HTML = "text/html; charset=utf-8"
 CSS = "text/css; charset=utf-8"
 SCRIPT = "text/javascript; charset=utf-8"
 TEXT = "text/plain; charset=utf-8"
+PDF = "application/pdf"
 
 SAMPLES = {"first-session.py": "first-session.txt", "first-call.sh": "first-call.txt"}
 """Programs to download: name → file among this package's own."""
@@ -37,16 +38,20 @@ class Document:
     content: bytes
 
 
-def build_site(graph: Graph, version: str, unanswered: frozenset[str] = frozenset()) -> dict[str, Document]:
+def build_site(
+    graph: Graph, version: str, unanswered: frozenset[str] = frozenset(), *, with_pdf: bool = False
+) -> dict[str, Document]:
     """Every file by its name; there are no directories. The same graph gives the same bytes.
 
-    `unanswered` names explicit messages that the server does not carry out. Raises `ValueError` for a class whose
+    `unanswered` names explicit messages that the server does not carry out; with `with_pdf` the pages link to the PDF,
+    which the caller puts beside them. Raises `ValueError` for a class whose
     name is no identifier, and thus no file's name either.
     """
     for name in graph.classes:
         if not _NAME.fullmatch(name):
             raise ValueError(f"the class {name!r} cannot name a page")
-    pages = {name: Document(HTML, as_html(page)) for name, page in _pages(graph, version, unanswered).items()}
+    trees = {**_pages(graph, unanswered), links.INDEX: index_page(graph, version, with_pdf=with_pdf)}
+    pages = {name: Document(HTML, as_html(tree)) for name, tree in trees.items()}
     return {
         **pages,
         **{name: Document(TEXT, text.encode()) for name, text in _samples().items()},
@@ -56,13 +61,12 @@ def build_site(graph: Graph, version: str, unanswered: frozenset[str] = frozense
     }
 
 
-def _pages(graph: Graph, version: str, unanswered: frozenset[str]) -> dict[str, Node]:
+def _pages(graph: Graph, unanswered: frozenset[str]) -> dict[str, Node]:
     all_relations = list(relations(graph))
     methods: dict[str, list[Method]] = {name: [] for name in graph.classes}
     for method in graph.methods.values():
         methods[method.cls.name].append(method)
     return {
-        links.INDEX: index_page(graph, version),
         links.CONVENTIONS: conventions_page(graph),
         links.DIAGRAM: diagram_page(graph, all_relations),
         links.ENUMS: enums_page(graph),
