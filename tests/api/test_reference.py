@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import ssl
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.api.harness import InProcessHost
+from tests.api.harness import PASSWORD, InProcessHost
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +45,16 @@ def test_it_comes_as_a_pdf_too(host: InProcessHost) -> None:
     assert 'href="reference.pdf"' in get(host, "/docs/")[2]
     status, headers, text = get(host, "/docs/reference.pdf")
     assert (status, headers["content-type"], text[:5]) == (200, "application/pdf", "%PDF-")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_sample_for_the_shell_works(host: InProcessHost, tmp_path: Path) -> None:
+    script, password = tmp_path / "first-call.sh", tmp_path / "password"
+    script.write_text(get(host, "/docs/first-call.sh")[2])
+    password.write_text(PASSWORD)
+    done = subprocess.run(["sh", script, host.url, password], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Tiny Linux" in done.stdout.splitlines()
 
 
 def test_it_says_what_this_host_does_not_carry_out(host: InProcessHost) -> None:
