@@ -35,6 +35,7 @@ from domzero.finish import beside
 from domzero.front.access import Access
 from domzero.front.administration import Administration
 from domzero.front.certificates import FILE_NAME, Certificate, ensure_certificate, local_identities, tls_context
+from domzero.front.cli import add_commands
 from domzero.front.consoles import Consoles
 from domzero.front.listeners import ListenError
 from domzero.front.remote import RemoteDoors
@@ -57,6 +58,7 @@ from domzero.toolstack.unimplemented import UNIMPLEMENTED
 from domzero.toolstack.vm.console_places import ConsolePlaces
 from domzero.toolstack.vm.machines import Machines
 from domzero.wire.xmlrpc import XmlEncoder
+from domzero.xe.door import CommandDoor
 
 log = logging.getLogger(__name__)
 
@@ -209,6 +211,7 @@ def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands, stack: Stack) ->
     consoles = Consoles(access, ConsolePlaces(stack), lines, subscribe=engine.database.subscribe)
     consoles.add_to(server.routes)
     Snapshots(access, consoles, lines.picture).add_to(server.routes)
+    add_commands(server.routes, CommandDoor(GRAPH, dispatcher, stack.methods, server.routes.has))
     stack.remote = RemoteDoors(server, dispatcher)
     return server, consoles
 

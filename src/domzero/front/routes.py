@@ -94,6 +94,10 @@ class Routes:
             raise HttpError(405, f"{path} does not take the method {method}.", (("allow", ", ".join(others)),))
         raise HttpError(404, f"There is nothing at {path}.")
 
+    def has(self, method: str, path: str) -> bool:
+        """Whether a method is served at a path."""
+        return any(_covers(route.prefix, path) for route in self.rows.get(method, []))
+
     def _add(self, route: Route) -> None:
         rows = self.rows.setdefault(route.method, [])
         if any(row.prefix == route.prefix for row in rows):

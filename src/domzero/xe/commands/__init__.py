@@ -1,0 +1,1 @@
+"""The commands that are written by hand, by what they are about."""

@@ -1,0 +1,185 @@
+"""Commands that move files between the client and pages of the host."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import urlencode
+
+from domzero.engine.errors import ApiError
+from domzero.xe.arguments import for_each
+from domzero.xe.command import Command
+from domzero.xe.commands.machines import ANY_MACHINE, chosen_repository, of_snapshot
+from domzero.xe.errors import CommandError
+from domzero.xe.line import truth
+from domzero.xe.talk import Talk
+from domzero.xe.view import Object
+
+UNDER_WAY = ("pending", "cancelling")
+WAIT = 30.0
+_REFERENCE = re.compile(r"OpaqueRef:[0-9a-f-]+")
+
+
+async def transfer(talk: Talk, verb: str, name: str, path: str, query: Mapping[str, str]) -> str:
+    """Have the client send (`PUT`) or fetch (`GET`) a file, under a task; the task's result.
+
+    Raises `ApiError` with what the task failed with, `CommandError` when the client could not do its part.
+    """
+    task = await talk.api.call("task.create", talk.line.command, name)
+    try:
+        arguments = urlencode({"session_id": talk.api.session, "task_id": task, **query})
+        move = talk.client.put if verb == "PUT" else talk.client.fetch
+        moved = await move(name, f"{path}?{arguments}")
+        if not moved and await talk.api.call("task.get_progress", task) == 0.0:
+            status, record = await _looked_at(talk, task)
+            if status in UNDER_WAY:
+                raise CommandError(f"The file {name} was not transferred")
+        else:
+            status, record = await _ended(talk, task)
+        if status == "success":
+            return str(record["result"])
+        info = record["error_info"] or ("TASK_CANCELLED", task)
+        raise ApiError(*info)
+    finally:
+        await _forget(talk, task)
+
+
+async def _looked_at(talk: Talk, task: str) -> tuple[str, Object]:
+    record = await talk.api.call("task.get_record", task)
+    return record["status"], record
+
+
+async def _ended(talk: Talk, task: str) -> tuple[str, Object]:
+    """The task, once it is over."""
+    token = ""
+    while True:
+        status, record = await _looked_at(talk, task)
+        if status not in UNDER_WAY:
+            return status, record
+        token = (await talk.api.call("event.from", [f"task/{task}"], token, WAIT if token else 0.0))["token"]
+
+
+async def _forget(talk: Talk, task: str) -> None:
+    """Let go of a task; one that is still at it is asked to end."""
+    try:
+        if await talk.api.call("task.get_status", task) in UNDER_WAY:
+            await talk.api.call("task.cancel", task)
+        else:
+            await talk.api.call("task.destroy", task)
+    except (ApiError, asyncio.CancelledError):
+        return
+
+
+async def _export(talk: Talk, ref: str) -> None:
+    compress = talk.line.get("compress")
+    query = {"ref": ref}
+    if compress is not None:
+        query["use_compression"] = (
+            compress if compress in ("gzip", "zstd") else str(truth("compress", compress)).lower()
+        )
+    for param, name in (("preserve-power-state", "preserve_power_state"), ("include-snapshots", "export_snapshots")):
+        if talk.line.get(param) is not None:
+            query[name] = str(talk.line.flag(param)).lower()
+    path = "/export_metadata" if talk.line.flag("metadata") else "/export"
+    await transfer(talk, "GET", talk.line.need("filename"), path, query)
+    await talk.message("Export succeeded")
+
+
+async def _vm_export(talk: Talk, ref: str, _: Object) -> None:
+    await _export(talk, ref)
+
+
+async def _template_export(talk: Talk) -> None:
+    await _export(talk, await talk.by_uuid("VM", talk.line.need("template-uuid")))
+
+
+async def _snapshot_export(talk: Talk) -> None:
+    await _export(talk, await of_snapshot(talk))
+
+
+async def _import(talk: Talk) -> None:
+    query = {
+        "restore": str(talk.line.flag("preserve")).lower(),
+        "force": str(talk.line.flag("force")).lower(),
+    }
+    repository = await chosen_repository(talk)
+    if repository != "OpaqueRef:NULL":
+        query["sr_id"] = repository
+    path = "/import_metadata" if talk.line.flag("metadata") else "/import"
+    result = await transfer(talk, "PUT", talk.line.need("filename"), path, query)
+    await talk.values([await talk.uuid("VM", ref) for ref in _REFERENCE.findall(result)])
+
+
+async def _vdi_import(talk: Talk) -> None:
+    ref = await talk.by_uuid("VDI", talk.line.need("uuid"))
+    query = {"vdi": ref, "format": talk.line.get("format") or "raw"}
+    await transfer(talk, "PUT", talk.line.need("filename"), "/import_raw_vdi", query)
+
+
+async def _vdi_export(talk: Talk) -> None:
+    ref = await talk.by_uuid("VDI", talk.line.need("uuid"))
+    query = {"vdi": ref, "format": talk.line.get("format") or "raw"}
+    base = talk.line.get("base")
+    if base is not None:
+        query["base"] = await talk.by_uuid("VDI", base)
+    await transfer(talk, "GET", talk.line.need("filename"), "/export_raw_vdi", query)
+
+
+def _of_host(verb: str, path: str, param: str) -> Callable[[Talk, str, Object], Awaitable[None]]:
+    async def one(talk: Talk, _ref: str, _record: Object) -> None:
+        await transfer(talk, verb, talk.line.need(param), path, {})
+
+    return one
+
+
+async def _database(talk: Talk, verb: str) -> None:
+    query = {"dry_run": "true"} if talk.line.flag("dry-run") else {}
+    await transfer(talk, verb, talk.line.need("file-name"), "/pool/xmldbdump", query)
+
+
+async def _dump(talk: Talk) -> None:
+    await _database(talk, "GET")
+
+
+async def _restore(talk: Talk) -> None:
+    await _database(talk, "PUT")
+
+
+async def _upload_patch(talk: Talk) -> None:
+    result = await transfer(talk, "PUT", talk.line.need("file-name"), "/pool_patch_upload", {})
+    await talk.values([await talk.uuid("pool_patch", ref) for ref in _REFERENCE.findall(result)])
+
+
+_EXPORT = ("preserve-power-state", "compress", "metadata", "include-snapshots")
+
+COMMANDS = (
+    for_each("vm-export", "Write a machine to a file.", "vm", _vm_export, ("filename",), _EXPORT, also=ANY_MACHINE,
+             pages=("GET /export",), common=True),
+    Command("template-export", "Write a template to a file.", _template_export, ("filename", "template-uuid"),
+            ("compress", "metadata"), pages=("GET /export",), common=True),
+    Command("snapshot-export-to-template", "Write a snapshot to a file, to be imported as a template.",
+            _snapshot_export,
+            ("filename", "snapshot-uuid"), _EXPORT, pages=("GET /export",), common=True),
+    Command("vm-import", "Make machines from a file.", _import, ("filename",),
+            ("preserve", "sr-uuid", "sr-name-label", "force", "metadata"), pages=("PUT /import",), common=True),
+    Command("vdi-import", "Fill a disk from a file.", _vdi_import, ("uuid", "filename"), ("format", "progress"),
+            pages=("PUT /import_raw_vdi",), common=True),
+    Command("vdi-export", "Write a disk to a file.", _vdi_export, ("uuid", "filename"), ("format", "base", "progress"),
+            pages=("GET /export_raw_vdi",), common=True),
+    Command("pool-dump-database", "Write the database to a file.", _dump, ("file-name",), (),
+            pages=("GET /pool/xmldbdump",)),
+    Command("pool-restore-database", "Take the database from a file.", _restore, ("file-name",), ("dry-run",),
+            pages=("PUT /pool/xmldbdump",)),
+    Command("patch-upload", "Send a patch to the pool.", _upload_patch, ("file-name",), (),
+            pages=("PUT /pool_patch_upload",)),
+    for_each("host-backup", "Write what a host needs to be restored to a file.", "host",
+             _of_host("GET", "/host_backup", "file-name"), ("file-name",), pages=("GET /host_backup",)),
+    for_each("host-restore", "Restore a host from a file.", "host", _of_host("PUT", "/host_restore", "file-name"),
+             ("file-name",), pages=("PUT /host_restore",)),
+    for_each("host-logs-download", "Write a host's logs to a file.", "host",
+             _of_host("GET", "/host_logs_download", "file-name"), ("file-name",), pages=("GET /host_logs_download",)),
+    for_each("host-get-system-status", "Write a report of the system to a file.", "host",
+             _of_host("GET", "/system-status", "filename"), ("filename",), ("entries", "output"),
+             pages=("GET /system-status",)),
+)  # fmt: skip
