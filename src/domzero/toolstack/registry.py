@@ -17,6 +17,7 @@ MODULES: tuple[str, ...] = (
     "domzero.toolstack.host.logs",
     "domzero.toolstack.host.power",
     "domzero.toolstack.host.queries",
+    "domzero.toolstack.message",
     "domzero.toolstack.network.bond",
     "domzero.toolstack.network.management",
     "domzero.toolstack.network.network",
