@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +36,39 @@ class Stream:
     """Bytes that come and go."""
 
     socket: Any
-    ahead: bytes = b""
+    ahead: bytearray = field(default_factory=bytearray)
 
     def exactly(self, count: int) -> bytes:
         while len(self.ahead) < count:
             self.ahead += (data := self.socket.recv(1 << 16))
-            assert data, f"the connection ended after {self.ahead!r}"
-        found, self.ahead = self.ahead[:count], self.ahead[count:]
+            assert data, f"the connection ended after {bytes(self.ahead)!r}"
+        found = bytes(self.ahead[:count])
+        del self.ahead[:count]
         return found
 
     def until(self, mark: bytes) -> bytes:
-        while mark not in self.ahead:
+        looked = 0
+        while (at := self.ahead.find(mark, looked)) < 0:
+            looked = max(0, len(self.ahead) - len(mark))
             self.ahead += (data := self.socket.recv(1 << 16))
-            assert data, f"the connection ended after {self.ahead!r}"
-        return self.exactly(self.ahead.index(mark) + len(mark))
+            assert data, f"the connection ended after {bytes(self.ahead)!r}"
+        return self.exactly(at + len(mark))
 
     def rest(self) -> bytes:
         """All until the other side hangs up."""
         while data := self.socket.recv(1 << 16):
             self.ahead += data
-        return self.ahead
+        return bytes(self.ahead)
+
+    def forget_the_past(self) -> None:
+        """Drop what is shown at once of what was written before."""
+        self.socket.settimeout(0.5)
+        try:
+            while self.socket.recv(1 << 16):
+                continue
+        except TimeoutError:
+            self.socket.settimeout(PATIENCE)
+        self.ahead.clear()
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)

@@ -182,7 +182,7 @@ def test_clock_and_topology_follow_the_platform() -> None:
 
 def test_paths_with_commas_are_escaped() -> None:
     argv = command_line(launch(spec(), files=DomainFiles(Path("/run/a,b/7"))))
-    assert options(argv, "-vnc") == ["unix:/run/a,,b/7/vnc.sock,share=force-shared"]
+    assert options(argv, "-vnc") == ["unix:/run/a,,b/7/vnc.sock,share=ignore"]
     assert any("logfile=/run/a,,b/7/serial.log,logappend=on" in value for value in options(argv, "-chardev"))
 
 

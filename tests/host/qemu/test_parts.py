@@ -210,7 +210,7 @@ async def test_half_built_domains_are_ended(tmp_path: Path, written: bool) -> No
     """A daemon that was killed while it built a domain leaves a process, known by number or only by its arguments."""
     domain = DomainFiles(tmp_path / "5")
     domain.create()
-    stand_in = [sys.executable, "-c", "import time; time.sleep(60)", f"unix:{domain.vnc_socket},share=force-shared"]
+    stand_in = [sys.executable, "-c", "import time; time.sleep(60)", f"unix:{domain.vnc_socket},share=ignore"]
     with (tmp_path / "out").open("wb") as out:
         pid = spawn_detached(stand_in, output=out.fileno())
     await until_it_has_arguments(pid)

@@ -217,9 +217,9 @@ def channels(launch: Launch) -> list[str]:
 def vnc_address(files: DomainFiles) -> str:
     """The display's address: also how a process is known that nobody wrote down.
 
-    No viewer may ask to be the only one, which would send the others away.
+    A viewer that asks to be the only one is not heard: it would send the others away.
     """
-    return f"unix:{escape(files.vnc_socket)},share=force-shared"
+    return f"unix:{escape(files.vnc_socket)},share=ignore"
 
 
 def descriptor_sets(images: Iterable[OpenedImage]) -> list[str]:
