@@ -39,6 +39,7 @@ class WebSocket:
         from websockets.server import ServerProtocol
 
         self._data = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
+        self._ended = False
         protocol = self._protocol = ServerProtocol(select_subprotocol=_select, max_size=LARGEST_MESSAGE)
         protocol.receive_data(_request(head))
         requests = protocol.events_received()
@@ -56,9 +57,12 @@ class WebSocket:
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes of the peer, none at its end; what its messages carry comes back."""
+        if self._ended:
+            return b""
         if data:
             self._protocol.receive_data(data)
         else:
+            self._ended = True
             self._protocol.receive_eof()
         frames = self._protocol.events_received()
         return b"".join(frame.data for frame in frames if frame.opcode in self._data)  # type: ignore[union-attr]
