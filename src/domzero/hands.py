@@ -69,7 +69,7 @@ def _simulated(state: Path, log_file: Path, clock: Clock) -> Hands:
     from domzero.host.hypervisor.sim.driver import SimHypervisor
     from domzero.host.network.sim import SimNetwork
     from domzero.host.storage.dummy import DummyStorage
-    from domzero.host.storage.iso import IsoStorage
+    from domzero.host.storage.iso.driver import IsoStorage
     from domzero.host.storage.sim import SimStorage
 
     hypervisor = SimHypervisor(clock, state=state / "domains", version=version("domzero"))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.storage import iso
-from domzero.host.storage.iso import IsoStorage
+from domzero.host.storage.iso import driver as iso
+from domzero.host.storage.iso.driver import IsoStorage
 from domzero.host.storage.mounts import mounted_at
 from domzero.host.storage.protocol import Repository
 from tests.host.storage.disks import REPOSITORY, refused

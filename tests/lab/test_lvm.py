@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.storage.lvm import LvmStorage
-from domzero.host.storage.lvm_names import group_name
+from domzero.host.storage.lvm.driver import LvmStorage
+from domzero.host.storage.lvm.names import group_name
 from domzero.host.storage.protocol import Repository
 from tests.host.storage.disks import MIB, REPOSITORY, raw, refused, uuid
 from tests.host.storage.dying import check, prepare, running_killer

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.storage.iscsi_initiator import Initiator
-from domzero.host.storage.iscsi_scsi import Unit
-from domzero.host.storage.iscsi_session import survey
-from domzero.host.storage.iscsi_settings import read_settings
-from domzero.host.storage.lvm import LvmStorage
-from domzero.host.storage.lvmoiscsi import lvm_over_iscsi
+from domzero.host.storage.iscsi.initiator import Initiator
+from domzero.host.storage.iscsi.scsi import Unit
+from domzero.host.storage.iscsi.session import survey
+from domzero.host.storage.iscsi.settings import read_settings
+from domzero.host.storage.lvm.driver import LvmStorage
+from domzero.host.storage.lvm.over_iscsi import lvm_over_iscsi
 from domzero.host.storage.protocol import Repository, StorageError
 from tests.host.storage.disks import MIB, raw, refused, uuid
 from tests.host.storage.iscsi_target import IQN, Target, running_target

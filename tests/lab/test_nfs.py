@@ -12,9 +12,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from domzero.host.storage.directory import DirectoryStorage
+from domzero.host.storage.files.directory import DirectoryStorage
+from domzero.host.storage.files.nfs import NfsMedium, NfsStorage
 from domzero.host.storage.mounts import mounted_at
-from domzero.host.storage.nfs import NfsMedium, NfsStorage
 from domzero.host.storage.protocol import Repository, StorageError
 from tests.host.storage.disks import MIB, REPOSITORY, holds, raw, refused, uuid, write
 

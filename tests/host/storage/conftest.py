@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.storage.file import FileStorage
+from domzero.host.storage.files.file import FileStorage
 from tests.host.storage.disks import Shelf, opened
 
 

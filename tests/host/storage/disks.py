@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
-from domzero.host.storage import layers
-from domzero.host.storage.file import FileStorage
-from domzero.host.storage.place import MARKER
+from domzero.host.storage.files import layers
+from domzero.host.storage.files.file import FileStorage
+from domzero.host.storage.files.place import MARKER
 from domzero.host.storage.protocol import Repository, StorageDriver, StorageError
 
 MIB = 1 << 20

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from domzero.host.storage.lvm import LvmStorage
+from domzero.host.storage.lvm.driver import LvmStorage
 from tests.host.storage.disks import MIB, uuid
 from tests.host.storage.killed_lvm import EXTENT
 from tests.host.storage.loops import on, opened, read, write

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from domzero.host.hypervisor.spec import DiskSource, LayerPull
-from domzero.host.storage import coalesce, layers
-from domzero.host.storage.file import FileStorage
+from domzero.host.storage.files import coalesce, layers
+from domzero.host.storage.files.file import FileStorage
 from domzero.host.storage.protocol import LiveMerge, Progress, Repository
 from tests.host.storage.disks import MIB, raw, repository, tool, uuid, write
 

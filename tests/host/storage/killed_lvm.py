@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from domzero.host.storage.lvm import LvmStorage
+from domzero.host.storage.lvm.driver import LvmStorage
 from tests.host.storage.disks import MIB, raw, uuid
 from tests.host.storage.killed import Steps, end_with
 from tests.host.storage.loops import on

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskSource, Extent
-from domzero.host.storage.lvm import LvmStorage
-from domzero.host.storage.lvm_tool import ENVIRONMENT
+from domzero.host.storage.lvm.driver import LvmStorage
+from domzero.host.storage.lvm.tool import ENVIRONMENT
 from domzero.host.storage.protocol import Repository
 from tests.host.storage.disks import MIB, REPOSITORY
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage.protocol import Repository
-from domzero.host.storage.rbd import RbdStorage
+from domzero.host.storage.rbd.driver import RbdStorage
 from tests.host.storage.disks import MIB, REPOSITORY, uuid
 
 DIED = 77

@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from domzero.host.storage.coverage import covers
-from domzero.host.storage.layers import base_name, disk_name
+from domzero.host.storage.files.coverage import covers
+from domzero.host.storage.files.layers import base_name, disk_name
 from tests.host.storage.disks import tool, uuid
 
 UPPER, LOWER = disk_name(uuid(1)), base_name(uuid(2))

@@ -11,9 +11,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from domzero.host.process import run
-from domzero.host.storage.ext import INFO, ExtStorage, format_arguments, identify
+from domzero.host.storage.files.ext import INFO, ExtStorage, format_arguments, identify
+from domzero.host.storage.files.place import MARKER
 from domzero.host.storage.mounts import mounted_at
-from domzero.host.storage.place import MARKER
 from domzero.host.storage.protocol import Repository, StorageError
 from tests.host.storage.disks import MIB, REPOSITORY, holds, raw, refused, tool, uuid, write
 

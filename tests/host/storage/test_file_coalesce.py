@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskSource, LayerPull
-from domzero.host.storage import coalesce, images, layers
-from domzero.host.storage.coalesce import possible_merges, pushes_down
-from domzero.host.storage.layers import Layer, Survey
+from domzero.host.storage import images
+from domzero.host.storage.files import coalesce, layers
+from domzero.host.storage.files.coalesce import possible_merges, pushes_down
+from domzero.host.storage.files.layers import Layer, Survey
+from domzero.host.storage.files.qcow2 import Header
 from domzero.host.storage.protocol import LiveMerge, Merge, Progress, StorageError
-from domzero.host.storage.qcow2 import Header
 from tests.host.storage.disks import MIB, Shelf, holds, refused, tool, uuid, write
 from tests.host.storage.test_file_copies import machine_with
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
-from domzero.host.storage.file import FileStorage
-from domzero.host.storage.place import MARKER
+from domzero.host.storage.files.file import FileStorage
+from domzero.host.storage.files.place import MARKER
 from tests.host.storage.disks import MIB, Shelf, holds, opened, raw, refused, tool, uuid, write
 
 

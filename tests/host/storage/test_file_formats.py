@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource, Extent
-from domzero.host.storage.formats import FORMATS, PLAIN
+from domzero.host.storage.files.formats import FORMATS, PLAIN
 from domzero.host.storage.protocol import Repository
 from tests.host.storage.disks import MIB, Shelf, holds, raw, refused, tool, uuid, write
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
-from domzero.host.storage import layers
+from domzero.host.storage.files import layers
 from domzero.host.storage.protocol import StorageError
 from tests.host.storage.disks import MIB, Shelf, holds, refused, tool, uuid, write
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
-from domzero.host.storage import layers
-from domzero.host.storage.file import FileStorage
-from domzero.host.storage.layers import Layer, Leftovers, Survey, best_merge, leftovers
-from domzero.host.storage.place import MARKER
-from domzero.host.storage.qcow2 import Header
+from domzero.host.storage.files import layers
+from domzero.host.storage.files.file import FileStorage
+from domzero.host.storage.files.layers import Layer, Leftovers, Survey, best_merge, leftovers
+from domzero.host.storage.files.place import MARKER
+from domzero.host.storage.files.qcow2 import Header
 from tests.host.storage.disks import MIB, holds, opened, repository, uuid, write
 from tests.host.storage.killed import DIED
 from tests.sampling import each

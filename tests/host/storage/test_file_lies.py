@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
-from domzero.host.storage import vhd
-from domzero.host.storage.plain import opened
-from domzero.host.storage.qcow2 import BadImageError, read_header
+from domzero.host.storage.files import vhd
+from domzero.host.storage.files.plain import opened
+from domzero.host.storage.files.qcow2 import BadImageError, read_header
 from tests.host.storage.disks import MIB, Shelf, raw, refused, tool, uuid
 
 CREATOR, SIZE, GEOMETRY, KIND, SUM = 28, 48, 56, 60, 64

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskSource
-from domzero.host.storage import layers
+from domzero.host.storage.files import layers
 from tests.host.storage.disks import MIB, Shelf, holds, refused, tool, uuid
 
 BLOCK = 65536

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskSource
-from domzero.host.storage import layers
+from domzero.host.storage.files import layers
 from tests.host.storage.disks import MIB, Shelf, holds, refused, uuid, write
 
 BLOCK = 65536

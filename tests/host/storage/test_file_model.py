@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domzero.host.hypervisor.spec import DiskSource, LayerPull
-from domzero.host.storage import layers
-from domzero.host.storage.file import FileStorage
-from domzero.host.storage.place import MARKER
+from domzero.host.storage.files import layers
+from domzero.host.storage.files.file import FileStorage
+from domzero.host.storage.files.place import MARKER
 from domzero.host.storage.protocol import LiveMerge, Progress, Repository
 from tests.host.storage.disks import MIB, holds, opened, refused, tool, uuid, write
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.storage.directory import DirectoryStorage
-from domzero.host.storage.file import DirectoryMedium
+from domzero.host.storage.files.directory import DirectoryStorage
+from domzero.host.storage.files.file import DirectoryMedium
 from domzero.host.storage.mounts import mounted_at
 from domzero.host.storage.protocol import StorageError
 from domzero.host.storage.worker import Workers

@@ -11,7 +11,7 @@ import pytest
 
 from domzero.host.hypervisor.spec import RemoteImage
 from domzero.host.storage import images
-from domzero.host.storage.iscsi import IscsiStorage
+from domzero.host.storage.iscsi.driver import IscsiStorage
 from domzero.host.storage.protocol import Repository, StorageDriver, StorageError
 from tests.host.storage.disks import MIB, REPOSITORY, raw, refused, uuid
 from tests.host.storage.iscsi_target import IQN, Target, needs_tgt, running_target

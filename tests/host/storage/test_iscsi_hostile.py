@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.storage import iscsi_pdu as pdu
-from domzero.host.storage import iscsi_scsi as scsi
-from domzero.host.storage.iscsi import IscsiStorage
-from domzero.host.storage.iscsi_name import PREFIX, our_name
-from domzero.host.storage.iscsi_pdu import BadReplyError, chap_answer, decoded_keys, lengths
-from domzero.host.storage.iscsi_scsi import Unit
-from domzero.host.storage.iscsi_session import discover, survey
-from domzero.host.storage.iscsi_settings import IscsiSettings, Portal, read_settings
+from domzero.host.storage.iscsi import pdu, scsi
+from domzero.host.storage.iscsi.driver import IscsiStorage
+from domzero.host.storage.iscsi.name import PREFIX, our_name
+from domzero.host.storage.iscsi.pdu import BadReplyError, chap_answer, decoded_keys, lengths
+from domzero.host.storage.iscsi.scsi import Unit
+from domzero.host.storage.iscsi.session import discover, survey
+from domzero.host.storage.iscsi.settings import IscsiSettings, Portal, read_settings
 from domzero.host.storage.protocol import Repository, StorageError
 from tests.host.storage.disks import REPOSITORY, refused
 

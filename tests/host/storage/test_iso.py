@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
-from domzero.host.storage import iso
-from domzero.host.storage.iso import IsoStorage
+from domzero.host.storage.iso import driver as iso
+from domzero.host.storage.iso.driver import IsoStorage
 from domzero.host.storage.protocol import Repository, StorageDriver
 from tests.host.storage.disks import REPOSITORY, refused, repository, uuid
 

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from domzero.host.storage.iso_location import NFS_OPTIONS, SMB_OPTIONS, Share, images_of
+from domzero.host.storage.iso.location import NFS_OPTIONS, SMB_OPTIONS, Share, images_of
 from domzero.host.storage.protocol import Repository, StorageError
 from tests.host.storage.disks import REPOSITORY
 

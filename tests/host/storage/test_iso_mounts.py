@@ -13,7 +13,7 @@ import pytest
 
 from domzero.host import process
 from domzero.host.storage import mounts
-from domzero.host.storage.iso import IsoStorage
+from domzero.host.storage.iso.driver import IsoStorage
 from domzero.host.storage.mounts import Mounted, MountRequest, mount_arguments, mounted_at, mounts_in
 from domzero.host.storage.protocol import Repository
 from domzero.host.storage.worker import Workers

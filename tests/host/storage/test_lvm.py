@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource, Extent
-from domzero.host.storage.lvm import LvmStorage
-from domzero.host.storage.lvm_names import group_name
+from domzero.host.storage.lvm.driver import LvmStorage
+from domzero.host.storage.lvm.names import group_name
 from domzero.host.storage.protocol import DiskInfo, Repository, StorageDriver, StorageError
 from tests.host.storage.disks import MIB, REPOSITORY, raw, refused, tool, uuid
 from tests.host.storage.loops import loop_device, lvm, needs_lvm, on, opened, read, write

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import Extent
-from domzero.host.storage.lvm import LvmStorage
-from domzero.host.storage.lvm_devices import read_list
-from domzero.host.storage.lvm_fill import zero
+from domzero.host.storage.lvm.devices import read_list
+from domzero.host.storage.lvm.driver import LvmStorage
+from domzero.host.storage.lvm.fill import zero
 from domzero.host.storage.protocol import Repository, StorageError
 from domzero.host.storage.worker import Workers
 from tests.host.storage.disks import MIB, REPOSITORY, refused, tool, uuid

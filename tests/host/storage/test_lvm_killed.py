@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.storage import lvm_tool
-from domzero.host.storage.lvm import LvmStorage
-from domzero.host.storage.lvm_names import (
+from domzero.host.storage.lvm import tool as lvm_tool
+from domzero.host.storage.lvm.driver import LvmStorage
+from domzero.host.storage.lvm.names import (
     NEW,
     Remove,
     Rename,
@@ -24,7 +24,7 @@ from domzero.host.storage.lvm_names import (
     old_name,
     valid_tag,
 )
-from domzero.host.storage.lvm_report import Volume
+from domzero.host.storage.lvm.report import Volume
 from domzero.host.storage.protocol import StorageError
 from tests.host.storage.disks import MIB, uuid
 from tests.host.storage.dying import Killer, check, prepare, running_killer

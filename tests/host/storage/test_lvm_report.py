@@ -8,10 +8,10 @@ import orjson
 import pytest
 
 from domzero.host.hypervisor.spec import Extent
-from domzero.host.storage import lvm_report
-from domzero.host.storage.lvm_mapping import has_device_mapper, place_of
-from domzero.host.storage.lvm_report import Piece, Volume
-from domzero.host.storage.lvm_tool import meaning
+from domzero.host.storage.lvm import report as lvm_report
+from domzero.host.storage.lvm.mapping import has_device_mapper, place_of
+from domzero.host.storage.lvm.report import Piece, Volume
+from domzero.host.storage.lvm.tool import meaning
 from domzero.host.storage.protocol import StorageError
 
 MIB = 1 << 20

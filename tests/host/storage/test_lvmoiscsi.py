@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.storage import iscsi_records as records
-from domzero.host.storage.iscsi_initiator import Initiator
-from domzero.host.storage.iscsi_settings import Chap, IscsiSettings, read_settings
-from domzero.host.storage.lvm import LvmStorage
-from domzero.host.storage.lvmoiscsi import host_mark, incoming_of, lvm_over_iscsi
+from domzero.host.storage.iscsi import records
+from domzero.host.storage.iscsi.initiator import Initiator
+from domzero.host.storage.iscsi.settings import Chap, IscsiSettings, read_settings
+from domzero.host.storage.lvm.driver import LvmStorage
+from domzero.host.storage.lvm.over_iscsi import host_mark, incoming_of, lvm_over_iscsi
 from domzero.host.storage.protocol import Repository, StorageError
 from tests.host.storage.disks import MIB, REPOSITORY, raw, refused
 from tests.host.storage.iscsi_target import IQN, Target, needs_tgt, running_target

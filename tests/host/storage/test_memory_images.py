@@ -9,7 +9,7 @@ import pytest
 
 from domzero.host.clock import ManualClock
 from domzero.host.hypervisor.spec import DiskFormat
-from domzero.host.storage.file import FileStorage
+from domzero.host.storage.files.file import FileStorage
 from domzero.host.storage.protocol import Repository, StorageDriver
 from domzero.host.storage.sim import SimStorage
 from tests.host.storage.disks import MIB, refused, repository, uuid

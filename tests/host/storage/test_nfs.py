@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.storage import nfs_settings
+from domzero.host.storage.files import nfs_settings
+from domzero.host.storage.files.nfs import INFO, NfsStorage
+from domzero.host.storage.files.nfs_settings import OPTIONS, export_of, exports_in, further, list_arguments, meaning
 from domzero.host.storage.menus import NfsExport
 from domzero.host.storage.mounts import mount_arguments
-from domzero.host.storage.nfs import INFO, NfsStorage
-from domzero.host.storage.nfs_settings import OPTIONS, export_of, exports_in, further, list_arguments, meaning
 from domzero.host.storage.protocol import Repository, StorageError
 from tests.host.storage.disks import REPOSITORY, refused
 

@@ -6,11 +6,11 @@ import orjson
 import pytest
 
 from domzero.host.hypervisor.spec import RemoteImage
-from domzero.host.storage import rbd_report
 from domzero.host.storage.protocol import Repository, StorageError
-from domzero.host.storage.rbd import RbdStorage
-from domzero.host.storage.rbd_report import Image, Room
-from domzero.host.storage.rbd_settings import read_settings
+from domzero.host.storage.rbd import report as rbd_report
+from domzero.host.storage.rbd.driver import RbdStorage
+from domzero.host.storage.rbd.report import Image, Room
+from domzero.host.storage.rbd.settings import read_settings
 from tests.host.storage.disks import MIB, REPOSITORY, refused, uuid
 
 KEY = "AQAj6gFrmsySBBAAerDsT9VdlCggGEpFwLTwCg=="

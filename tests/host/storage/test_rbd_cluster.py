@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
-from domzero.host.storage import rbd_tool
-from domzero.host.storage.formats import KEY
+from domzero.host.storage.files.formats import KEY
 from domzero.host.storage.images import overwrite_disk
 from domzero.host.storage.protocol import Repository, StorageDriver
-from domzero.host.storage.rbd import RbdStorage
+from domzero.host.storage.rbd import tool as rbd_tool
+from domzero.host.storage.rbd.driver import RbdStorage
 from tests.host.storage.ceph_cluster import POOL, Cluster, needs_ceph, running_cluster
 from tests.host.storage.disks import MIB, REPOSITORY, raw, refused, uuid
 from tests.host.storage.rbd_killed import DIED

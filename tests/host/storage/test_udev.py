@@ -11,8 +11,8 @@ import pytest
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage.protocol import Repository, StorageDriver
-from domzero.host.storage.udev import UdevStorage
-from domzero.host.storage.udev_devices import Host
+from domzero.host.storage.udev.devices import Host
+from domzero.host.storage.udev.driver import UdevStorage
 from tests.host.storage.disks import MIB, REPOSITORY, raw, refused, uuid
 
 CDS = Repository(REPOSITORY, {"location": "/dev/xapi/cd"})

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from domzero.host import process
-from domzero.host.storage.file import FileStorage
+from domzero.host.storage.files.file import FileStorage
 from domzero.idl.types import Ref
 from domzero.toolstack.storage.merging import merge_all
 from tests.toolstack.config.test_cloning import disks_of

@@ -27,7 +27,7 @@ from domzero.host.download.http import download
 from domzero.host.hypervisor.sim.driver import SimHypervisor
 from domzero.host.metrics.linux import LinuxFacts
 from domzero.host.network.sim import SimNetwork
-from domzero.host.storage.iso import IsoStorage
+from domzero.host.storage.iso.driver import IsoStorage
 from domzero.host.storage.protocol import StorageDriver
 from domzero.host.storage.sim import SimStorage
 from domzero.idl.types import Ref

@@ -13,7 +13,7 @@ from pathlib import Path
 from domzero.finish import in_thread
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage import numbers, sim
-from domzero.host.storage.formats import RAW
+from domzero.host.storage.files.formats import RAW
 from domzero.host.storage.images import convert_image
 from domzero.host.storage.protocol import DiskInfo, DriverInfo, Progress, Repository, StorageError
 from domzero.host.storage.sim import SimStorage

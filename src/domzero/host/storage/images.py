@@ -16,7 +16,7 @@ from domzero.finish import in_thread
 from domzero.host.hypervisor.spec import DiskSource, Extent, RemoteImage
 from domzero.host.process import ProcessError, run, spawn
 from domzero.host.storage import numbers
-from domzero.host.storage.formats import QCOW2, ImageFormat
+from domzero.host.storage.files.formats import QCOW2, ImageFormat
 from domzero.host.storage.protocol import Progress, StorageError
 
 log = logging.getLogger(__name__)

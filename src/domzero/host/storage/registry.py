@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from domzero.host.storage import numbers
-from domzero.host.storage.place import Ownership
+from domzero.host.storage.files.place import Ownership
 from domzero.host.storage.protocol import StorageDriver, StorageError
 
 log = logging.getLogger(__name__)
@@ -50,60 +50,60 @@ def _dummy(surroundings: Surroundings) -> StorageDriver:
 
 def _ext(surroundings: Surroundings) -> StorageDriver:
     _require_root("file systems are mounted")
-    from domzero.host.storage.ext import ExtStorage
+    from domzero.host.storage.files.ext import ExtStorage
 
     return ExtStorage(surroundings.mounts, owner=surroundings.owner)
 
 
 def _file(surroundings: Surroundings) -> StorageDriver:
-    from domzero.host.storage.file import FileStorage
+    from domzero.host.storage.files.file import FileStorage
 
     return FileStorage(owner=surroundings.owner)
 
 
 def _iscsi(_: Surroundings) -> StorageDriver:
-    from domzero.host.storage.iscsi import IscsiStorage
-    from domzero.host.storage.iscsi_name import our_name
+    from domzero.host.storage.iscsi.driver import IscsiStorage
+    from domzero.host.storage.iscsi.name import our_name
 
     return IscsiStorage(our_name())
 
 
 def _iso(surroundings: Surroundings) -> StorageDriver:
-    from domzero.host.storage.iso import IsoStorage
+    from domzero.host.storage.iso.driver import IsoStorage
 
     return IsoStorage(surroundings.mounts)
 
 
 def _lvm(_: Surroundings) -> StorageDriver:
     _require_root("volumes are made")
-    from domzero.host.storage.lvm import LvmStorage
+    from domzero.host.storage.lvm.driver import LvmStorage
 
     return LvmStorage()
 
 
 def _lvmoiscsi(_: Surroundings) -> StorageDriver:
     _require_root("volumes are made")
-    from domzero.host.storage.iscsi_name import our_name
-    from domzero.host.storage.lvmoiscsi import lvm_over_iscsi
+    from domzero.host.storage.iscsi.name import our_name
+    from domzero.host.storage.lvm.over_iscsi import lvm_over_iscsi
 
     return lvm_over_iscsi(our_name())
 
 
 def _nfs(surroundings: Surroundings) -> StorageDriver:
     _require_root("file systems are mounted")
-    from domzero.host.storage.nfs import NfsStorage
+    from domzero.host.storage.files.nfs import NfsStorage
 
     return NfsStorage(surroundings.mounts, owner=surroundings.owner)
 
 
 def _rbd(_: Surroundings) -> StorageDriver:
-    from domzero.host.storage.rbd import RbdStorage
+    from domzero.host.storage.rbd.driver import RbdStorage
 
     return RbdStorage()
 
 
 def _udev(_: Surroundings) -> StorageDriver:
-    from domzero.host.storage.udev import UdevStorage
+    from domzero.host.storage.udev.driver import UdevStorage
 
     return UdevStorage()
 

@@ -27,9 +27,10 @@ from pathlib import Path
 from domzero.finish import in_thread
 from domzero.host.clock import Clock
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
-from domzero.host.storage import file, numbers
-from domzero.host.storage.formats import RAW, chosen
-from domzero.host.storage.memory import IMAGE_NAME, find_image, image_name
+from domzero.host.storage import numbers
+from domzero.host.storage.files import file
+from domzero.host.storage.files.formats import RAW, chosen
+from domzero.host.storage.files.memory import IMAGE_NAME, find_image, image_name
 from domzero.host.storage.protocol import (
     NOTHING,
     DiskInfo,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
-from domzero.host.storage import numbers, vhd
-from domzero.host.storage.making import read_chain
-from domzero.host.storage.plain import opened
+from domzero.host.storage import numbers
+from domzero.host.storage.files import vhd
+from domzero.host.storage.files.making import read_chain
+from domzero.host.storage.files.plain import opened
+from domzero.host.storage.files.qcow2 import BadImageError
 from domzero.host.storage.protocol import StorageError
-from domzero.host.storage.qcow2 import BadImageError
 
 
 def check_source(source: DiskSource) -> None:

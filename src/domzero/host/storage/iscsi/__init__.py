@@ -1,0 +1,1 @@
+"""iSCSI: a visitor of targets, the driver whose disks are their units, and the kernel's initiator."""

@@ -1,0 +1,1 @@
+"""Repositories of logical volumes, on local disks or on a unit of an iSCSI target."""

@@ -1,0 +1,1 @@
+"""The drives that are plugged into this host."""
