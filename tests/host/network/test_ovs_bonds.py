@@ -11,7 +11,7 @@ import pytest
 from domzero.host.network.ovs import OpenVSwitchNetwork
 from domzero.host.network.plan import BondSpec, BridgeSpec, NetworkPlan
 from domzero.host.network.protocol import DeviceState, NetworkError
-from tests.host.network.stage import GUEST, card, frame
+from tests.host.network.stage import GUEST, card, frame, received, send
 from tests.host.network.switched import FIRST_MAC, NEEDS, SECOND_MAC, SwitchedHost, in_vlan, passes
 
 pytestmark = NEEDS
@@ -56,6 +56,35 @@ async def test_a_bond_goes_on_when_a_cable_fails(switched: SwitchedHost, wires: 
     await switched.backend.apply(NetworkPlan())
     assert {"eth1", "eth2"} < before
     assert await switched.addresses("eth1") == {"203.0.113.5/24", "2001:db8:5::5/64"}
+
+
+async def test_a_balancing_bond_goes_on_when_a_cable_fails(switched: SwitchedHost, wires: tuple[int, int]) -> None:
+    balancing = replace(BACKUP, mode="balance-slb", properties={"miimon": "100"})
+    await switched.backend.apply(NetworkPlan(bonds=(balancing,), bridges=(OUT,)))
+    await switched.backend.connect(card(1, bridge="xapi1"))
+    near = await switched.machine("vif1.0")
+
+    async def carries() -> int:
+        """The cable that a frame leaves by."""
+        for wire in wires:
+            received(wire)
+        async with asyncio.timeout(10):
+            while True:
+                send(near, frame(GUEST))
+                for number, wire in enumerate(wires):
+                    if frame(GUEST) in received(wire):
+                        return number
+                await asyncio.sleep(0.05)
+
+    try:
+        first = await carries()
+        await passes(wires[first], frame(OUTSIDE, GUEST), near, frame(OUTSIDE, GUEST))
+        await switched.kernel("link", "set", index=f"eth{first + 1}", state="down")
+        assert await carries() == 1 - first
+        await passes(wires[1 - first], frame(OUTSIDE, GUEST), near, frame(OUTSIDE, GUEST))
+        assert (await bond(switched)).active_member == ""
+    finally:
+        os.close(near)
 
 
 async def test_modes_and_properties_change_under_traffic(switched: SwitchedHost) -> None:
