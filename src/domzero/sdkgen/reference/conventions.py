@@ -13,13 +13,14 @@ CALLS = (
     "returned, unless the message is a login itself.",
     "A message that exists “as a task” may be called as Async.Class.message too: the answer is then a reference to a "
     "task, at once, and the task tells progress, result and error.",
-    "Any call can fail with the errors of sessions, rights and arguments, for instance SESSION_INVALID, "
-    "RBAC_PERMISSION_DENIED, HANDLE_INVALID, MESSAGE_PARAMETER_COUNT_MISMATCH, FIELD_TYPE_ERROR; a message's own "
-    "errors are named with it.",
+    "Any call can fail with the errors of sessions, rights and arguments: SESSION_INVALID, RBAC_PERMISSION_DENIED, "
+    "HANDLE_INVALID, MESSAGE_PARAMETER_COUNT_MISMATCH, XMLRPC_UNMARSHAL_FAILURE, INVALID_VALUE, and with "
+    "INTERNAL_ERROR when the server breaks. A message's own errors are named with it.",
     "Parameters at the end that have a default may be left out. A message that this version does not carry out "
     "answers NOT_IMPLEMENTED with its name.",
     "“Release” names the release of XenServer, or the version of its toolstack, with which a thing came. What is "
-    "deprecated still works; what is removed answers MESSAGE_REMOVED or is empty.",
+    "deprecated still works. A message that was removed answers MESSAGE_REMOVED, unless it came with the first "
+    "releases, rio and miami (4.0 and 4.1), all of whose messages are served; a removed field means nothing any more.",
 )
 
 TYPES = (
