@@ -121,6 +121,7 @@ async def test_a_plan_that_fails_leaves_what_was_there(switched: SwitchedHost) -
     await switched.kernel("link", "add", ifname="taken", kind="bridge")
     for wrong in (
         BridgeSpec("xapi9", uplink="eth9"),
+        BridgeSpec("xapi9", uplink="lo"),
         BridgeSpec("xapi9", uplink="eth1", tag=7),
         BridgeSpec("xapi9", uplink="eth1"),
         BridgeSpec("taken", uplink="eth2"),

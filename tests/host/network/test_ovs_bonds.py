@@ -106,6 +106,9 @@ async def test_modes_and_properties_change_under_traffic(switched: SwitchedHost)
     await apply(replace(BACKUP, mode="lacp", properties={"lacp-time": "fast"}))
     assert settings("bond_mode", "lacp") == ["balance-tcp", "active"]
     assert settings("other_config:lacp-time", "other_config:lacp-fallback-ab") == ["fast", '"true"']
+    await apply(replace(BACKUP, mode="lacp", properties={"hashing_algorithm": "src_mac", "lacp-fallback-ab": "false"}))
+    assert settings("bond_mode", "lacp") == ["balance-slb", "active"]
+    assert settings("other_config:lacp-time", "other_config:lacp-fallback-ab") == ["slow", '"false"']
     assert switched.switch.control("get", "Port", "bond0", "_uuid") == identity
     alone = replace(BACKUP, members=("eth2",))
     await apply(alone)

@@ -46,6 +46,7 @@ RUNTIME = Path("/run/domzero")
 KERNEL_MODULE = Path("/sys/module/openvswitch")
 KERNEL, USER_SPACE = "system", "netdev"
 DEFAULT_MTU = 1500
+LOOPBACK = "lo"
 
 
 class OpenVSwitchNetwork:
@@ -196,7 +197,7 @@ class OpenVSwitchNetwork:
         """Make the switch what the plan says; what it was before. Raises `NetworkError`, and nothing has changed."""
         present = await self._switch.present()
         macs = await self._thread.run(lambda links: {link.name: link.mac for link in links.all() if not link.ours})
-        missing = sorted(named_interfaces(plan) - (macs.keys() - present.bridges.keys()))
+        missing = sorted(named_interfaces(plan) - (macs.keys() - present.bridges.keys() - {LOOPBACK}))
         if missing:
             raise NetworkError(f"there is no interface {missing[0]} that leads out")
         wanted = wanted_bridges(plan, present, macs)

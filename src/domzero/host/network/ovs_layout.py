@@ -158,6 +158,8 @@ def uplink_of(name: str, bonds: Mapping[str, BondSpec]) -> Uplink:
         # Open vSwitch has no bond of one; a single interface behaves the same.
         return Uplink(name, bond.members)
     mode, lacp = BOND_MODES[bond.mode]
+    if mode == "balance-tcp" and bond.properties.get("hashing_algorithm") == "src_mac":
+        mode = "balance-slb"
     settings = {"bond_mode": mode, "lacp": lacp}
     for key, column in (("updelay", "bond_updelay"), ("downdelay", "bond_downdelay")):
         if bond.properties.get(key, "").isdecimal():
@@ -165,9 +167,9 @@ def uplink_of(name: str, bonds: Mapping[str, BondSpec]) -> Uplink:
     for key, option in (("miimon", "bond-miimon-interval"), ("rebalance-interval", "bond-rebalance-interval")):
         if bond.properties.get(key, "").isdecimal():
             settings[f"other_config:{option}"] = bond.properties[key]
-    if mode == "balance-tcp":
+    if lacp == "active":
         settings["other_config:lacp-time"] = "fast" if bond.properties.get("lacp-time") == "fast" else "slow"
-        settings["other_config:lacp-fallback-ab"] = "true"
+        settings["other_config:lacp-fallback-ab"] = str(bond.properties.get("lacp-fallback-ab") != "false").lower()
     return Uplink(name, bond.members, settings)
 
 
