@@ -306,3 +306,23 @@ async def test_bonds_that_the_kernel_lacks_are_refused_in_a_sentence(site: Host)
     else:
         links = await site.links()
         assert links["eth2"].master == links["bond0"].index
+
+
+async def test_the_way_out_moves_from_one_bridge_to_another(site: Host) -> None:
+    """Also to one that is dealt with earlier, where the kernel must not be asked for two default routes."""
+    first = BridgeSpec("xenbr0", uplink="eth2", addresses=AddressSpec(AddressMode.STATIC, "198.51.100.9/24"))
+    await site.backend.apply(NetworkPlan(bridges=(OUT, first)))
+    out = replace(OUT, addresses=AddressSpec(AddressMode.STATIC, "192.0.2.7/24"))
+    first = replace(first, addresses=replace(first.addresses, gateway="198.51.100.1"))
+    await site.backend.apply(NetworkPlan(bridges=(out, first)))
+    routes = await site.command("ip", "route")
+    assert "default via 198.51.100.1 dev xenbr0" in routes
+    assert "192.0.2.1" not in routes
+
+
+async def test_an_address_is_exchanged_for_another_of_its_subnet(site: Host) -> None:
+    await site.backend.apply(PLAN)
+    other = replace(OUT, addresses=replace(STATIC, address="192.0.2.99/24"))
+    await site.backend.apply(NetworkPlan(bridges=(other,)))
+    assert await site.addresses("xenbr1") == {"192.0.2.99/24"}
+    assert "default via 192.0.2.1 dev xenbr1" in await site.command("ip", "route")

@@ -134,6 +134,10 @@ def assign(links: Links, name: str, family: int, wanted: Addressing) -> None:
         if address not in wanted.addresses:
             _address(links, name, "del", index, address)
     present = read_all(links).get((index, family), NOTHING)
+    for address in wanted.addresses:
+        # With the first address of a subnet the kernel takes away the others of it, those just added too.
+        if address not in present.addresses:
+            _address(links, name, "add", index, address)
     for route in present.routes:
         if route not in wanted.routes:
             _way(links, name, "del", index, family, route)

@@ -174,8 +174,14 @@ def _alone(there: State, present: Layout) -> State:
 def _empty(name: str, there: State, state: State) -> Iterable[Step]:
     """Take away what an interface is not to have, before another one gets it."""
     for version in (4, 6):
-        if _addressing(state, version) == NOTHING and _addressing(there, version) not in (None, NOTHING):
+        has, wants = _addressing(there, version), _addressing(state, version)
+        if has is None or has == NOTHING or wants is None:
+            continue
+        if wants == NOTHING:
             yield SetAddresses(name, version, NOTHING)
+        elif any(route not in wants.routes for route in has.routes):
+            # Another interface may be about to get that route: the kernel takes no two alike.
+            yield SetAddresses(name, version, replace(has, routes=tuple(r for r in has.routes if r in wants.routes)))
     if state.ipv6_switches is not None and state.ipv6_switches.disabled and _has_other_switches(there, state):
         yield SetIpv6(name, state.ipv6_switches)
 
