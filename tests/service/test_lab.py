@@ -1,0 +1,28 @@
+"""The lab can be made and booted, and domzero runs in it as a service (tests/lab/test_smoke.py says what that is)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.house.sources import ROOT
+
+SECONDS = 900
+
+
+@pytest.mark.slow
+@pytest.mark.qemu
+@pytest.mark.root
+@pytest.mark.timeout(SECONDS)
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a Debian machine")
+@pytest.mark.skipif(not Path("/etc/debian_version").exists(), reason="needs Debian's tools")
+@pytest.mark.skipif("DOMZERO_LAB" in os.environ, reason="this is the lab")
+@pytest.mark.skipif(shutil.which("git") is None, reason="the source is taken from git")
+def test_domzero_runs_as_a_service_in_the_lab() -> None:
+    """In minutes at the first time, in one minute later."""
+    ended = subprocess.run([ROOT / "script/lab", "smoke"], capture_output=True, text=True, timeout=SECONDS - 10)
+    assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
