@@ -23,6 +23,13 @@ SECONDS = 900
 @pytest.mark.skipif("DOMZERO_LAB" in os.environ, reason="this is the lab")
 @pytest.mark.skipif(shutil.which("git") is None, reason="the source is taken from git")
 def test_domzero_runs_as_a_service_in_the_lab() -> None:
-    """In minutes at the first time, in one minute later."""
-    ended = subprocess.run([ROOT / "script/lab", "smoke"], capture_output=True, text=True, timeout=SECONDS - 10)
+    """In minutes at the first time, in one minute later. Where Debian's packages cannot be had there is no lab."""
+    made = lab("build")
+    if made.returncode != 0:
+        pytest.skip(f"the lab cannot be made here: {made.stderr[-300:]}")
+    ended = lab("smoke")
     assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
+
+
+def lab(word: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([ROOT / "script/lab", word], capture_output=True, text=True, timeout=SECONDS / 2 - 5)
