@@ -75,8 +75,8 @@ def split_extra(text: str) -> list[str]:
 
 
 def _of_lines(lines: Sequence[str]) -> list[str]:
-    stripped = [line.strip() for line in lines]
-    return [line for line in stripped if line and not line.startswith("#") and "=" in line]
+    pairs = [line.partition("=") for line in lines if "=" in line and not line.lstrip().startswith("#")]
+    return [f"{key.strip()}={value.strip()}" for key, _, value in pairs]
 
 
 def _without_questions(arguments: Sequence[str], result: Options) -> list[str]:

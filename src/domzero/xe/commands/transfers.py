@@ -18,6 +18,9 @@ from domzero.xe.view import Object
 
 UNDER_WAY = ("pending", "cancelling")
 WAIT = 30.0
+"""Seconds that one call for events may wait."""
+GRACE = 5.0
+"""Seconds that a task may take to say why it failed, once the client has told that its part did."""
 _REFERENCE = re.compile(r"OpaqueRef:[0-9a-f-]+")
 
 
@@ -31,14 +34,11 @@ async def transfer(talk: Talk, verb: str, name: str, path: str, query: Mapping[s
         arguments = urlencode({"session_id": talk.api.session, "task_id": task, **query})
         move = talk.client.put if verb == "PUT" else talk.client.fetch
         moved = await move(name, f"{path}?{arguments}")
-        if not moved and await talk.api.call("task.get_progress", task) == 0.0:
-            status, record = await _looked_at(talk, task)
-            if status in UNDER_WAY:
-                raise CommandError(f"The file {name} was not transferred")
-        else:
-            status, record = await _ended(talk, task)
-        if status == "success":
+        status, record = await (_ended(talk, task) if moved else _ended_soon(talk, task))
+        if moved and status == "success":
             return str(record["result"])
+        if status in (*UNDER_WAY, "success"):
+            raise CommandError(f"The file {name} was not transferred")
         info = record["error_info"] or ("TASK_CANCELLED", task)
         raise ApiError(*info)
     finally:
@@ -58,6 +58,17 @@ async def _ended(talk: Talk, task: str) -> tuple[str, Object]:
         if status not in UNDER_WAY:
             return status, record
         token = (await talk.api.call("event.from", [f"task/{task}"], token, WAIT if token else 0.0))["token"]
+
+
+async def _ended_soon(talk: Talk, task: str) -> tuple[str, Object]:
+    """The task as it is. One that had begun when the client gave up may be about to say why."""
+    if await talk.api.call("task.get_progress", task) > 0.0:
+        try:
+            async with asyncio.timeout(GRACE):
+                return await _ended(talk, task)
+        except TimeoutError:
+            return await _looked_at(talk, task)
+    return await _looked_at(talk, task)
 
 
 async def _forget(talk: Talk, task: str) -> None:
@@ -151,9 +162,22 @@ async def _upload_patch(talk: Talk) -> None:
     await talk.values([await talk.uuid("pool_patch", ref) for ref in _REFERENCE.findall(result)])
 
 
+async def _console(talk: Talk, _: str, machine: Object) -> None:
+    """Join the client's terminal to the text console of a machine."""
+    for ref in machine["consoles"]:
+        if await talk.api.call("console.get_protocol", ref) == "vt100":
+            arguments = urlencode({"ref": ref, "session_id": talk.api.session})
+            if not await talk.client.connect(f"/console?{arguments}"):
+                raise CommandError("The console could not be reached")
+            return
+    raise CommandError("The machine has no text console; only a running one has")
+
+
 _EXPORT = ("preserve-power-state", "compress", "metadata", "include-snapshots")
 
 COMMANDS = (
+    for_each("console", "Join this terminal to the text console of a machine; Ctrl-] leaves it.", "vm", _console,
+             pages=("CONNECT /console",)),
     for_each("vm-export", "Write a machine to a file.", "vm", _vm_export, ("filename",), _EXPORT, also=ANY_MACHINE,
              pages=("GET /export",), common=True),
     Command("template-export", "Write a template to a file.", _template_export, ("filename", "template-uuid"),
