@@ -93,7 +93,9 @@ def xe(host: InProcessHost, *arguments: str) -> subprocess.CompletedProcess[str]
     return process(*arguments, "-s", str(socket_of(host)))
 
 
-def test_a_page_becomes_a_new_file(host: InProcessHost, pages: Pages, tmp_path: Path) -> None:
+def test_a_page_becomes_a_new_file(
+    host: InProcessHost, pages: Pages, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     target = tmp_path / "a file"
     done = xe(host, "pool-dump-database", f"file-name={target}")
     assert (done.returncode, done.stderr) == (0, "")
@@ -102,6 +104,8 @@ def test_a_page_becomes_a_new_file(host: InProcessHost, pages: Pages, tmp_path: 
     again = xe(host, "pool-dump-database", f"file-name={target}")
     assert again.returncode == 1
     assert "File exists" in again.stderr
+    assert target.read_bytes() == CONTENT
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
     assert printed(host, "task-list") == ""
 
 

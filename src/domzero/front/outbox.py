@@ -83,7 +83,8 @@ class Outbox:
         while self._backlog and self.writable:
             self.transport.write(self._next_slice())
         if self._closing and not self._backlog:
-            self.transport.close()
+            # Not at once: a transport that is closed from within `resume_writing` ends its connection twice.
+            asyncio.get_running_loop().call_soon(self.transport.close)
 
     def _next_slice(self) -> bytes | memoryview:
         first = self._backlog.popleft()
