@@ -44,6 +44,7 @@ from domzero.front.snapshots import Snapshots
 from domzero.hands import Hands, make_clock, make_hands, managed_interfaces
 from domzero.host.clock import Clock
 from domzero.host.console.lines import Lines
+from domzero.host.console.picture import take
 from domzero.manuals import manuals
 from domzero.paths import CLASSIC_SOCKETS
 from domzero.settings import Endpoint, Settings
@@ -207,10 +208,9 @@ def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands, stack: Stack) ->
     if hands.simulation is not None:
         hands.simulation.add_to(server.routes)
     access = Access(engine.sessions, engine.door, engine.roles, engine.clock)
-    lines = Lines()
-    consoles = Consoles(access, ConsolePlaces(stack), lines, subscribe=engine.database.subscribe)
+    consoles = Consoles(access, ConsolePlaces(stack), Lines(), subscribe=engine.database.subscribe)
     consoles.add_to(server.routes)
-    Snapshots(access, consoles, lines.picture).add_to(server.routes)
+    Snapshots(access, consoles, take).add_to(server.routes)
     add_commands(server.routes, CommandDoor(GRAPH, dispatcher, stack.methods, server.routes.has))
     stack.remote = RemoteDoors(server, dispatcher)
     return server, consoles

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from tests.api.viewer import Stream, connect, frame, handshake, local, picture, 
 
 @pytest.fixture
 def running(api: Any, machine: str) -> str:
+    """A machine with a graphics card, so that its screen is not its serial line."""
+    api.VM.set_platform(machine, {"vga": "std"})
     api.VM.start(machine, False, False)
     return machine
 
@@ -72,6 +75,36 @@ def test_the_screen_by_connect(api: Any, session: Any, running: str, door: Any, 
     image = picture(stream, width, height)
     assert image[:3] == b"\xff\xff\xff", "the first bar is white"
     assert image[(width - 1) * 4 :][:3] == b"\0\0\0", "the last one is black"
+
+
+def test_a_text_console_on_a_screen(api: Any, session: Any, machine: str, door: Any) -> None:
+    """What is typed into one viewer's screen comes over the serial line and is shown to all."""
+    api.VM.start(machine, False, False)
+    query = f"ref={machine}&session_id={session.handle}"
+    first, second = connect(door(), query)[2], connect(door(), query)[2]
+    size = handshake(first, "003.003")[:2]
+    assert size == (640, 384)
+    assert handshake(second, "003.008") == (*size, api.VM.get_name_label(machine))
+    before = picture(second, *size)
+    _, _, serial = connect(door(), f"ref={consoles(api, machine)['vt100']}&session_id={session.handle}")
+    serial.until(b"\n")
+    for letter in b"hello":
+        first.send(struct.pack(">B?xxI", 4, True, letter) + struct.pack(">B?xxI", 4, False, letter))
+    assert serial.until(b"hello") == b"hello"
+    until(lambda: picture(second, *size) != before)
+
+
+def test_a_viewer_of_text_that_speaks_otherwise(
+    host: InProcessHost, api: Any, session: Any, machine: str, door: Any
+) -> None:
+    api.VM.start(machine, False, False)
+    query = f"ref={machine}&session_id={session.handle}"
+    rude, polite = connect(door(), query)[2], connect(door(), query)[2]
+    rude.send(b"GET / HTTP/1.1\r\n\r\n")
+    rude.rest()
+    assert handshake(polite, "003.008")[:2] == (640, 384)
+    polite.close()
+    until(lambda: viewers(host) == 0)
 
 
 @pytest.mark.parametrize("by", ["ref of the console", "uuid of the console", "ref of the machine", "uuid of it"])

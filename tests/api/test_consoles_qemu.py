@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -27,6 +28,7 @@ def guest(host: InProcessHost) -> Iterator[Guest]:
     """A running Linux with a login on its screen and on its serial line."""
     api = login(host.url).xenapi
     guest = make_machine(host, api, "looked at")
+    api.VM.set_platform(guest.vm, {"vga": "std"})
     api.VM.start(guest.vm, False, False)
     guest.wait_until_up()
     yield guest
@@ -125,6 +127,21 @@ def test_pictures_are_what_viewers_see(host: InProcessHost, guest: Guest, look: 
     left, right = shown.tobytes(), seen.tobytes()
     same = sum(a == b for a, b in zip(left, right, strict=True))
     assert same > 0.99 * len(left), "but for a blinking cursor"
+
+
+def test_a_command_typed_on_a_screen_of_text(guest: Guest, look: Callable[[str], Stream]) -> None:
+    """Without a graphics card the screen is the serial line."""
+    guest.api.VM.set_platform(guest.vm, {})
+    screen, serial = look("rfb"), look("vt100")
+    width, height, name = handshake(screen, "003.003")
+    assert name == "looked at"
+    log_in(serial)
+    for symbol in (*b"echo $((50+5))", 0xFF0D):
+        screen.send(struct.pack(">B?xxI", 4, True, symbol) + struct.pack(">B?xxI", 4, False, symbol))
+    serial.until(b"55\r\n")
+    assert len(set(picture(screen, width, height))) > 1
+    serial.send(b"exit\n")
+    serial.until(b"login: ")
 
 
 def test_viewings_end_with_the_guest(look: Callable[[str], Stream], guest: Guest) -> None:

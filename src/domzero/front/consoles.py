@@ -42,6 +42,8 @@ class Place(Protocol):
     def log(self) -> Path | None: ...
     @property
     def is_control_domain(self) -> bool: ...
+    @property
+    def title(self) -> str | None: ...
 
 
 class Places(Protocol):
@@ -65,6 +67,7 @@ class Lines(Protocol):
 
     async def screen(self, socket: Path) -> Line: ...
     async def serial(self, socket: Path, log: Path | None) -> Line: ...
+    async def text(self, socket: Path, log: Path | None, title: str) -> Line: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,7 @@ class Consoles:
         viewing = Viewing(place.console, caller, self._rank(place))
         self.viewings.add(viewing)
         try:
-            line = await self._open(place)
+            line = await self.open(place)
             try:
                 yield viewing, line
             finally:
@@ -184,12 +187,15 @@ class Consoles:
         finally:
             self.viewings.discard(viewing)
 
-    async def _open(self, place: Place) -> Line:
+    async def open(self, place: Place) -> Line:
+        """Connect with a console. Raises `HttpError` 404."""
         if place.socket is None:
             raise HttpError(404, "The machine's hypervisor serves no consoles.")
         try:
             if place.protocol == SERIAL:
                 return await self._lines.serial(place.socket, place.log)
+            if place.title is not None:
+                return await self._lines.text(place.socket, place.log, place.title)
             return await self._lines.screen(place.socket)
         except (OSError, TimeoutError) as error:
             raise HttpError(404, "The machine's console does not answer; it may have just ended.") from error

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from io import BytesIO
-from pathlib import Path
 
 from domzero.front.access import Access
-from domzero.front.consoles import SERIAL, Consoles, console_name
+from domzero.front.consoles import SERIAL, Consoles, Line, Place, console_name
 from domzero.front.routes import Request, Response, Routes
 from domzero.wire.http import HttpError
 from domzero.wire.rfb import RfbError
@@ -22,9 +21,9 @@ QUALITY = 85
 
 
 class Snapshots:
-    """The page. `take` makes a picture of the screen behind a socket."""
+    """The page. `take` makes a picture of the screen at the other end of a line."""
 
-    def __init__(self, access: Access, consoles: Consoles, take: Callable[[Path], Awaitable[Picture]]) -> None:
+    def __init__(self, access: Access, consoles: Consoles, take: Callable[[Line], Awaitable[Picture]]) -> None:
         self._access = access
         self._consoles = consoles
         self._take = take
@@ -38,20 +37,23 @@ class Snapshots:
         name = console_name(request.head)
         async with self._access.caller(request, "vncsnapshot") as caller:
             place = await self._consoles.find(name, caller)
-            if place.protocol == SERIAL or place.socket is None:
+            if place.protocol == SERIAL:
                 raise HttpError(404, "The console has no screen.")
             async with self._room:
-                picture = await self._picture(place.socket)
+                picture = await self._picture(place)
                 form, kind = ("PNG", "image/png") if _wants_png(request) else ("JPEG", "image/jpeg")
                 return Response(200, await asyncio.to_thread(encoded, picture, form), (("content-type", kind),))
 
-    async def _picture(self, socket: Path) -> Picture:
+    async def _picture(self, place: Place) -> Picture:
+        line = await self._consoles.open(place)
         try:
-            return await self._take(socket)
+            return await self._take(line)
         except TimeoutError:
             raise HttpError(503, "The screen did not show itself in time.") from None
         except (OSError, RfbError) as error:
             raise HttpError(404, "The machine's screen does not answer; it may have just ended.") from error
+        finally:
+            line.close()
 
 
 def encoded(picture: Picture, form: str) -> bytes:

@@ -9,14 +9,12 @@ import asyncio
 from pathlib import Path
 from typing import Protocol
 
-from domzero.host.console import picture
-from domzero.host.console.serial import SerialLine
-from domzero.wire.rfb_picture import Picture
+from domzero.host.console.serial import SerialLine, SerialViewer
+from domzero.host.console.text_screen import TextScreen
 
 PIECE = 64 << 10
 """The most that is read at a time, and twice of which waits for a viewer before QEMU has to."""
 CONNECT_SECONDS = 5.0
-PICTURE_SECONDS = 30.0
 
 
 class Line(Protocol):
@@ -58,20 +56,25 @@ class Lines:
 
     def __init__(self) -> None:
         self._serial: dict[Path, SerialLine] = {}
+        self._text: dict[Path, TextScreen] = {}
 
     async def screen(self, socket: Path) -> Line:
         """A viewer's own connection to an RFB server. Raises `OSError` when nothing answers there."""
         return SocketLine(*await connect(socket))
 
-    async def picture(self, socket: Path) -> Picture:
-        """What an RFB server shows now. Raises `OSError`, `TimeoutError` and `RfbError`."""
-        line = await self.screen(socket)
-        try:
-            return await picture.take(line, PICTURE_SECONDS)
-        finally:
-            line.close()
+    async def text(self, socket: Path, log: Path | None, title: str) -> Line:
+        """A serial line shown as a screen, by RFB. Raises as `serial` does."""
+        screen = self._text.get(socket)
+        if screen is None:
+            place = await self.serial(socket, log)
+            screen = self._text.get(socket)
+            if screen is None:
+                screen = self._text[socket] = TextScreen(place, title, lambda: self._forget_text(socket))
+            else:  # somebody else was quicker
+                place.close()
+        return screen.join()
 
-    async def serial(self, socket: Path, log: Path | None) -> Line:
+    async def serial(self, socket: Path, log: Path | None) -> SerialViewer:
         """A place at a serial line. It begins with the latest of what the machine wrote before.
 
         `log` is where that is read when nobody looks yet. Raises `OSError` when nothing answers.
@@ -80,6 +83,11 @@ class Lines:
         if line is None or line.ended:
             line = self._serial[socket] = SerialLine(lambda: connect(socket), log, lambda: self._forget(socket))
         return await line.join()
+
+    def _forget_text(self, socket: Path) -> None:
+        screen = self._text.get(socket)
+        if screen is not None and screen.ended:
+            del self._text[socket]
 
     def _forget(self, socket: Path) -> None:
         line = self._serial.get(socket)

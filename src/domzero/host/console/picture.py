@@ -16,7 +16,11 @@ class Line(Protocol):
     async def write(self, data: bytes) -> None: ...
 
 
-async def take(line: Line, seconds: float) -> Picture:
+SECONDS = 30.0
+"""For which a screen may make one wait."""
+
+
+async def take(line: Line, seconds: float = SECONDS) -> Picture:
     """Ask for the whole screen. Raises `OSError`, `TimeoutError`, and `RfbError` for a server that speaks otherwise."""
     reader = PictureReader()
     async with asyncio.timeout(seconds):

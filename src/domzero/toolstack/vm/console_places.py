@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from domzero.engine.errors import ApiError
 from domzero.host.hypervisor.protocol import DomainNotFoundError
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.consoles import SCREEN, SERIAL
+from domzero.toolstack.vm.specification import is_hvm
+
+GRAPHICS_CARD: Final = "vga"
+"""The key of `platform` that names a graphics card."""
+
+
+def shows_text(machine: Mapping[str, Any]) -> bool:
+    """Whether a machine's screen is its serial line, shown as text: a paravirtual one's that names no graphics card.
+
+    Such guests write on their console and know nothing of the card that every machine has here.
+    """
+    return not is_hvm(machine) and machine["platform"].get(GRAPHICS_CARD, "none") in ("", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +38,8 @@ class ConsolePlace:
     log: Path | None
     """What a serial line said so far."""
     is_control_domain: bool
+    title: str | None = None
+    """Of a screen that is made of the serial line; the socket is that line's then. None for real screens."""
 
 
 class ConsolePlaces:
@@ -48,13 +64,16 @@ class ConsolePlaces:
             status = await self._stack.hypervisor.consoles(domain.domid)
         except DomainNotFoundError as error:
             raise ApiError("VM_NOT_RESIDENT_HERE", vm, self._stack.host) from error
-        serial = record["protocol"] == SERIAL
+        machine = self._stack.database.record("VM", vm)
+        text = record["protocol"] == SCREEN and shows_text(machine)
+        serial = text or record["protocol"] == SERIAL
         return ConsolePlace(
             console=console,
             protocol=record["protocol"],
             socket=status.serial_socket if serial else status.vnc_socket,
             log=status.serial_log if serial else None,
-            is_control_domain=self._stack.database.get("VM", vm, "is_control_domain"),
+            is_control_domain=machine["is_control_domain"],
+            title=machine["name_label"] if text else None,
         )
 
     def _console(self, name: str) -> Ref:
