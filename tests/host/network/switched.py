@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.network.ovs import OpenVSwitchNetwork
+from domzero.host.network.ovs import USER_SPACE, OpenVSwitchNetwork
 from domzero.host.network.plan import NetworkPlan
 from domzero.host.network.tap import TapOwner
 from tests.host.network.stage import Host, received, send
@@ -29,8 +29,9 @@ FIRST_MAC, SECOND_MAC = "02:00:00:00:00:71", "02:00:00:00:00:72"
 class SwitchedHost(Host):
     """As `Host`; machines' frames carry virtio headers here, too, which the switch does not see."""
 
-    def __init__(self, namespace: Path, directory: Path, switch: TestSwitch) -> None:
+    def __init__(self, namespace: Path, directory: Path, switch: TestSwitch, datapath: str) -> None:
         self.switch = switch
+        self.datapath = datapath
         super().__init__(namespace, directory)
 
     def another(self) -> OpenVSwitchNetwork:
@@ -41,7 +42,7 @@ class SwitchedHost(Host):
             runtime=self.directory,
             resolver=self.resolver,
             switch=self.switch.directory,
-            datapath="netdev",
+            datapath=self.datapath,
         )
 
     def bridge_of(self, port: str) -> str:
@@ -50,10 +51,10 @@ class SwitchedHost(Host):
 
 
 @asynccontextmanager
-async def switched_host(namespace: Path, directory: Path) -> AsyncIterator[SwitchedHost]:
+async def switched_host(namespace: Path, directory: Path, datapath: str = USER_SPACE) -> AsyncIterator[SwitchedHost]:
     """A host in a namespace; `directory` is there, and its own. In the end nothing of ours is left in its switch."""
     with switch_in(namespace, directory / "ovs") as switch:
-        host = SwitchedHost(namespace, directory, switch)
+        host = SwitchedHost(namespace, directory, switch, datapath)
         await host.thread.open()
         await host.backend.open()
         try:
@@ -64,6 +65,30 @@ async def switched_host(namespace: Path, directory: Path) -> AsyncIterator[Switc
         finally:
             await host.backend.close()
             await host.thread.close()
+
+
+@asynccontextmanager
+async def host_with_cables(
+    namespace: Path, elsewhere: Path, directory: Path, datapath: str = USER_SPACE
+) -> AsyncIterator[SwitchedHost]:
+    """A host with two interfaces, eth1 and eth2; the first has addresses and a route that an operator gave it."""
+    async with switched_host(namespace, directory, datapath) as host:
+        await host.interface("eth1", elsewhere, FIRST_MAC, "203.0.113.5/24", "2001:db8:5::5/64")
+        await host.interface("eth2", elsewhere, SECOND_MAC)
+        await host.kernel("route", "add", dst="default", gateway="203.0.113.1", oif="eth1")
+        yield host
+
+
+@asynccontextmanager
+async def far_ends(elsewhere: Path, directory: Path) -> AsyncIterator[tuple[int, int]]:
+    """The other ends of these cables, as machines' taps are."""
+    outside = Host(elsewhere, directory)
+    await outside.thread.open()
+    ends = [await cable_end(outside, f"far-eth{number}") for number in (1, 2)]
+    yield ends[0], ends[1]
+    for end in ends:
+        os.close(end)
+    await outside.thread.close()
 
 
 async def cable_end(host: Host, name: str) -> int:
