@@ -85,6 +85,7 @@ def test_piece_by_piece() -> None:
         (b"\x89\xfe\x01\x00" + bytes(4 + 256), 1002),
         (b"\x82\xff" + struct.pack(">Q", LARGEST_MESSAGE + 1) + b"mask", 1009),
     ],
+    ids=["unmasked", "reserved bits", "unknown kind", "nothing to continue", "long control", "too long"],
 )
 def test_frames_that_are_none(sent: bytes, code: int) -> None:
     socket = opened()
