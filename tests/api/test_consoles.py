@@ -9,13 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from domzero.paths import socket_path
-from tests.api.harness import PASSWORD, InProcessHost, login
+from tests.api.guest import make_machine
+from tests.api.harness import PASSWORD, InProcessHost, in_process, login
+from tests.api.harness import connect as connect_to
 from tests.api.viewer import Stream, connect, frame, handshake, local, picture, read_frame, request, tls, web_socket
 
 
@@ -157,6 +160,35 @@ def test_the_serial_line_has_several_viewers(api: Any, session: Any, running: st
     assert second.until(b"\r\n") == b"hello\r\n"
     second.send(b"there\r")
     assert first.until(b"\r\n") == b"there\r\n"
+
+
+@pytest.mark.parametrize(
+    "header", ["Authorization: Basic !!!", "Authorization: Basic cm9vdA==", "Authorization: Basic /w=="]
+)
+def test_passwords_that_cannot_be_read(running: str, door: Any, header: str) -> None:
+    assert connect(door(), f"ref={running}", header)[0] == 400
+
+
+def test_a_session_for_emergencies_opens_nothing(host: InProcessHost, running: str, door: Any) -> None:
+    session = connect_to(host.url)
+    session.xenapi.slave_local_login_with_password("root", PASSWORD)
+    assert connect(door(), f"ref={running}&session_id={session.handle}")[0] == 401
+    session.xenapi.session.local_logout()
+
+
+def test_viewers_leave_when_the_host_stops(tmp_path: Path) -> None:
+    with in_process(tmp_path) as host:
+        session = login(host.url)
+        api = session.xenapi
+        vm = make_machine(host, api, "looked at").vm
+        api.VM.start(vm, False, False)
+        streams = [web_socket(tls(host.url), f"ref={vm}&session_id={session.handle}")[2] for _ in range(2)]
+        streams[0].close()
+        read_frame(streams[1])
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 8
+    assert read_frame(streams[1]) == (8, b"\x03\xe9"), "going away"
+    streams[1].close()
 
 
 @pytest.mark.parametrize(
