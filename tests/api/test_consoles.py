@@ -17,8 +17,7 @@ from PIL import Image
 
 from domzero.paths import socket_path
 from tests.api.guest import make_machine
-from tests.api.harness import PASSWORD, InProcessHost, in_process, login
-from tests.api.harness import connect as connect_to
+from tests.api.harness import PASSWORD, InProcessHost, in_process, login, plain_proxy
 from tests.api.viewer import Stream, connect, frame, handshake, local, picture, read_frame, request, tls, web_socket
 
 
@@ -170,10 +169,10 @@ def test_passwords_that_cannot_be_read(running: str, door: Any, header: str) -> 
 
 
 def test_a_session_for_emergencies_opens_nothing(host: InProcessHost, running: str, door: Any) -> None:
-    session = connect_to(host.url)
-    session.xenapi.slave_local_login_with_password("root", PASSWORD)
-    assert connect(door(), f"ref={running}&session_id={session.handle}")[0] == 401
-    session.xenapi.session.local_logout()
+    proxy = plain_proxy(host.url)
+    handle = proxy.session.slave_local_login_with_password("root", PASSWORD)["Value"]
+    assert connect(door(), f"ref={running}&session_id={handle}")[0] == 401
+    assert proxy.session.local_logout(handle)["Status"] == "Success"
 
 
 def test_viewers_leave_when_the_host_stops(tmp_path: Path) -> None:
