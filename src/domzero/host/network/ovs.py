@@ -218,15 +218,12 @@ class OpenVSwitchNetwork:
             log.error("a change of the switch could not be undone: %s", error)
 
     async def _returned(self) -> None:
-        """The switch was started anew: its own interfaces have lost their addresses, its bridges their flows."""
+        """The switch was started anew: its bridges have lost their flows, and maybe their interfaces."""
         async with self._turn:
-            try:
-                await finish(self._tidy())
-                await self._switch.restore(await self._switch.present())
-                if self._plan is not None:
-                    await finish(self._apply(self._plan))
-            except NetworkError as error:
-                log.error("the networks did not come back with Open vSwitch: %s", error)
+            await finish(self._tidy())
+            await self._switch.restore(await self._switch.present())
+            if self._plan is not None:
+                await finish(self._apply(self._plan))
 
     async def _connect(self, card: CardSpec) -> TapBackend:
         tap, new = await self._thread.run(lambda links: cards.make(links, card, self._owner))

@@ -78,6 +78,8 @@ class Switch:
     async def restore(self, present: Present) -> None:
         """Give cards and bridges the flows and meters that they should have, whatever they have."""
         flows: dict[str, list[str]] = {bridge.name: [] for bridge in present.bridges.values() if not bridge.parent}
+        for name in flows:
+            await self._tool.made(name)
         for name, card in present.cards.items():
             bridge = switch_of(card.bridge, present.bridges)
             note = _note(card)
@@ -142,7 +144,7 @@ class Switch:
         await self._tool.transaction([["--if-exists", "del-br", name] for name in bridges])
 
     async def watch(self, returned: Callable[[], Awaitable[None]]) -> None:
-        """Call `returned` each time when the switch has gone and is back, for ever."""
+        """Call `returned` when the switch has gone and is back, until it raises no `NetworkError`; goes on for ever."""
         gone = False
         while True:
             try:
@@ -159,6 +161,9 @@ class Switch:
                     while await reader.read(4096):
                         pass
                 gone = True
+            except NetworkError as error:
+                log.error("the networks did not come back with Open vSwitch: %s", error)
+                await asyncio.sleep(RETURN_SECONDS)
             finally:
                 writer.close()
 

@@ -18,6 +18,7 @@ from domzero.host.network.protocol import NetworkError
 
 RUN_DIRECTORY = Path("/run/openvswitch")
 SECONDS = 20.0
+POLL_SECONDS = 0.05
 OPENFLOW = "OpenFlow15"
 
 Row = Mapping[str, Any]
@@ -46,6 +47,19 @@ class OvsTool:
                 with suppress(ConnectionRefusedError, FileNotFoundError):
                     return await asyncio.open_unix_connection(str(path))
         raise NetworkError("Open vSwitch does not run: install the package openvswitch-switch and start its service")
+
+    async def made(self, bridge: str) -> None:
+        """Wait until the switch, which may have just started, has a bridge of its database."""
+        try:
+            async with asyncio.timeout(SECONDS):
+                while True:
+                    with suppress(ConnectionRefusedError, FileNotFoundError):
+                        _, writer = await asyncio.open_unix_connection(str(self._directory / f"{bridge}.mgmt"))
+                        writer.close()
+                        return
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            raise NetworkError(f"Open vSwitch does not make the bridge {bridge}") from None
 
     async def transaction(self, commands: Sequence[Sequence[str]]) -> None:
         """All of the commands, or none; returns when the switch has carried them out."""
