@@ -141,6 +141,24 @@ def fixed(value: Any) -> Argument:
     return Argument("", False, convert)
 
 
+def content(name: str) -> Argument:
+    """The text of a file of the client's machine."""
+
+    async def convert(talk: Talk, line: Line) -> str:
+        return (await talk.client.load(line.need(name))).decode("utf-8", "replace")
+
+    return Argument(name, True, convert)
+
+
+def file_name(name: str) -> Argument:
+    """The last part of a file's name, where the parameter is taken for its content too."""
+
+    async def convert(_: Talk, line: Line) -> str:
+        return line.need(name).rpartition("/")[2]
+
+    return Argument("", True, convert)
+
+
 def the_pool() -> Argument:
     """The pool."""
 

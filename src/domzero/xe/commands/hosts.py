@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from domzero.xe.arguments import each, flag, for_each, host, integer, mapping, message, obj, objects, text, the_pool
+from domzero.xe.arguments import (
+    content,
+    each,
+    file_name,
+    flag,
+    for_each,
+    host,
+    integer,
+    mapping,
+    message,
+    obj,
+    objects,
+    text,
+    the_pool,
+)
 from domzero.xe.command import Command
 from domzero.xe.commands.power import demand_force
 from domzero.xe.talk import Talk
@@ -136,6 +150,12 @@ COMMANDS = (
             integer("dest-port"), text("body")),
     message("pool-certificate-list", "List the certificates trusted.", "pool.certificate_list"),
     message("pool-certificate-sync", "Give all hosts the certificates trusted.", "pool.certificate_sync"),
+    message("pool-certificate-install", "Trust a certificate.", "pool.certificate_install", file_name("filename"),
+            content("filename")),
+    message("pool-install-ca-certificate", "Trust an authority.", "pool.install_ca_certificate", file_name("filename"),
+            content("filename")),
+    message("pool-crl-install", "Keep a list of revocations.", "pool.crl_install", file_name("filename"),
+            content("filename")),
     message("pool-certificate-uninstall", "Trust a certificate no more.", "pool.certificate_uninstall", text("name")),
     message("pool-uninstall-ca-certificate", "Trust an authority no more.", "pool.uninstall_ca_certificate",
             text("name"), flag("force")),

@@ -157,6 +157,12 @@ async def _restore(talk: Talk) -> None:
     await _database(talk, "PUT")
 
 
+async def _audit(talk: Talk) -> None:
+    since = talk.line.get("since")
+    query = {} if since is None else {"since": since}
+    await transfer(talk, "GET", talk.line.need("filename"), "/audit_log", query)
+
+
 async def _upload_patch(talk: Talk) -> None:
     result = await transfer(talk, "PUT", talk.line.need("file-name"), "/pool_patch_upload", {})
     await talk.values([await talk.uuid("pool_patch", ref) for ref in _REFERENCE.findall(result)])
@@ -191,6 +197,8 @@ COMMANDS = (
             pages=("PUT /import_raw_vdi",), common=True),
     Command("vdi-export", "Write a disk to a file.", _vdi_export, ("uuid", "filename"), ("format", "base", "progress"),
             pages=("GET /export_raw_vdi",), common=True),
+    Command("audit-log-get", "Write down who called what.", _audit, ("filename",), ("since",),
+            pages=("GET /audit_log",)),
     Command("pool-dump-database", "Write the database to a file.", _dump, ("file-name",), (),
             pages=("GET /pool/xmldbdump",)),
     Command("pool-restore-database", "Take the database from a file.", _restore, ("file-name",), ("dry-run",),

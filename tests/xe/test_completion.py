@@ -1,0 +1,62 @@
+"""Completion in bash, against a host."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.api.harness import InProcessHost
+from tests.xe.terminal import ROOT, printed, socket_of
+
+SCRIPT = ROOT / "packaging" / "xe-completion.bash"
+
+
+def completed(host: InProcessHost, directory: Path, line: str) -> list[str]:
+    """What bash offers at the end of a line."""
+    program = directory / "xe"
+    if not program.exists():
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m domzero.client.xe "$@" -s {socket_of(host)}\n')
+        program.chmod(0o755)
+    ask = f'source {SCRIPT}; COMP_LINE="$1"; COMP_POINT=${{#1}}; _xe; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    done = subprocess.run(
+        ["bash", "--norc", "-c", ask, "bash", line], capture_output=True, text=True, check=True, timeout=30,
+        env={"PATH": f"{directory}:/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src"), "HOME": str(directory)},
+    )  # fmt: skip
+    assert done.stderr == ""
+    return done.stdout.split("\n")[:-1]
+
+
+@pytest.mark.slow
+def test_commands_parameters_and_values(host: InProcessHost, machine: str, tmp_path: Path) -> None:
+    assert "vm-snapshot" in completed(host, tmp_path, "xe vm-sn")
+    assert {"uuid=", "disk-size=", "--online"} <= set(completed(host, tmp_path, "xe vdi-resize "))
+    assert completed(host, tmp_path, "xe vm-start v") == ["vm="]
+    assert completed(host, tmp_path, "xe vm-start power-state=r") == ["running"]
+    assert completed(host, tmp_path, "xe vm-start vm=m") == ["mine"]
+    assert completed(host, tmp_path, f"xe vm-start uuid={machine[:30]}") == [machine]
+    assert completed(host, tmp_path, f"xe vm-param-set uuid={machine} name-l") == ["name-label="]
+    assert completed(host, tmp_path, f"xe vm-param-add uuid={machine} param-name=t") == ["tags"]
+    assert "power-state" not in completed(host, tmp_path, f"xe vm-param-clear uuid={machine} param-name=")
+    place = printed(host, "sr-list", "type=iso", "--minimal").strip()
+    assert place in completed(host, tmp_path, "xe vdi-create sr-uuid=")
+    assert completed(host, tmp_path, "xe help vlan-c") == ["vlan-create"]
+    assert completed(host, tmp_path, "xe no-such-command x") == [""]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_offers_the_same(host: InProcessHost, tmp_path: Path) -> None:
+    completed(host, tmp_path, "xe x")
+    ask = (
+        'compadd() { print -l -- "$@" }; words=(xe vm-sta); CURRENT=2; PREFIX=vm-sta; source packaging/_xe; '
+        "words=(xe vm-start power-state=r); CURRENT=3; PREFIX=power-state=r; source packaging/_xe"
+    )
+    done = subprocess.run(
+        ["zsh", "-f", "-c", ask], capture_output=True, text=True, check=True, timeout=30, cwd=ROOT,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src"), "XE_COMPLETION": str(SCRIPT)},
+    )  # fmt: skip
+    assert done.stdout.split() == ["-Q", "-S", "--", "vm-start", "-Q", "-S", "--", "power-state=running"]
