@@ -40,9 +40,13 @@ class TestSwitch:
             self._server.terminate()
             self._server.wait(PATIENCE)
 
+    def launch(self) -> None:
+        """Start the switch and return at once."""
+        self._switch = self._start("nsenter", f"--net={self._namespace}", "ovs-vswitchd", self._address)
+
     def start(self) -> None:
         """Start the switch, and wait until it has read what the database asks of it."""
-        self._switch = self._start("nsenter", f"--net={self._namespace}", "ovs-vswitchd", self._address)
+        self.launch()
         self.control("set", "Open_vSwitch", ".", f"external_ids:system-id={time.monotonic()}")
 
     def stop(self, *, cleanup: bool = False) -> None:

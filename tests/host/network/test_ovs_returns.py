@@ -119,6 +119,37 @@ async def leases(host: SwitchedHost) -> list[str]:
     return [line.rpartition("pid=")[2].partition(",")[0] for line in said.splitlines()]
 
 
+@pytest.mark.parametrize("seconds", [0, 0.3, 1.1])
+async def test_a_daemon_that_ends_while_the_switch_returns_is_followed_by_another(
+    switched: SwitchedHost, seconds: float
+) -> None:
+    await settled(switched)
+    machines = [await switched.machine(f"vif{domid}.0") for domid in (1, 2, 3)]
+    before = switched.switch.flows("xenbr1")
+    switched.switch.stop(cleanup=True)
+    switched.switch.launch()
+    await asyncio.sleep(seconds)
+    async with asyncio.timeout(20):
+        await switched.backend.close()
+    switched.backend = switched.another()
+    async with asyncio.timeout(20):
+        await opened(switched)
+    assert switched.switch.flows("xenbr1") == before
+    await switched.backend.apply(PLAN)
+    assert await switched.addresses("xenbr1") == {"198.51.100.1/24"}
+    for machine in machines:
+        os.close(machine)
+
+
+async def opened(host: SwitchedHost) -> None:
+    """As a service manager does that starts a daemon until it stays."""
+    while True:
+        try:
+            return await host.backend.open()
+        except NetworkError:
+            await asyncio.sleep(0.05)
+
+
 async def test_a_switch_that_does_not_run_is_told_in_a_sentence(switched: SwitchedHost) -> None:
     await settled(switched)
     switched.switch.stop()

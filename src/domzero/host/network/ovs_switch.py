@@ -163,6 +163,9 @@ class Switch:
                 gone = True
             except NetworkError as error:
                 log.error("the networks did not come back with Open vSwitch: %s", error)
+                watching = asyncio.current_task()
+                if watching is not None and watching.cancelling():
+                    return  # Work that had to be finished first has failed, and took the place of the cancellation.
                 await asyncio.sleep(RETURN_SECONDS)
             finally:
                 writer.close()
