@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from domzero.datamodel.graph import GRAPH
+from domzero.idl.model import MISSING
 from domzero.xe.catalogue import HAND_WRITTEN, catalogue
 from domzero.xe.records import record_classes
 
@@ -40,3 +41,13 @@ def test_labels_tell_what_may_be_done() -> None:
     assert labels["tags"] == "tags (SRW)"
     assert labels["os-version"] == "os-version (MRO)"
     assert labels["other-config"] == "other-config (MRW)"
+
+
+def test_commands_that_are_one_message_give_it_as_many_parameters_as_it_takes() -> None:
+    simple = [command for command in HAND_WRITTEN if command.arity is not None]
+    assert len(simple) > 100
+    for command in simple:
+        (name,) = command.needs
+        params = GRAPH.methods[name].message.params
+        required = sum(param.default is MISSING for param in params)
+        assert required <= (command.arity or 0) <= len(params), command.name

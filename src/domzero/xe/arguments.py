@@ -190,7 +190,7 @@ def message(name: str, doc: str, method: str, *arguments: Argument, optional: st
         await printed(talk, method, await talk.api.call(method, *params))
 
     return Command(name, doc, run, _names(arguments, True), (*_names(arguments, False), *optional.split()),
-                   needs=(method,), **kind)  # fmt: skip
+                   needs=(method,), arity=len(arguments), **kind)  # fmt: skip
 
 
 def each(
@@ -207,7 +207,8 @@ def each(
         await printed(talk, method, await talk.api.call(method, ref, *params))
 
     return for_each(name, doc, selector, one, _names(arguments, True),
-                    (*_names(arguments, False), *optional.split()), (method,), also, **kind)  # fmt: skip
+                    (*_names(arguments, False), *optional.split()), (method,), also, arity=1 + len(arguments),
+                    **kind)  # fmt: skip
 
 
 def for_each(

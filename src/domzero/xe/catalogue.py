@@ -6,14 +6,25 @@ from collections.abc import Callable, Collection, Mapping
 
 from domzero.idl.graph import Graph
 from domzero.xe.command import Command
-from domzero.xe.commands import drives, hosts, machines, measurements, networks, people, power, storage, transfers
+from domzero.xe.commands import (
+    drives,
+    extras,
+    hosts,
+    machines,
+    measurements,
+    networks,
+    people,
+    power,
+    storage,
+    transfers,
+)
 from domzero.xe.generated import generated
 from domzero.xe.help import help_command
 from domzero.xe.records import RecordClass
 
 HAND_WRITTEN: tuple[Command, ...] = (
     *power.COMMANDS, *machines.COMMANDS, *drives.COMMANDS, *storage.COMMANDS, *networks.COMMANDS, *hosts.COMMANDS,
-    *people.COMMANDS, *transfers.COMMANDS, *measurements.COMMANDS,
+    *people.COMMANDS, *transfers.COMMANDS, *measurements.COMMANDS, *extras.COMMANDS,
 )  # fmt: skip
 
 

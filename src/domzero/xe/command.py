@@ -20,6 +20,7 @@ class Command:
     `needs` are the messages and `pages` the doors (`"PUT /import"`) without which it does not exist; `files` the
     parameters that name files of the client; `selector` tells that it works on objects chosen by filters. A command
     with a `session` is carried out once its caller is logged in.
+    `arity` is how many parameters it gives to its one message, where it is that simple.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Command:
     common: bool = False
     hidden: bool = False
     session: bool = True
+    arity: int | None = None
 
     @property
     def own(self) -> frozenset[str]:

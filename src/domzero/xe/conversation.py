@@ -14,6 +14,8 @@ MOST_UPLOADED = 32 << 20
 """A file that a command reads whole may have at most this many bytes."""
 LONGEST_LINE = 64 << 10
 """An answer to a prompt may have at most this many bytes."""
+TURN = 16
+"""How many messages are sent before others get their turn."""
 READ_AHEAD = 16
 """How many messages are kept that nobody asked for yet."""
 
@@ -27,6 +29,7 @@ class Conversation:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._sent = 0
         self._arrived: asyncio.Queue[Message | bytes | Exception] = asyncio.Queue(READ_AHEAD)
 
     async def receive(self) -> None:
@@ -90,6 +93,10 @@ class Conversation:
     async def _send(self, message: bytes) -> None:
         self._writer.write(message)
         await self._writer.drain()
+        self._sent += 1
+        if self._sent % TURN == 0:
+            # Draining waits for slow readers only; a long list must not keep everybody else from their turn.
+            await asyncio.sleep(0)
 
     async def _next(self) -> Message | bytes:
         item = await self._arrived.get()

@@ -94,6 +94,11 @@ class CommandDoor:
             await conversation.complain(f"{error}\n{HINT}\n")
         except ApiError as error:
             await self._explain(conversation, error, None, line)
+        except (ConnectionError, ProtocolError):
+            raise
+        except Exception:
+            log.exception("the command %s failed in a way that it should not", "" if line is None else line.command)
+            await conversation.complain("Error: The host failed in a way that it should not; its log says more.\n")
         await conversation.exit(code)
 
     def _command(self, line: Line) -> Command:

@@ -15,7 +15,6 @@ from domzero.xe.arguments import (
     obj,
     objects,
     text,
-    the_pool,
 )
 from domzero.xe.command import Command
 from domzero.xe.commands.power import demand_force
@@ -68,6 +67,7 @@ COMMANDS = (
     each("host-power-on", "Switch hosts on.", "host", "host.power_on"),
     each("host-dmesg", "Show the messages of a host's kernel.", "host", "host.dmesg"),
     each("host-sync-data", "Bring the data of hosts in line.", "host", "host.sync_data"),
+    each("host-all-editions", "Show the editions there are.", "host", "host.get_editions"),
     each("host-compute-free-memory", "Tell how much memory is free.", "host", "host.compute_free_memory"),
     each("host-compute-memory-overhead", "Tell how much memory a host takes for itself.", "host",
          "host.compute_memory_overhead"),
@@ -102,8 +102,6 @@ COMMANDS = (
             "host.local_management_reconfigure", text("interface")),
     message("host-emergency-ha-disable", "Leave high availability, without the pool.", "host.emergency_ha_disable",
             flag("soft"), optional="force"),
-    message("host-is-in-emergency-mode", "Tell whether the host waits for its coordinator.",
-            "host.is_in_emergency_mode"),
     message("host-shutdown-agent", "Stop the toolstack; machines go on.", "host.shutdown_agent"),
     message("host-call-plugin", "Call a plug-in of a host.", "host.call_plugin", obj("host", "host-uuid"),
             text("plugin"), text("fn"), mapping("args")),
@@ -145,7 +143,7 @@ COMMANDS = (
     message("pool-disable-local-storage-caching", "Keep no more copies.", "pool.disable_local_storage_caching",
             obj("pool")),
     message("pool-enable-tls-verification", "Check certificates between hosts.", "pool.enable_tls_verification"),
-    message("pool-secret-rotate", "Renew the secret that hosts share.", "pool.rotate_secret", the_pool()),
+    message("pool-secret-rotate", "Renew the secret that hosts share.", "pool.rotate_secret"),
     message("pool-send-test-post", "Send a test to another host.", "pool.send_test_post", text("dest-host"),
             integer("dest-port"), text("body")),
     message("pool-certificate-list", "List the certificates trusted.", "pool.certificate_list"),
@@ -158,7 +156,7 @@ COMMANDS = (
             content("filename")),
     message("pool-certificate-uninstall", "Trust a certificate no more.", "pool.certificate_uninstall", text("name")),
     message("pool-uninstall-ca-certificate", "Trust an authority no more.", "pool.uninstall_ca_certificate",
-            text("name"), flag("force")),
+            text("name"), optional="force"),
     message("pool-crl-list", "List the revocations kept.", "pool.crl_list"),
     message("pool-crl-uninstall", "Remove a list of revocations.", "pool.crl_uninstall", text("name")),
     message("patch-destroy", "Remove a patch.", "pool_patch.destroy", obj("pool_patch")),

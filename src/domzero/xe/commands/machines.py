@@ -8,7 +8,7 @@ from typing import Any
 
 from domzero.engine.errors import ApiError
 from domzero.idl.types import NULL_REF
-from domzero.xe.arguments import coordinator, either, for_each, message, obj, pool
+from domzero.xe.arguments import coordinator, each, either, for_each, message, obj, pool
 from domzero.xe.command import Command
 from domzero.xe.commands.power import reset
 from domzero.xe.errors import CommandError, missing
@@ -193,6 +193,13 @@ async def _snapshot_reset(talk: Talk) -> None:
     await reset(talk, await of_snapshot(talk))
 
 
+async def _customized(talk: Talk, _: str, machine: Object) -> None:
+    strings = machine["bios_strings"]
+    await talk.value(
+        "This machine has BIOS strings of its own." if strings else "This machine has no BIOS strings yet."
+    )
+
+
 async def _create(talk: Talk) -> None:
     """A machine with the least that one can have."""
     memory = 256 << 20
@@ -225,6 +232,9 @@ COMMANDS = (
     Command("vm-create", "Make a machine without disks.", _create, ("name-label",), ("name-description",),
             ("VM.create",),
             hidden=True),
+    each("vm-copy-bios-strings", "Give machines the BIOS strings of a host.", "vm", "VM.copy_bios_strings",
+         obj("host", "host-uuid")),
+    for_each("vm-is-bios-customized", "Tell whether machines have BIOS strings of their own.", "vm", _customized),
     message("vm-destroy", "Remove a machine, and leave its disks.", "VM.destroy", obj("VM")),
     for_each("vm-clone", "Make a machine like another, sharing unchanged parts of the disks where storage can.", "vm",
              _copying("VM.clone"), *_COPY, ("VM.clone",), ANY_MACHINE, common=True),

@@ -65,8 +65,6 @@ COMMANDS = (
     Command("network-create", "Make a network.", _network_create, ("name-label",),
             ("name-description", "MTU", "bridge", "managed", "other-config:"), ("network.create",), common=True),
     message("network-destroy", "Remove a network.", "network.destroy", obj("network"), common=True),
-    message("network-attach", "Have a host join a network.", "network.attach", obj("network"), obj("host", "host-uuid"),
-            hidden=True),
     Command("vif-create", "Give a machine a network card.", _vif_create, ("device", "network-uuid", "vm-uuid"),
             ("mac", "mtu"), ("VIF.create",)),
     message("vif-destroy", "Take a network card away.", "VIF.destroy", obj("VIF")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from domzero.engine.errors import ApiError
-from domzero.xe.arguments import flag, integer, message, obj, objects, text
+from domzero.xe.arguments import flag, integer, message, obj, text
 from domzero.xe.command import Command
 from domzero.xe.errors import CommandError, missing
 from domzero.xe.filtering import Filter, filter_of
@@ -74,6 +74,17 @@ async def _message_create(talk: Talk) -> None:
     raise missing("vm-uuid")
 
 
+async def _message_destroy(talk: Talk) -> None:
+    uuids = talk.line.get("uuids") or talk.line.need("uuid")
+    for ref in [await talk.by_uuid("message", uuid.strip()) for uuid in uuids.split(",") if uuid.strip()]:
+        await talk.api.call("message.destroy", ref)
+
+
+async def _logout_all(talk: Talk) -> None:
+    for identifier in await talk.api.call("session.get_all_subject_identifiers"):
+        await talk.api.call("session.logout_subject_identifier", identifier)
+
+
 async def _event_wait(talk: Talk) -> None:
     """Return when an object of the class satisfies every condition, at once where one does so already."""
     name = talk.line.need("class").lower()
@@ -115,6 +126,8 @@ COMMANDS = (
     message("session-subject-identifier-list", "List who is logged in.", "session.get_all_subject_identifiers"),
     message("session-subject-identifier-logout", "Log somebody out.", "session.logout_subject_identifier",
             text("subject-identifier")),
+    Command("session-subject-identifier-logout-all", "Log everybody out but root.", _logout_all, (), (),
+            ("session.get_all_subject_identifiers", "session.logout_subject_identifier")),
     Command("secret-create", "Keep a secret.", _secret_create, ("value",), (), ("secret.create",)),
     message("secret-destroy", "Forget a secret.", "secret.destroy", obj("secret")),
     Command("appliance-create", "Make an appliance, to start machines together.", _appliance_create, ("name-label",),
@@ -127,5 +140,5 @@ COMMANDS = (
             ("VM_appliance.clean_shutdown", "VM_appliance.hard_shutdown")),
     Command("message-create", "Leave a message about an object.", _message_create, ("name", "priority", "body"),
             ("vm-uuid", "host-uuid", "sr-uuid", "pool-uuid"), ("message.create",)),
-    message("message-destroy", "Remove a message.", "message.destroy_many", objects("message", "uuids")),
+    Command("message-destroy", "Remove messages.", _message_destroy, (), ("uuid", "uuids"), ("message.destroy",)),
 )  # fmt: skip

@@ -81,6 +81,12 @@ async def _call_plugin(talk: Talk) -> None:
     await talk.value(await talk.api.call("host.call_plugin", where, plugin, function, arguments))
 
 
+async def _call_guest_plugin(talk: Talk) -> None:
+    vm, arguments = await talk.by_uuid("VM", talk.line.need("vm-uuid")), talk.line.mapping("args")
+    plugin, function = talk.line.need("plugin"), talk.line.need("fn")
+    await talk.value(await talk.api.call("VM.call_plugin", vm, plugin, function, arguments))
+
+
 COMMANDS = (
     for_each("vm-start", "Start the machines selected, on a certain host where `on` names one.", "vm", _start,
              (), ("force", "on", "paused"), ("VM.start", "VM.start_on"), common=True),
@@ -100,6 +106,8 @@ COMMANDS = (
              ("VM.power_state_reset",), common=True),
     Command("vm-call-host-plugin", "Call a plug-in of the host that a machine runs on.", _call_plugin,
             ("vm-uuid", "plugin", "fn"), ("args:",), ("host.call_plugin",)),
+    Command("vm-call-plugin", "Have the guest's agent do something.", _call_guest_plugin, ("vm-uuid", "plugin", "fn"),
+            ("args:",), ("VM.call_plugin",)),
     each("vm-restart-device-models", "Renew the processes that emulate devices.", "vm", "VM.restart_device_models"),
     each("vm-query-services", "Show the services that machines offer.", "vm", "VM.query_services", hidden=True),
 )  # fmt: skip
