@@ -31,27 +31,31 @@ async def relay(viewer: Pipe, line: Pipe, revoked: asyncio.Event, *, idle: float
 
     At most one piece is held for each direction. Nothing is closed here.
     """
-    try:
-        async with asyncio.timeout(idle) as deadline:
-            now = asyncio.get_running_loop().time
+    now = asyncio.get_running_loop().time
+    latest = now()
 
-            def touched() -> None:
-                deadline.reschedule(now() + idle)
+    def touched() -> None:
+        nonlocal latest
+        latest = now()
 
-            ways = {
-                asyncio.ensure_future(_carry(viewer, line, End.VIEWER, touched, stall)),
-                asyncio.ensure_future(_carry(line, viewer, End.CONSOLE, touched, stall)),
-                asyncio.ensure_future(_revoked(revoked.wait())),
-            }
-            try:
-                done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-                return done.pop().result()
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
-    except TimeoutError:
+    async def idleness() -> End:
+        while (left := latest + idle - now()) > 0:
+            await asyncio.sleep(left)
         return End.IDLE
+
+    ways = {
+        asyncio.ensure_future(_carry(viewer, line, End.VIEWER, touched, stall)),
+        asyncio.ensure_future(_carry(line, viewer, End.CONSOLE, touched, stall)),
+        asyncio.ensure_future(_revoked(revoked.wait())),
+        asyncio.ensure_future(idleness()),
+    }
+    try:
+        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop().result()
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
 
 
 async def _carry(source: Pipe, target: Pipe, end: End, touched: Callable[[], None], stall: float) -> End:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from domzero.host.console.serial import SerialLine, SerialViewer
-from domzero.host.console.text_screen import TextScreen
+
+if TYPE_CHECKING:
+    from domzero.host.console.text_screen import TextScreen
 
 PIECE = 64 << 10
 """The most that is read at a time, and twice of which waits for a viewer before QEMU has to."""
@@ -64,6 +66,9 @@ class Lines:
 
     async def text(self, socket: Path, log: Path | None, title: str) -> Line:
         """A serial line shown as a screen, by RFB. Raises as `serial` does."""
+        # What most hosts are never asked for, and start sooner without.
+        from domzero.host.console.text_screen import TextScreen
+
         screen = self._text.get(socket)
         if screen is None:
             place = await self.serial(socket, log)
