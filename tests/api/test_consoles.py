@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from websockets.sync.client import connect as websocket
+from websockets.typing import Subprotocol
 
 from domzero.paths import socket_path
 from tests.api.guest import make_machine
@@ -285,6 +288,18 @@ def test_the_screen_by_web_socket(api: Any, session: Any, running: str, door: An
     stream.send(frame(b"\x03\xe8", opcode=8))
     assert read_frame(stream) == (8, b"\x03\xe8")
     assert stream.rest() == b""
+
+
+def test_a_client_that_others_wrote(host: InProcessHost, session: Any, running: str) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    url = f"{host.url.replace('https', 'wss')}/console?ref={running}&session_id={session.handle}"
+    with websocket(url, ssl=context, subprotocols=[Subprotocol("binary")], proxy=None) as viewer:
+        assert viewer.subprotocol == "binary"
+        assert viewer.recv(10) == b"RFB 003.008\n"
+        viewer.send([b"RFB 003", b".003\n"])
+        assert viewer.recv(10) == b"\0\0\0\x01"
+        viewer.ping().wait(10)
 
 
 def test_the_serial_line_by_web_socket(api: Any, session: Any, running: str, door: Any) -> None:

@@ -39,8 +39,10 @@ async def relay(viewer: Pipe, line: Pipe, revoked: asyncio.Event, *, idle: float
         latest = now()
 
     async def idleness() -> End:
-        while (left := latest + idle - now()) > 0:
+        left = idle
+        while left > 0:
             await asyncio.sleep(left)
+            left = latest + idle - now()
         return End.IDLE
 
     ways = {
