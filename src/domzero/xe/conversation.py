@@ -14,6 +14,8 @@ MOST_UPLOADED = 32 << 20
 """A file that a command reads whole may have at most this many bytes."""
 LONGEST_LINE = 64 << 10
 """An answer to a prompt may have at most this many bytes."""
+WRITE_STALL = 60.0
+"""Seconds for which a client may read nothing before it is cut off."""
 TURN = 16
 """How many messages are sent before others get their turn."""
 READ_AHEAD = 16
@@ -26,7 +28,8 @@ class Conversation:
     Asking raises `ProtocolError` or `ConnectionError` when the client does not keep to the protocol, or is gone.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stall: float = WRITE_STALL) -> None:
+        self._stall = stall
         self._reader = reader
         self._writer = writer
         self._sent = 0
@@ -92,7 +95,12 @@ class Conversation:
 
     async def _send(self, message: bytes) -> None:
         self._writer.write(message)
-        await self._writer.drain()
+        try:
+            async with asyncio.timeout(self._stall):
+                await self._writer.drain()
+        except TimeoutError:
+            self._writer.transport.abort()
+            raise ConnectionAbortedError("the client reads nothing of what it is sent") from None
         self._sent += 1
         if self._sent % TURN == 0:
             # Draining waits for slow readers only; a long list must not keep everybody else from their turn.
