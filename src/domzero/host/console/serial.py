@@ -16,7 +16,7 @@ PIECE = 64 << 10
 HISTORY = 16 << 10
 """How much of the past a new viewer is shown."""
 BACKLOG = 256 << 10
-"""How much waits for one viewer."""
+"""How much waits for one viewer, unless it wants less."""
 
 QUERIES = re.compile(rb"\x1b\[[?>=]?[0-9;]*[cn]|\x1bZ|\x05|\x1b[P\]][^\x07\x1b]{0,200}\?(?:\x07|\x1b\\)")
 """What a terminal answers by itself (ECMA-48, 8.3.24 and 8.3.35; xterm's control sequences). Shown again to a new
@@ -33,6 +33,8 @@ class SerialViewer:
         self._waiting = bytearray(past)
         self._news = asyncio.Event()
         self._over = False
+        self.backlog = BACKLOG
+        """How many bytes may wait."""
         self.skipped = 0
         """How many bytes this viewer has lost."""
 
@@ -59,7 +61,7 @@ class SerialViewer:
     def feed(self, data: bytes) -> None:
         """More from the machine."""
         self._waiting += data
-        excess = len(self._waiting) - BACKLOG
+        excess = len(self._waiting) - self.backlog
         if excess > 0:
             del self._waiting[:excess]
             self.skipped += excess

@@ -15,10 +15,12 @@ from domzero.host.console.serial import SerialViewer
 from domzero.host.console.terminal import COLUMNS, LINES, PALETTE, Terminal
 from domzero.wire.rfb import Key, RfbError, RfbServer, UpdateRequest
 
-PIECE = 4096
-"""Fed to the terminal at a time: some milliseconds of work."""
-PAUSE = 0.02
-"""Seconds between two pieces, while the guest writes faster."""
+PIECE = 1024
+"""Fed to the terminal at a time: a few milliseconds of work."""
+SHARE = 0.2
+"""Of a processor that a guest may keep busy by writing."""
+BACKLOG = 16 << 10
+"""Bytes that wait to be shown; older ones are left out, lest what is shown is long past."""
 FRAME = 0.06
 """Seconds between two pictures for one viewer."""
 UNSENT_KEYS = 4096
@@ -30,6 +32,7 @@ class TextScreen:
 
     def __init__(self, serial: SerialViewer, title: str, forget: Callable[[], None]) -> None:
         self._serial = serial
+        serial.backlog = BACKLOG
         self._title = title
         self._forget = forget
         self._viewers: set[TextViewer] = set()
@@ -38,6 +41,7 @@ class TextScreen:
         self.terminal = Terminal(self.type)
         self.ended = False
         loop = asyncio.get_running_loop()
+        self._now = loop.time
         self._tasks = [loop.create_task(self._show()), loop.create_task(self._send_keys())]
 
     def join(self) -> TextViewer:
@@ -64,10 +68,11 @@ class TextScreen:
         try:
             while data := await self._serial.read():
                 for at in range(0, len(data), PIECE):
+                    begun = self._now()
                     changed = self.terminal.feed(data[at : at + PIECE])
                     for viewer in self._viewers:
                         viewer.note(changed)
-                    await asyncio.sleep(PAUSE)
+                    await asyncio.sleep((self._now() - begun) * (1 / SHARE - 1))
         finally:
             self._end()
 
