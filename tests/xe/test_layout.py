@@ -123,3 +123,11 @@ def test_help_lists_commands(host: InProcessHost) -> None:
     assert everything == sorted(everything)
     assert "vm-create" not in everything
     assert "vm-install" in printed(host, "help")
+
+
+def test_every_list_there_is_can_be_shown_whole(host: InProcessHost) -> None:
+    names = printed(host, "help", "--all", "--minimal").strip().split(",")
+    kinds = [name.removesuffix("-param-list") for name in names if name.endswith("-param-list")]
+    assert len(kinds) > 40
+    for kind in kinds:
+        printed(host, f"{kind}-list", "params=all")

@@ -179,10 +179,44 @@ _ROWS: tuple[tuple[str, str, str, str, str, Callable[[Object], bool]], ...] = (
 """Name, class of the API, what several are called, columns, those shown in lists, which objects belong to it."""
 
 
+_WHOLE: tuple[tuple[str, str, str, str], ...] = (
+    ("message", "message", "messages", "uuid name priority cls obj-uuid timestamp body"),
+    ("blob", "blob", "blobs", "uuid name-label name-description size mime-type"),
+    ("update", "pool_update", "updates", "uuid name-label version hosts"),
+    ("repository", "Repository", "repositories", "uuid name-label binary-url source-url update hash"),
+    ("feature", "Feature", "features", "uuid name-label name-description enabled experimental host"),
+    ("tunnel", "tunnel", "tunnels", "uuid transport-PIF access-PIF status"),
+    ("network-sriov", "network_sriov", "shared cards", "uuid physical-PIF logical-PIF"),
+    ("sdn-controller", "SDN_controller", "controllers", "uuid protocol address port"),
+    ("vmss", "VMSS", "schedules", "uuid name-label enabled type frequency VMs"),
+    ("vtpm", "VTPM", "TPMs", "uuid VM is-unique"),
+    ("pci", "PCI", "PCI devices", "uuid vendor-name device-name pci-id"),
+    ("pusb", "PUSB", "USB devices", "uuid path vendor-desc product-desc serial"),
+    ("usb-group", "USB_group", "groups of USB devices", "uuid name-label name-description"),
+    ("vusb", "VUSB", "USB devices", "uuid VM USB-group"),
+    ("pgpu", "PGPU", "graphics cards", "uuid PCI GPU-group host"),
+    ("gpu-group", "GPU_group", "groups of graphics cards", "uuid name-label name-description"),
+    ("vgpu", "VGPU", "graphics cards", "uuid VM GPU-group device"),
+    ("vgpu-type", "VGPU_type", "types of graphics cards", "uuid vendor-name model-name max-heads"),
+    ("pvs-site", "PVS_site", "sites", "uuid name-label name-description PVS-uuid"),
+    ("pvs-server", "PVS_server", "servers", "uuid addresses first-port last-port site"),
+    ("pvs-proxy", "PVS_proxy", "proxies", "uuid site VIF currently-attached status"),
+    ("pvs-cache-storage", "PVS_cache_storage", "stores", "uuid host SR site size VDI"),
+    ("drtask", "DR_task", "recoveries", "uuid introduced-SRs"),
+)  # fmt: skip
+"""Record classes whose columns are the class's fields, one for one."""
+
+
+def _fields(graph: Graph, cls: str) -> str:
+    names = [field.name for field in graph.classes[cls].fields if field.removed is None]
+    return " ".join(f"{name.replace('_', '-')}={name}" for name in names)
+
+
 def record_classes(graph: Graph) -> dict[str, RecordClass]:
     """All of them, by name. Raises `KeyError` when a column leads to nothing that the graph has."""
     found: dict[str, RecordClass] = {}
-    for name, cls, several, words, default, covers in _ROWS:
+    whole = ((name, cls, several, _fields(graph, cls), default, _every) for name, cls, several, default in _WHOLE)
+    for name, cls, several, words, default, covers in (*_ROWS, *whole):
         made = columns(graph, cls, words)
         by_name = {column.name: column for column in made}
         assert set(default.split()) <= by_name.keys(), name
