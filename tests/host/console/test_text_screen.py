@@ -51,6 +51,7 @@ async def test_what_the_machine_writes_is_shown(machine: Machine) -> None:
     for _ in range(500):
         if now != empty:
             break
+        await asyncio.sleep(0.01)
         now = await look(lines, machine)
     assert (now.width, now.height) == (640, 384)
     assert bytes((0, 0, 238, 0)) in now.pixels
