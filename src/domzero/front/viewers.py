@@ -36,7 +36,7 @@ class StreamViewer:
 
     def __init__(self, stream: RawStream) -> None:
         self._stream = stream
-        _probe(stream.writer)
+        probe(stream.writer)
 
     async def read(self) -> bytes:
         return await self._stream.reader.read(PIECE)
@@ -55,7 +55,7 @@ class StreamViewer:
             writer.transport.abort()
 
 
-def _probe(writer: asyncio.StreamWriter) -> None:
+def probe(writer: asyncio.StreamWriter) -> None:
     """Have the kernel ask now and then whether the peer is there: a still screen sends nothing to notice it by."""
     connection = writer.get_extra_info("socket")
     if connection is not None and connection.family != socket.AF_UNIX:
