@@ -13,5 +13,4 @@ from tests.house import sources
 def _syntax_trees() -> Iterator[None]:
     """Millions of objects, which every full garbage collection of the tests after these would walk."""
     yield
-    sources.package.cache_clear()
-    sources.everything.cache_clear()
+    sources.forget()

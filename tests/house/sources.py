@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src/domzero"
+
+Node = TypeVar("Node", bound=ast.AST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,28 @@ def documents() -> tuple[Path, ...]:
     return (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("packaging/*.md")))
 
 
+def nodes(module: Module, kind: type[Node]) -> Iterator[Node]:
+    """Every part of a module's syntax that is exactly of a kind, such as `ast.Call`."""
+    for node in _by_kind(module)[kind]:
+        assert isinstance(node, kind)
+        yield node
+
+
+def last_name(node: ast.expr) -> str:
+    """`run` for `run` and for `process.run`; empty for what has no name."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case _:
+            return ""
+
+
+def forget() -> None:
+    """Lets go of all that was read."""
+    for kept in (package, everything, _by_kind):
+        kept.cache_clear()
+
+
 def functions(module: Module) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """Every function and method with its name inside the module (`Class.method`)."""
     yield from _functions(module.tree, "")
@@ -72,8 +98,19 @@ def constants(module: Module) -> dict[str, str]:
     return found
 
 
+@cache
+def _by_kind(module: Module) -> defaultdict[type[ast.AST], list[ast.AST]]:
+    """One walk over a module for all tests, for walks are what they spend their time with."""
+    found: defaultdict[type[ast.AST], list[ast.AST]] = defaultdict(list)
+    for node in ast.walk(module.tree):
+        found[type(node)].append(node)
+    return found
+
+
 def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr):
+            continue  # No expression holds a definition.
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             yield prefix + child.name, child
             yield from _functions(child, f"{prefix}{child.name}.")

@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 
 from tests.house.arrows import MAY_IMPORT, as_markdown, is_allowed
-from tests.house.sources import ROOT, Module, package
+from tests.house.sources import ROOT, Module, nodes, package
 
 
 @cache
@@ -19,15 +19,15 @@ def module_names() -> frozenset[str]:
 
 def imported(module: Module) -> Iterator[tuple[ast.stmt, str]]:
     """Every module of the package that a module imports, wherever in its text."""
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Import):
-            yield from ((node, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = absolute(module, node)
-            # `from package import name` may name a module or something inside the package.
-            yield from (
-                (node, inner if (inner := f"{base}.{alias.name}") in module_names() else base) for alias in node.names
-            )
+    for statement in nodes(module, ast.ImportFrom):
+        base = absolute(module, statement)
+        # `from package import name` may name a module or something inside the package.
+        yield from (
+            (statement, inner if (inner := f"{base}.{alias.name}") in module_names() else base)
+            for alias in statement.names
+        )
+    for plain in nodes(module, ast.Import):
+        yield from ((plain, alias.name) for alias in plain.names)
 
 
 def absolute(module: Module, node: ast.ImportFrom) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from domzero.datamodel.graph import GRAPH
-from tests.house.sources import Module, constants, package
+from tests.house.sources import Module, constants, last_name, nodes, package
 
 
 @cache
@@ -26,8 +26,8 @@ progress with class and object alone where it is not known which one it is."""
 def raised(module: Module) -> Iterator[tuple[ast.Call, str, int]]:
     """Every `ApiError(CODE, …)` whose code and number of parameters can be read from the text."""
     known = constants(module) | dict(imported_constants(module))
-    for node in ast.walk(module.tree):
-        if not (isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "ApiError" and node.args):
+    for node in nodes(module, ast.Call):
+        if last_name(node.func) != "ApiError" or not node.args:
             continue
         match node.args[0]:
             case ast.Constant(value=str(code)):
@@ -41,12 +41,11 @@ def raised(module: Module) -> Iterator[tuple[ast.Call, str, int]]:
 
 
 def imported_constants(module: Module) -> Iterator[tuple[str, str]]:
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                text = all_constants().get((node.module or "", alias.name))
-                if text is not None:
-                    yield alias.asname or alias.name, text
+    for node in nodes(module, ast.ImportFrom):
+        for alias in node.names:
+            text = all_constants().get((node.module or "", alias.name))
+            if text is not None:
+                yield alias.asname or alias.name, text
 
 
 def problem(code: str, params: int) -> str | None:

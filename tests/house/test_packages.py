@@ -7,10 +7,12 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import packages_distributions
 from itertools import chain
+from pathlib import Path
 
-from tests.house.sources import ROOT, Module, everything, package
+from tests.house.sources import ROOT, Module, everything, nodes, package
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OWN = {"domzero", "tests", "bench"}
@@ -32,28 +34,26 @@ def named(requirements: Iterable[str]) -> set[str]:
 
 def imported(modules: Iterable[Module]) -> set[str]:
     """The distributions from which modules import, by normal name; the import's own name where nobody provides it."""
-    tops = {
-        name.partition(".")[0]
-        for module in modules
-        for node in ast.walk(module.tree)
-        for name in names(node)
-        if not is_beside(module, name)
-    }
+    found = {(module.path.parent, name) for module in modules for name in names(module)}
+    tops = {name.partition(".")[0] for directory, name in found if not is_beside(directory, name)}
     providers = packages_distributions()
     foreign = tops - sys.stdlib_module_names - OWN - OPTIONAL
     return {normal(provider) for top in foreign for provider in providers.get(top, [top])}
 
 
-def is_beside(module: Module, name: str) -> bool:
+def is_beside(directory: Path, name: str) -> bool:
     """Whether an import means a script's neighbour, as in a directory that is no package."""
-    directory = module.path.parent
-    return (directory / f"{name}.py").exists() and not (directory / "__init__.py").exists()
+    return not is_package(directory) and (directory / f"{name}.py").exists()
 
 
-def names(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    return [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+@cache
+def is_package(directory: Path) -> bool:
+    return (directory / "__init__.py").exists()
+
+
+def names(module: Module) -> set[str]:
+    whole = {alias.name for node in nodes(module, ast.Import) for alias in node.names}
+    return whole | {node.module or "" for node in nodes(module, ast.ImportFrom) if not node.level}
 
 
 def test_the_package_needs_what_it_imports() -> None:
@@ -63,8 +63,9 @@ def test_the_package_needs_what_it_imports() -> None:
 
 def test_tests_and_benchmarks_need_what_they_import() -> None:
     known = named(PROJECT["project"]["dependencies"]) | named(PROJECT["dependency-groups"]["dev"])
-    assert imported(everything()) <= known
-    assert named(PROJECT["dependency-groups"]["dev"]) - TOOLS <= imported(everything())
+    used = imported(everything())
+    assert used <= known
+    assert named(PROJECT["dependency-groups"]["dev"]) - TOOLS <= used
 
 
 def test_the_lock_files_are_complete_and_name_no_server() -> None:
