@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.networks import ADDRESS, BRIDGED, FIRST, SECOND, attach, cable, ip, namespace, rate, tcp
 from bench.report import Row, Section, Target, spread
-from domzero.host.network.ovs import OpenVSwitchNetwork
+from domzero.host.network.openvswitch.backend import OpenVSwitchNetwork
 from domzero.host.network.plan import BridgeSpec, CardRules, LockingMode, NetworkPlan
 from domzero.host.network.protocol import CardSpec
 from domzero.host.network.worker import NetworkThread

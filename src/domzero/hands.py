@@ -134,7 +134,7 @@ def make_network(settings: Settings, runtime: Path, *, root: bool) -> NetworkBac
     # The machine's list of name servers is nobody's business as long as domzero looks after none of its interfaces.
     resolver = RESOLVER if settings.manage_interfaces else None
     if name == "openvswitch":
-        from domzero.host.network.ovs import OpenVSwitchNetwork
+        from domzero.host.network.openvswitch.backend import OpenVSwitchNetwork
 
         return OpenVSwitchNetwork(runtime=runtime, resolver=resolver)
     from domzero.host.network.bridge import BridgeNetwork

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.network.ovs import KERNEL
+from domzero.host.network.openvswitch.backend import KERNEL
 from tests.host.network import test_ovs, test_ovs_bonds
 from tests.host.network.stage import network_namespace
 from tests.host.network.switched import SwitchedHost, far_ends, host_with_cables

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.network.ovs import USER_SPACE, OpenVSwitchNetwork
+from domzero.host.network.openvswitch.backend import USER_SPACE, OpenVSwitchNetwork
 from domzero.host.network.plan import NetworkPlan
 from domzero.host.network.tap import TapOwner
 from tests.host.network.stage import Host, received, send
@@ -39,7 +39,7 @@ class SwitchedHost(Host):
             namespace=self.namespace,
             facts=self.facts,
             owner=TapOwner(12345, 23456),
-            runtime=self.directory,
+            runtime=self.directory / "network",
             resolver=self.resolver,
             switch=self.switch.directory,
             datapath=self.datapath,

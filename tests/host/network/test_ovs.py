@@ -9,7 +9,7 @@ import pytest
 
 from domzero.host.hypervisor.spec import TapBackend
 from domzero.host.network.layout import State
-from domzero.host.network.ovs import KERNEL
+from domzero.host.network.openvswitch.backend import KERNEL
 from domzero.host.network.plan import AddressMode, AddressSpec, BridgeSpec, CardRules, LockingMode, NetworkPlan
 from domzero.host.network.protocol import NetworkError
 from domzero.host.network.states import read_layout

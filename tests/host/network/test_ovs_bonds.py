@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from domzero.host.network.ovs import OpenVSwitchNetwork
+from domzero.host.network.openvswitch.backend import OpenVSwitchNetwork
 from domzero.host.network.plan import BondSpec, BridgeSpec, NetworkPlan
 from domzero.host.network.protocol import DeviceState, NetworkError
 from tests.host.network.stage import GUEST, card, frame, received, send

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from domzero.host.network.ovs import OpenVSwitchNetwork
+from domzero.host.network.openvswitch.backend import OpenVSwitchNetwork
 from domzero.host.network.plan import (
     AddressMode,
     AddressSpec,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from domzero.host.network import ovs_flows
-from domzero.host.network.ovs_addresses import with_trunks, with_whole_frames
-from domzero.host.network.ovs_cards import read_note, tell
-from domzero.host.network.ovs_layout import (
+from domzero.host.network.openvswitch import flows as ovs_flows
+from domzero.host.network.openvswitch.addresses import with_trunks, with_whole_frames
+from domzero.host.network.openvswitch.cards import read_note, tell
+from domzero.host.network.openvswitch.layout import (
     CardPort,
     OvsBridge,
     Present,
@@ -17,7 +17,7 @@ from domzero.host.network.ovs_layout import (
     trunk_name,
     wanted_bridges,
 )
-from domzero.host.network.ovs_tool import plain
+from domzero.host.network.openvswitch.tool import plain
 from domzero.host.network.plan import BondSpec, BridgeSpec, CardRules, InterfaceSpec, LockingMode, NetworkPlan
 from domzero.host.network.protocol import NetworkError
 

@@ -6,13 +6,11 @@ Whatever has the mark of `links.MARK` is ours. A bridge that somebody else made 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import shutil
 from pathlib import Path
 
-from domzero.finish import finish
-from domzero.host.hypervisor.spec import TapBackend, UserBackend
+from domzero.host.hypervisor.spec import TapBackend
 from domzero.host.network import bridges, cards, locking, ports
 from domzero.host.network.bond import load_bonding
 from domzero.host.network.helpers import Helpers
@@ -21,10 +19,11 @@ from domzero.host.network.links import Link, Links
 from domzero.host.network.nft import Nft
 from domzero.host.network.plan import NetworkPlan
 from domzero.host.network.planned import PlannedLinks
-from domzero.host.network.protocol import CardSpec, DeviceState, InterfaceInfo, NetworkError, TrafficCounters
+from domzero.host.network.protocol import CardSpec, DeviceState, InterfaceInfo, NetworkError
 from domzero.host.network.resolver import Resolver
 from domzero.host.network.services import Services
 from domzero.host.network.tap import TapOwner
+from domzero.host.network.turns import TapNetwork
 from domzero.host.network.worker import NetworkThread
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 RUNTIME = Path("/run/domzero/network")
 
 
-class BridgeNetwork:
+class BridgeNetwork(TapNetwork):
     """Implements `NetworkBackend`.
 
     `owner` may open the taps without rights. `namespace` is a file of a network namespace to work in. `facts` says
@@ -52,7 +51,7 @@ class BridgeNetwork:
     ) -> None:
         self._owner = owner
         self._facts = facts or InterfaceFacts()
-        self._thread = NetworkThread(namespace)
+        super().__init__(NetworkThread(namespace))
         self._nft = Nft(self._thread)
         self._helpers = Helpers()
         self._resolver = Resolver(resolver, runtime / "dns")
@@ -60,8 +59,6 @@ class BridgeNetwork:
         self._links = PlannedLinks(runtime / "found.json")
         self._plan = NetworkPlan()
         self._restricted: set[str] = set()
-        self._turn = asyncio.Lock()
-        """What needs several steps is done by one task at a time."""
 
     async def open(self) -> None:
         """Besides the contract: a tap of ours that no process has open is what a dead daemon left."""
@@ -78,44 +75,11 @@ class BridgeNetwork:
     def mode(self) -> str:
         return "bridge"
 
-    async def apply(self, plan: NetworkPlan) -> None:
-        async with self._turn:
-            await finish(self._apply(plan))
-
     async def devices(self) -> list[DeviceState]:
         return await self._thread.run(lambda links: bridges.describe(links, self._resolver))
 
     async def interfaces(self) -> list[InterfaceInfo]:
         return await self._thread.run(lambda links: describe(links, self._facts))
-
-    async def connect(self, card: CardSpec) -> TapBackend | UserBackend:
-        async with self._turn:
-            try:
-                return await finish(self._connect(card))
-            except asyncio.CancelledError:
-                # It has been done all the same, and whoever was cancelled will not undo what never returned.
-                try:
-                    await finish(self._disconnect(card.domid, card.slot))
-                except NetworkError as error:
-                    log.warning("card %d of domain %d is left over: %s", card.slot, card.domid, error)
-                raise
-
-    async def configure(self, card: CardSpec) -> None:
-        async with self._turn:
-            await finish(self._configure(card))
-
-    async def disconnect(self, domid: int, slot: int) -> None:
-        async with self._turn:
-            await finish(self._disconnect(domid, slot))
-
-    async def retain(self, domids: set[int]) -> None:
-        kept = frozenset(domids)
-        async with self._turn:
-            await self._thread.run(lambda links: cards.remove_all_but(links, lambda domid, _: domid in kept))
-            await self._tidy()
-
-    async def counters(self, domid: int, slot: int) -> TrafficCounters:
-        return await self._thread.run(lambda links: cards.counters(links, domid, slot))
 
     async def _apply(self, plan: NetworkPlan) -> None:
         """Interfaces first, then what serves them; when that fails, back to what was before."""

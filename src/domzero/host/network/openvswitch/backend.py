@@ -1,6 +1,6 @@
 """Networks of Open vSwitch, with the kernel's datapath where the kernel has it, else with the switch's own.
 
-Bridges, uplinks, VLANs and bonds are the switch's (`ovs_layout`); the host's addresses, its services and the cards'
+Bridges, uplinks, VLANs and bonds are the switch's (`layout`); the host's addresses, its services and the cards'
 taps are the same as with Linux bridges. Needs root's rights and the machine's own Open vSwitch service.
 """
 
@@ -14,42 +14,43 @@ from functools import partial
 from pathlib import Path
 
 from domzero.finish import finish
-from domzero.host.hypervisor.spec import TapBackend, UserBackend
+from domzero.host.hypervisor.spec import TapBackend
 from domzero.host.network import cards
 from domzero.host.network.helpers import Helpers
 from domzero.host.network.interfaces import InterfaceFacts
 from domzero.host.network.layout import MADE, is_needed
 from domzero.host.network.links import Links
 from domzero.host.network.nft import Nft
-from domzero.host.network.ovs_addresses import (
+from domzero.host.network.openvswitch.addresses import (
     addressed_layout,
     stale_bridges,
     with_trunks,
     with_whole_frames,
     write_indices,
 )
-from domzero.host.network.ovs_devices import read_devices, read_interfaces
-from domzero.host.network.ovs_layout import OvsBridge, Present, wanted_bridges
-from domzero.host.network.ovs_switch import Switch, check_new
-from domzero.host.network.ovs_tool import RUN_DIRECTORY, OvsTool
+from domzero.host.network.openvswitch.devices import read_devices, read_interfaces
+from domzero.host.network.openvswitch.layout import OvsBridge, Present, wanted_bridges
+from domzero.host.network.openvswitch.switch import Switch, check_new
+from domzero.host.network.openvswitch.tool import RUN_DIRECTORY, OvsTool
 from domzero.host.network.plan import NetworkPlan
 from domzero.host.network.planned import PlannedLinks, named_interfaces
-from domzero.host.network.protocol import CardSpec, DeviceState, InterfaceInfo, NetworkError, TrafficCounters
+from domzero.host.network.protocol import CardSpec, DeviceState, InterfaceInfo, NetworkError
 from domzero.host.network.resolver import Resolver
 from domzero.host.network.services import Services
 from domzero.host.network.tap import TapOwner
+from domzero.host.network.turns import TapNetwork
 from domzero.host.network.worker import NetworkThread
 
 log = logging.getLogger(__name__)
 
-RUNTIME = Path("/run/domzero")
+RUNTIME = Path("/run/domzero/network")
 KERNEL_MODULE = Path("/sys/module/openvswitch")
 KERNEL, USER_SPACE = "system", "netdev"
 DEFAULT_MTU = 1500
 LOOPBACK = "lo"
 
 
-class OpenVSwitchNetwork:
+class OpenVSwitchNetwork(TapNetwork):
     """Implements `NetworkBackend`; parameters as `BridgeNetwork`'s.
 
     `switch` is the directory of the switch's sockets, and `datapath` its kind, found out when it is not given. A card
@@ -67,21 +68,18 @@ class OpenVSwitchNetwork:
         switch: Path = RUN_DIRECTORY,
         datapath: str | None = None,
     ) -> None:
-        directory = runtime / "network"
         self._owner = owner
         self._facts = facts or InterfaceFacts()
-        self._thread = NetworkThread(namespace)
+        super().__init__(NetworkThread(namespace))
         self._helpers = Helpers()
-        self._resolver = Resolver(resolver, directory / "dns")
-        self._services = Services(self._thread, self._helpers, Nft(self._thread), self._resolver, directory)
-        self._record, self._served = directory / "found.json", directory / "served.json"
+        self._resolver = Resolver(resolver, runtime / "dns")
+        self._services = Services(self._thread, self._helpers, Nft(self._thread), self._resolver, runtime)
+        self._record, self._served = runtime / "found.json", runtime / "served.json"
         self._datapath = datapath or (KERNEL if KERNEL_MODULE.exists() else USER_SPACE)
         self._switch = Switch(OvsTool(switch), self._datapath)
         self._watching: asyncio.Task[None] | None = None
         self._plan: NetworkPlan | None = None
         """None: none was carried out yet."""
-        self._turn = asyncio.Lock()
-        """What needs several steps is done by one task at a time."""
 
     async def open(self) -> None:
         """Besides the contract: a tap of ours that no process has open is what a dead daemon left."""
@@ -107,10 +105,6 @@ class OpenVSwitchNetwork:
     def mode(self) -> str:
         return "openvswitch"
 
-    async def apply(self, plan: NetworkPlan) -> None:
-        async with self._turn:
-            await finish(self._apply(plan))
-
     async def devices(self) -> list[DeviceState]:
         present = await self._switch.present()
         return await self._thread.run(lambda links: read_devices(links, present, self._resolver))
@@ -118,35 +112,6 @@ class OpenVSwitchNetwork:
     async def interfaces(self) -> list[InterfaceInfo]:
         present = await self._switch.present()
         return await self._thread.run(lambda links: read_interfaces(links, self._facts, present))
-
-    async def connect(self, card: CardSpec) -> TapBackend | UserBackend:
-        async with self._turn:
-            try:
-                return await finish(self._connect(card))
-            except asyncio.CancelledError:
-                # It has been done all the same, and whoever was cancelled will not undo what never returned.
-                try:
-                    await finish(self._disconnect(card.domid, card.slot))
-                except NetworkError as error:
-                    log.warning("card %d of domain %d is left over: %s", card.slot, card.domid, error)
-                raise
-
-    async def configure(self, card: CardSpec) -> None:
-        async with self._turn:
-            await finish(self._configure(card))
-
-    async def disconnect(self, domid: int, slot: int) -> None:
-        async with self._turn:
-            await finish(self._disconnect(domid, slot))
-
-    async def retain(self, domids: set[int]) -> None:
-        kept = frozenset(domids)
-        async with self._turn:
-            await self._thread.run(lambda links: cards.remove_all_but(links, lambda domid, _: domid in kept))
-            await self._tidy()
-
-    async def counters(self, domid: int, slot: int) -> TrafficCounters:
-        return await self._thread.run(lambda links: cards.counters(links, domid, slot))
 
     def _take_over(self, links: Links) -> None:
         """A daemon that worked with Linux bridges may have left some: their uplinks get back what they had."""

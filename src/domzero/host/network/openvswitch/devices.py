@@ -8,7 +8,7 @@ from dataclasses import replace
 from domzero.host.network.ethtool import Ethtool
 from domzero.host.network.interfaces import InterfaceFacts, describe, read_name_servers
 from domzero.host.network.links import Link, Links
-from domzero.host.network.ovs_layout import OvsBridge, Present, trunk_name
+from domzero.host.network.openvswitch.layout import OvsBridge, Present, trunk_name
 from domzero.host.network.protocol import DeviceState, InterfaceInfo
 from domzero.host.network.resolver import Resolver
 

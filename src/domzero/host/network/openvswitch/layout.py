@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from domzero.host.network.layout import bridge_mac, check_name, is_needed
-from domzero.host.network.ovs_tool import Row
+from domzero.host.network.openvswitch.tool import Row
 from domzero.host.network.plan import BondSpec, BridgeSpec, NetworkPlan
 from domzero.host.network.protocol import NetworkError
 

@@ -16,7 +16,7 @@ from domzero.host.network.addresses import IPV6_OFF, NOTHING, ipv4_wanted, ipv6_
 from domzero.host.network.ethtool import normalised
 from domzero.host.network.layout import Layout, State, as_found, bare, is_needed
 from domzero.host.network.links import Links
-from domzero.host.network.ovs_layout import trunk_name
+from domzero.host.network.openvswitch.layout import trunk_name
 from domzero.host.network.plan import BridgeSpec, InterfaceSpec, NetworkPlan
 from domzero.host.network.planned import named_interfaces, taken_interfaces
 

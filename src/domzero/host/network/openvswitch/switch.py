@@ -13,11 +13,11 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 
-from domzero.host.network import ovs_flows
 from domzero.host.network.cards import TAP_NAME
 from domzero.host.network.layout import check_name
-from domzero.host.network.ovs_cards import CardNote, read_note, tell
-from domzero.host.network.ovs_layout import (
+from domzero.host.network.openvswitch import flows as ovs_flows
+from domzero.host.network.openvswitch.cards import CardNote, read_note, tell
+from domzero.host.network.openvswitch.layout import (
     TABLES,
     CardPort,
     OvsBridge,
@@ -28,7 +28,7 @@ from domzero.host.network.ovs_layout import (
     read_present,
     switch_of,
 )
-from domzero.host.network.ovs_tool import OvsTool
+from domzero.host.network.openvswitch.tool import OvsTool
 from domzero.host.network.plan import CardRules, LockingMode
 from domzero.host.network.protocol import CardSpec, NetworkError
 

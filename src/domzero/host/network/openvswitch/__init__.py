@@ -1,0 +1,1 @@
+"""Networks of Open vSwitch: its database from plans, cards' rules as flows, and what is there again after a restart."""
