@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.api.harness import login, password_file
+from tests.sampling import each
 from tests.service.daemons import SIMULATED, Daemon, command, daemon, service_manager
 
 SAID = re.compile(
@@ -153,15 +154,18 @@ def test_file_environment_and_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "environment", "said"),
-    [
-        (("--https", "nowhere"), {}, "--https: 'nowhere' is not an address and a port, such as 127.0.0.1:8443"),
-        (("--https", "127.0.0.1:99999"), {}, "--https: '127.0.0.1:99999' is not an address and a port"),
-        (("--state-dir", ""), {}, "--state-dir: '' is not a path"),
-        (("--hypervisor", "xen"), {}, "--hypervisor: 'xen' is not one of qemu, sim"),
-        ((), {"DOMZERO_LOG_LEVEL": "loud"}, "DOMZERO_LOG_LEVEL: 'loud' is not one of"),
-        (("--config", "/nowhere/domzero.toml"), {}, "/nowhere/domzero.toml: No such file or directory"),
-        (("--config", "/"), {}, "/: Is a directory"),
-    ],
+    each(
+        5,
+        [
+            (("--https", "nowhere"), {}, "--https: 'nowhere' is not an address and a port, such as 127.0.0.1:8443"),
+            (("--https", "127.0.0.1:99999"), {}, "--https: '127.0.0.1:99999' is not an address and a port"),
+            (("--state-dir", ""), {}, "--state-dir: '' is not a path"),
+            (("--hypervisor", "xen"), {}, "--hypervisor: 'xen' is not one of qemu, sim"),
+            ((), {"DOMZERO_LOG_LEVEL": "loud"}, "DOMZERO_LOG_LEVEL: 'loud' is not one of"),
+            (("--config", "/nowhere/domzero.toml"), {}, "/nowhere/domzero.toml: No such file or directory"),
+            (("--config", "/"), {}, "/: Is a directory"),
+        ],
+    ),
 )
 def test_settings_that_cannot_be_understood(arguments: tuple[str, ...], environment: dict[str, str], said: str) -> None:
     assert sentence(arguments, 2, **environment).startswith(said)

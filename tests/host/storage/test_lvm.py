@@ -17,6 +17,7 @@ from domzero.host.storage.lvm.names import group_name
 from domzero.host.storage.protocol import DiskInfo, Repository, StorageDriver, StorageError
 from tests.host.storage.disks import MIB, REPOSITORY, raw, refused, tool, uuid
 from tests.host.storage.loops import loop_device, lvm, needs_lvm, on, opened, read, write
+from tests.sampling import each
 
 pytestmark = [needs_lvm, pytest.mark.root]
 
@@ -92,6 +93,7 @@ async def test_sizes_are_those_of_the_group(rig: Rig) -> None:
     assert (after.physical_utilisation, after.virtual_allocation) == (16 * MIB, 16 * MIB)
 
 
+@pytest.mark.slow
 async def test_no_disk_ever_shows_what_another_held(rig: Rig, tmp_path: Path) -> None:
     """New, copied and grown disks in a group whose free space is full of somebody else's data."""
     await rig.create(1, 200 * MIB)
@@ -132,6 +134,7 @@ async def test_a_disk_grows_in_place_or_elsewhere(rig: Rig) -> None:
     await refused(144, rig.driver.resize_disk(rig.repository, "../x", EXTENT))
 
 
+@pytest.mark.slow
 async def test_a_disk_in_use_grows_before_its_domain_hears_of_it_and_never_moves(rig: Rig) -> None:
     await rig.create(1)
     heard: list[tuple[int, int]] = []
@@ -149,6 +152,7 @@ async def test_a_disk_in_use_grows_before_its_domain_hears_of_it_and_never_moves
     assert await rig.disks() == {uuid(1): 2 * EXTENT, uuid(2): EXTENT}
 
 
+@pytest.mark.slow
 async def test_a_copy_holds_what_its_source_held(rig: Rig, tmp_path: Path) -> None:
     image = tmp_path / "odd,name.qcow2"
     tool("qemu-img", "create", "-q", "-f", "qcow2", image, "8M")
@@ -161,6 +165,7 @@ async def test_a_copy_holds_what_its_source_held(rig: Rig, tmp_path: Path) -> No
     assert read(await rig.source(2), MIB - 1, 65538) == b"\0" + b"\7" * 65536 + b"\0"
 
 
+@pytest.mark.slow
 async def test_what_does_not_fit_leaves_nothing(rig: Rig, tmp_path: Path) -> None:
     await rig.create(1)
     await refused(44, rig.create(2, 1 << 40))
@@ -186,6 +191,7 @@ async def test_what_is_there_is_not_made_again(rig: Rig, tmp_path: Path) -> None
     await refused(38, rig.driver.create_image(rig.repository, uuid(2)))
 
 
+@pytest.mark.slow
 async def test_two_at_once_get_a_disk_each(rig: Rig) -> None:
     results = await asyncio.gather(*(rig.create(number % 4) for number in range(8)), return_exceptions=True)
     assert sum(isinstance(result, DiskInfo) for result in results) == 4
@@ -193,7 +199,7 @@ async def test_two_at_once_get_a_disk_each(rig: Rig) -> None:
     assert len(await rig.disks()) == 4
 
 
-@pytest.mark.parametrize("verb", ["create", "copy", "resize", "move"])
+@pytest.mark.parametrize("verb", each(4, ["create", "copy", "resize", "move"]))
 async def test_cancelling_leaves_nothing(rig: Rig, tmp_path: Path, verb: str) -> None:
     """At whatever change the call is cancelled, there is no new disk, and no space that belongs to none."""
     await rig.create(1)
@@ -238,6 +244,7 @@ async def _work(rig: Rig, verb: str, image: DiskSource) -> DiskInfo:
     return await rig.driver.resize_disk(rig.repository, uuid(number), 2 * EXTENT)
 
 
+@pytest.mark.slow
 async def test_a_copy_whose_tool_is_killed_leaves_nothing(rig: Rig, tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.write_bytes(os.urandom(64 * MIB))
@@ -256,6 +263,7 @@ async def test_a_copy_whose_tool_is_killed_leaves_nothing(rig: Rig, tmp_path: Pa
     assert (await rig.driver.size(rig.repository)).physical_utilisation == 0
 
 
+@pytest.mark.slow
 async def test_the_devices_of_an_attached_repository_are_taken(rig: Rig, device: Path) -> None:
     other = Repository(uuid(200), {"device": str(device), "force": "true"})
     await refused(16, LvmStorage(mapped=False).create(other, 0))
@@ -266,6 +274,7 @@ async def test_the_devices_of_an_attached_repository_are_taken(rig: Rig, device:
     assert len(await rig.disks()) == 1
 
 
+@pytest.mark.slow
 async def test_only_an_empty_repository_is_destroyed(rig: Rig) -> None:
     await rig.create(1)
     await refused(39, rig.driver.destroy(rig.repository))
@@ -279,6 +288,7 @@ async def test_only_an_empty_repository_is_destroyed(rig: Rig) -> None:
     assert await rig.driver.probe(rig.repository.device_config, {}) == []
 
 
+@pytest.mark.slow
 async def test_another_process_cannot_have_it_too(rig: Rig) -> None:
     await refused(16, LvmStorage(mapped=False).attach(rig.repository))
     await rig.driver.attach(rig.repository)

@@ -65,7 +65,7 @@ def killer() -> Iterator[Killer]:
 @pytest.mark.root
 @needs_lvm
 @pytest.mark.parametrize(
-    ("verb", "step"), each(5, [(verb, step) for verb, count in STEPS.items() for step in range(1, count + 1)])
+    ("verb", "step"), each(10, [(verb, step) for verb, count in STEPS.items() for step in range(1, count + 1)])
 )
 async def test_dying_loses_and_leaks_nothing(killer: Killer, device: Path, verb: str, step: int) -> None:
     assert killer.die(device, verb, step) == DIED
@@ -85,6 +85,7 @@ async def test_the_steps_are_counted_right(killer: Killer, device: Path, verb: s
     assert killer.die(device, verb, STEPS[verb] + 1) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @needs_lvm
 async def test_dying_while_tidying_up_is_no_harm_either(killer: Killer, device: Path) -> None:
@@ -96,6 +97,7 @@ async def test_dying_while_tidying_up_is_no_harm_either(killer: Killer, device: 
     assert (await check(device, "move", mapped=False))[uuid(1)] == 2 * EXTENT
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @needs_lvm
 async def test_dying_while_a_repository_is_made_or_erased(killer: Killer, tmp_path: Path) -> None:
