@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import calls, consoles, disks, events, machines, networks, plugging, records, starting, switched
+from bench import calls, commands, consoles, disks, events, machines, networks, plugging, records, starting, switched
 from bench.report import Section, calibration, results
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -24,6 +24,7 @@ SUBJECTS: Mapping[str, Callable[[bool], Section]] = {
     "disks": disks.measure,
     "plugging": plugging.measure,
     "consoles": consoles.measure,
+    "commands": commands.measure,
     "networks": networks.measure,
     "switched": switched.measure,
 }
