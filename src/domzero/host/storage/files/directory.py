@@ -175,7 +175,7 @@ class DirectoryStorage:
         place = self._place(repository)
         async with place.hold(uuid):
             await refuse_taken(place, uuid)
-            await place.run(places.make_blank, place.directory / image_name(uuid))
+            await place.run(places.make_blank, place.directory / image_name(uuid), place.mode)
             self._step("image made")
             return DiskInfo(uuid, uuid, 0, 0)
 
@@ -305,7 +305,7 @@ class DirectoryStorage:
             except BaseException:
                 await self._medium.detach(repository)
                 raise
-            place.owner, place.step = self._owner, self._step
+            place.owner, place.mode, place.step = self._owner, self._medium.mode, self._step
             self._places[repository.uuid] = place
             return True
 

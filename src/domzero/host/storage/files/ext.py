@@ -53,6 +53,7 @@ class ExtMedium:
 
     patience = PATIENCE
     shared = False
+    mode = 0o600
     whole = True
 
     def __init__(self, mounts: Path) -> None:

@@ -47,6 +47,7 @@ class DirectoryMedium:
 
     patience = PATIENCE
     shared = False
+    mode = 0o600
     whole = False
 
     def info(self) -> DriverInfo:

@@ -16,6 +16,9 @@ class Medium(Protocol):
     """Seconds that one step on the medium may take before it counts as not answering."""
     shared: bool
     """Whether other hosts may have the repository attached as well."""
+    mode: int
+    """Permissions of the disks' files, in a directory that nobody else may enter. A machine gets them opened; it needs
+    permissions of its own only where a server looks at who asks each time."""
     whole: bool
     """Whether the repository is all that is on it, so that `erase` alone removes it."""
 

@@ -68,6 +68,8 @@ class Place:
     """Whether only this process changes the repository; on a medium that hosts share another may be at it."""
     workers: Workers
     owner: Ownership | None = None
+    mode: int = 0o600
+    """Permissions of the disks' files."""
     step: Step = lambda _: None
     runs: list[Run] = field(default_factory=list)
     doubtful: tuple[tuple[str, str], ...] = ()
@@ -91,7 +93,7 @@ class Place:
     async def seal(self, path: Path, *, full: bool = False) -> None:
         """Call `seal`. A file that is `full` has a while to get onto the medium."""
         patience = self.workers.patience * (LONG if full else 1)
-        await self.workers.attend(lambda: in_own_thread(seal, path, self.owner), patience)
+        await self.workers.attend(lambda: in_own_thread(seal, path, self.owner, self.mode), patience)
 
     async def claim(self) -> None:
         """Become the one that changes the repository. Raises `StorageError` 16 while another host is."""
@@ -291,12 +293,12 @@ def tidy(place: Place) -> Survey:
     return found
 
 
-def seal(path: Path, owner: Ownership | None) -> None:
-    """Give a new file to the user that machines run as, and put it on the medium."""
+def seal(path: Path, owner: Ownership | None, mode: int = 0o600) -> None:
+    """Give a new file to the user that machines run as, with these permissions, and put it on the medium."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            os.fchmod(descriptor, 0o600)
+            os.fchmod(descriptor, mode)
             if owner:
                 os.fchown(descriptor, owner.uid, owner.gid)
             os.fsync(descriptor)
@@ -343,10 +345,11 @@ def note(directory: Path, name: str, text: str) -> None:
         raise from_os(error) from error
 
 
-def make_blank(path: Path) -> None:
-    """An empty file that only we may read; one that is there already is an error."""
+def make_blank(path: Path, mode: int = 0o600) -> None:
+    """An empty file with these permissions; one that is there already is an error."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.chmod(path, mode)
     except OSError as error:
         raise from_os(error) from error
 
