@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import select
@@ -53,8 +54,11 @@ class Pages:
     async def take(self, request: Request, stream: RawStream) -> None:
         length = request.head.content_length
         self.got = await (stream.reader.read() if length is None else stream.reader.readexactly(length))
-        await self._end(request, ["SR_FULL", "1", "2"])
         stream.respond(200, length=0)
+        await stream.writer.drain()
+        # The client is done before the task is.
+        await asyncio.sleep(0.05)
+        await self._end(request, ["SR_FULL", "1", "2"])
 
     async def refuse(self, request: Request, stream: RawStream) -> None:
         stream.respond(403, length=0)
