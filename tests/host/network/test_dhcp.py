@@ -64,10 +64,10 @@ async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
             await asyncio.sleep(0.05)
 
 
-async def addressed(host: Host, name: str, expected: set[str]) -> None:
-    """Wait for a lease: addresses come when the other side answers."""
+async def addressed(host: Host, name: str, expected: set[str], route: str = "") -> None:
+    """Wait for a lease: addresses come when the other side answers, and a route after them."""
     async with asyncio.timeout(20):
-        while await host.addresses(name) != expected:  # noqa: ASYNC110 - nobody tells when
+        while await host.addresses(name) != expected or route not in await host.command("ip", "route"):
             await asyncio.sleep(0.05)
 
 

@@ -59,7 +59,7 @@ class NfsMedium:
     patience = PATIENCE
     shared = True
     mode = 0o666
-    """The server asks who lengthens a file, whoever opened it: that is the machine's own user, unknown to the server."""
+    """The server asks who lengthens a file, whoever opened it: the machine's own user, whom it does not know."""
     whole = False
 
     def __init__(self, mounts: Path) -> None:
