@@ -67,7 +67,9 @@ async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 async def addressed(host: Host, name: str, expected: set[str], route: str = "") -> None:
     """Wait for a lease: addresses come when the other side answers, and a route after them."""
     async with asyncio.timeout(20):
-        while await host.addresses(name) != expected or route not in await host.command("ip", "route"):
+        while await host.addresses(name) != expected:  # noqa: ASYNC110 - nobody tells when
+            await asyncio.sleep(0.05)
+        while route not in await host.command("ip", "route"):  # noqa: ASYNC110 - nor here
             await asyncio.sleep(0.05)
 
 
