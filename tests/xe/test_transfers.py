@@ -20,8 +20,8 @@ import pytest
 from domzero.engine.calls import LOCAL
 from domzero.front.routes import RawStream, Request, Response
 from domzero.xe.api import answer
-from tests.api.harness import InProcessHost, in_process
-from tests.xe.terminal import HELLO, ROOT, printed, process, raw, socket_of
+from tests.api.harness import PASSWORD, InProcessHost, in_process
+from tests.xe.terminal import HELLO, ROOT, port_of, printed, process, raw, socket_of
 
 CONTENT = bytes(range(256)) * 4096
 
@@ -60,6 +60,15 @@ class Pages:
         await asyncio.sleep(0.05)
         await self._end(request, ["SR_FULL", "1", "2"])
 
+    async def take_later(self, request: Request, stream: RawStream) -> None:
+        """As XenServer's imports do: the answer comes before the body is read."""
+        stream.respond(200)
+        await stream.writer.drain()
+        await asyncio.sleep(0.02)
+        length = request.head.content_length
+        self.got = await (stream.reader.read() if length is None else stream.reader.readexactly(length))
+        await self._end(request, [])
+
     async def refuse(self, request: Request, stream: RawStream) -> None:
         stream.respond(403, length=0)
 
@@ -82,7 +91,7 @@ def pages(host: InProcessHost) -> Pages:
     """Our pages, in place of the host's own where it has them."""
     made = Pages(host)
     routes = host.daemon.server.routes
-    ours = ("/pool/xmldbdump", "/host_backup", "/host_restore", "/host_logs_download")
+    ours = ("/pool/xmldbdump", "/host_backup", "/host_restore", "/host_logs_download", "/pool_patch_upload")
     for method in ("GET", "PUT"):
         routes.rows[method] = [row for row in routes.rows.get(method, []) if row.prefix not in ours]
     routes.page("GET", "/pool/xmldbdump", made.send)
@@ -90,6 +99,7 @@ def pages(host: InProcessHost) -> Pages:
     routes.page("GET", "/host_backup", made.stream)
     routes.raw("PUT", "/host_restore", made.refuse)
     routes.page("GET", "/host_logs_download", made.elsewhere)
+    routes.raw("PUT", "/pool_patch_upload", made.take_later)
     return made
 
 
@@ -130,6 +140,21 @@ def test_a_file_is_sent(host: InProcessHost, pages: Pages, tmp_path: Path) -> No
     done = xe(host, "pool-restore-database", f"file-name={tmp_path}/in")
     assert (done.returncode, done.stderr) == (0, "")
     assert pages.got == CONTENT
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_host_may_answer_before_it_reads(host: InProcessHost, pages: Pages, tmp_path: Path, tls: bool) -> None:
+    (tmp_path / "in").write_bytes(CONTENT * 8)
+    where = ("-s", "127.0.0.1", "-p", str(port_of(host)), "-pw", PASSWORD) if tls else ("-s", str(socket_of(host)))
+    pages.got = b""
+    done = process("patch-upload", f"file-name={tmp_path}/in", *where)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert pages.got == CONTENT * 8
+    done = process("patch-upload", "file-name=", *where, typed="typed in\n" * 100_000)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert pages.got == b"typed in\n" * 100_000
+    done = process("pool-restore-database", f"file-name={tmp_path}/in", *where)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_standard_input_is_sent_without_a_length(host: InProcessHost, pages: Pages) -> None:

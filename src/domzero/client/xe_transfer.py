@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import socket
+import ssl
 import stat
 import sys
 import time
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 BLOCK = 256 << 10
 KEEP_ALIVE = 60.0
 """Seconds after which the host is told that a transfer still goes on; it expects that every 300."""
+PATIENCE = 5.0
+"""Seconds for an answer to what was sent over TLS without saying how much it is. The task tells what became of it."""
 MOST_REDIRECTS = 5
 LONGEST_HEAD = 64 << 10
 LEAVE = 0x1D
@@ -104,6 +107,30 @@ class _Page:
             with contextlib.suppress(TimeoutError):
                 return self.connection.recv(BLOCK)
 
+    def answered(self) -> bool:
+        """Whether the head of the answer has come, or the host has gone. Looks without waiting."""
+        if not select.select([self.connection], [], [], 0)[0]:
+            return b"\r\n\r\n" in self.early
+        self.connection.setblocking(False)
+        try:
+            data = self.connection.recv(BLOCK)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False  # TLS has things to say of its own
+        finally:
+            self.connection.settimeout(KEEP_ALIVE)
+        self.early += data
+        return not data or b"\r\n\r\n" in self.early
+
+    def answers_within(self, seconds: float) -> bool:
+        """Whether the head of the answer comes in that time."""
+        deadline = time.monotonic() + seconds
+        while not self.answered():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            select.select([self.connection], [], [], left)
+        return True
+
     def head(self) -> tuple[int, dict[str, str]]:
         """Status and headers of the answer. Raises `TransferError`."""
         raw = b""
@@ -150,8 +177,7 @@ def _put(terminal: Terminal, name: str, path: str) -> None:
             size = information.st_size if stat.S_ISREG(information.st_mode) else None
             page = _Page(terminal, "PUT", path, "" if size is None else f"content-length: {size}\r\n")
             try:
-                _send_file(page, file.fileno(), size)
-                status, headers = page.head()
+                status, headers = _send_file(page, file.fileno(), size) or page.head()
             finally:
                 page.close()
         if status == 302 and name:
@@ -163,22 +189,34 @@ def _put(terminal: Terminal, name: str, path: str) -> None:
     raise TransferError("The host sends the transfer round in circles")
 
 
-def _send_file(page: _Page, descriptor: int, size: int | None) -> None:
-    sent = 0
+def _send_file(page: _Page, descriptor: int, size: int | None) -> tuple[int, dict[str, str]] | None:
+    """Send a file's content; the answer, when it came before the end.
+
+    Imports are answered 200 before anything was read, and end as their task says. Any other answer that comes before
+    the end means that the host wants no more.
+    """
+    sent, answer = 0, None
     with Progress(size) as progress:
         try:
             while block := os.read(descriptor, BLOCK if size is None else min(BLOCK, size - sent)):
-                if select.select([page.connection], [], [], 0)[0]:
-                    return  # the host answers before it has everything: it wants no more
+                if answer is None and page.answered():
+                    answer = page.head()
+                    if answer[0] != 200:
+                        return answer
                 page.send(block)
                 sent += len(block)
                 progress.show(sent)
+            if size is None and not isinstance(page.connection, ssl.SSLSocket):
+                with contextlib.suppress(OSError):  # a host that has answered may have gone
+                    page.connection.shutdown(socket.SHUT_WR)
+            elif size is None and answer is None and not page.answers_within(PATIENCE):
+                # TLS has no connections closed on one side: the host hears of the end when this one closes altogether.
+                return 200, {}
         except (BrokenPipeError, ConnectionResetError):
-            return  # the answer, if there is one, says why
-    if size is None:
-        page.connection.shutdown(socket.SHUT_WR)
-    elif sent < size:
+            return answer  # the answer that is there, if there is one, says why
+    if size is not None and sent < size:
         raise TransferError("The file became shorter while it was sent")
+    return answer
 
 
 def _get(terminal: Terminal, name: str, path: str) -> None:
