@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import ssl
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from argon2 import PasswordHasher
 from domzero.daemon import Serving, serving
 from domzero.front.certificates import FILE_NAME, make_certificate
 from domzero.settings import Endpoint, Settings
+from tests.api.trust import unverified
 
 PASSWORD = "correct horse"
 READY = "domzero: ready "
@@ -36,9 +36,7 @@ _connected: list[tuple[str, Any]] = []
 
 def plain_proxy(url: str) -> Any:
     """The standard library's client, for what the official binding treats in its own way."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    proxy = xmlrpc.client.ServerProxy(url, context=context)
+    proxy = xmlrpc.client.ServerProxy(url, context=unverified())
     _connected.append((url, proxy))
     return proxy
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import ssl
 import urllib.request
 from typing import Any
+
+from tests.api.trust import unverified
 
 
 class JsonRpc:
@@ -14,9 +15,7 @@ class JsonRpc:
     def __init__(self, url: str, version: int = 2) -> None:
         self._url = f"{url}/jsonrpc"
         self._version = version
-        self._context = ssl.create_default_context()
-        self._context.check_hostname = False
-        self._context.verify_mode = ssl.CERT_NONE
+        self._context = unverified()
         self.content_type = ""
 
     def raw(self, method: str, *params: Any) -> Any:

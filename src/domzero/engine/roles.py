@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from hashlib import sha1
 from uuid import NAMESPACE_DNS, uuid5
 
@@ -30,14 +31,8 @@ class Roles:
         self._docs = {role.name: role.doc for role in self._roles}
         self._uuids = {role.name: role.uuid for role in self._roles}
         self._name_by_ref: Mapping[Ref, str] = {role_ref(role.uuid): role.name for role in self._roles}
-        needed: dict[str, int] = {}
-        for method in graph.methods.values():
-            if method.message.session:
-                needed[sys.intern(method.name.lower())] = self.ranks[method.message.least_role]
-        self._needed = needed
-        self._permissions = [
-            tuple(name for name, least in needed.items() if least <= role.rank) for role in self._roles
-        ]
+        self._needed = _needed(graph)
+        self._permissions = _permissions(graph)
 
     def rank(self, name: str) -> int:
         """The rank of a role. Raises `KeyError` when there is no such role."""
@@ -94,6 +89,20 @@ class Roles:
                     changes = {name: value for name, value in fields.items() if row.record[name] != value}
                     if changes:
                         transaction.update("role", ref, **changes)
+
+
+@cache
+def _needed(graph: Graph) -> Mapping[str, int]:
+    """The least rank that each permission asks for."""
+    methods = [method for method in graph.methods.values() if method.message.session]
+    return {sys.intern(method.name.lower()): graph.roles[method.message.least_role].rank for method in methods}
+
+
+@cache
+def _permissions(graph: Graph) -> tuple[tuple[str, ...], ...]:
+    """What each role permits, the least role first. A graph never changes, and this is most of making `Roles`."""
+    ranks = sorted(role.rank for role in graph.roles.values())
+    return tuple(tuple(name for name, least in _needed(graph).items() if least <= rank) for rank in ranks)
 
 
 def role_ref(uuid: str) -> Ref:

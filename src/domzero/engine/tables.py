@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from domzero.engine.row import Row
@@ -19,7 +20,7 @@ from domzero.engine.values import Prepare, preparer
 from domzero.idl.graph import Graph
 from domzero.idl.model import Class, Durability
 from domzero.idl.records import Layout, Record
-from domzero.idl.types import NULL_REF, Ref, SetOf
+from domzero.idl.types import NULL_REF, Ref, SetOf, Type
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,8 +115,10 @@ class Tables:
     """Every table, and the links between them. Classes of which nothing is stored have no table."""
 
     def __init__(self, graph: Graph) -> None:
+        # There are ten times as many fields as types.
+        checks = cache(lambda type_: preparer(graph, type_, self._canonical_ref))
         self.by_class: dict[str, Table] = {
-            cls.name: self._table(graph, cls) for cls in graph.classes.values() if cls.durability is Durability.DURABLE
+            cls.name: self._table(cls, checks) for cls in graph.classes.values() if cls.durability is Durability.DURABLE
         }
         links = [
             self._link(cls, position, graph)
@@ -189,14 +192,14 @@ class Tables:
             ((link, ref), tuple(refs)) for link, of_link in sets.items() for ref, refs in of_link.items()
         )
 
-    def _table(self, graph: Graph, cls: Class) -> Table:
+    def _table(self, cls: Class, checks: Callable[[Type], Prepare]) -> Table:
         positions = range(len(cls.fields))
         layout = Layout(cls)
         return Table(
             layout=layout,
             lower=cls.name.lower(),
             emits_events=cls.emits_events,
-            prepare=tuple(_named(cls, f.name, preparer(graph, f.type, self._canonical_ref)) for f in cls.fields),
+            prepare=tuple(_named(cls, f.name, checks(f.type)) for f in cls.fields),
             derived=frozenset(i for i in positions if cls.fields[i].inverse is not None),
             volatile=frozenset(i for i in positions if cls.fields[i].volatile),
             uuid_at=layout.position.get("uuid"),

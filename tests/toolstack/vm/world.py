@@ -160,11 +160,12 @@ def joined(engine: Engine, stack: Stack) -> Dispatcher:
     """The dispatcher of what there is. Without `engine.start`: half of what that costs goes into role objects."""
     found = implementations(stack)
     own = engine.implementations()
-    missing = [
+    there = found.keys() | own.keys()
+    missing = {
         name
         for name, method in GRAPH.methods.items()
-        if method.message.implicit is None and not is_removed(method.message) and name not in {**found, **own}
-    ]
+        if method.message.implicit is None and not is_removed(method.message) and name not in there
+    }
     engine.users.reconcile()
     engine.tasks.recover()
     engine.sessions.restore()
