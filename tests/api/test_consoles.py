@@ -178,6 +178,7 @@ def test_a_session_for_emergencies_opens_nothing(host: InProcessHost, running: s
     assert proxy.session.local_logout(handle)["Status"] == "Success"
 
 
+@pytest.mark.slow
 def test_viewers_leave_when_the_host_stops(tmp_path: Path) -> None:
     with in_process(tmp_path) as host:
         session = login(host.url)
@@ -262,6 +263,7 @@ def test_a_viewer_that_vanishes_is_forgotten(host: InProcessHost, session: Any, 
     until(lambda: viewers(host) == 0)
 
 
+@pytest.mark.slow
 def test_viewers_of_one_console_are_counted(host: InProcessHost, session: Any, running: str, door: Any) -> None:
     query = f"ref={running}&session_id={session.handle}"
     most = host.daemon.consoles.limits.per_console
@@ -343,6 +345,7 @@ def test_frames_that_are_none(host: InProcessHost, session: Any, running: str, d
     until(lambda: viewers(host) == 0)
 
 
+@pytest.mark.slow
 def test_a_slow_viewer_delays_nobody(api: Any, session: Any, running: str, door: Any) -> None:
     """One viewer reads nothing of a serial line on which much is written; another gets all of it."""
     query = f"ref={consoles(api, running)['vt100']}&session_id={session.handle}"

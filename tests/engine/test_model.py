@@ -306,9 +306,7 @@ class DatabaseMachine(RuleBasedStateMachine):
 
 
 TestDatabaseMachine = DatabaseMachine.TestCase
-TestDatabaseMachine.settings = settings(
-    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestDatabaseMachine.settings = settings(stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 async def test_clients_of_concurrent_writers_end_up_with_the_servers_state(tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ async def test_the_file_is_the_owners_alone(path: Path) -> None:
         }
 
 
+@pytest.mark.slow
 async def test_two_cannot_have_the_file(path: Path) -> None:
     probe = (
         "import asyncio, pathlib, sys\n"

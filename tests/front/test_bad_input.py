@@ -350,7 +350,7 @@ async def test_a_flood_of_refused_connections_is_bounded(serve: Serve) -> None:
     busy.close()
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(raw=st.binary(max_size=300), framed=st.booleans())
 async def test_random_bytes(doors: Doors, raw: bytes, framed: bool) -> None:
     """Whatever is sent, the connection ends or answers in HTTP, and nothing is logged as a defect."""

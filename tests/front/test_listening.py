@@ -244,6 +244,7 @@ async def test_a_stop_cuts_off_what_takes_too_long(doors: Doors) -> None:
     await doors.server.stop(0)
 
 
+@pytest.mark.slow
 async def test_many_clients_at_once(doors: Doors) -> None:
     """Thirty-two threads of the standard client, over every door."""
     failures: list[object] = []

@@ -59,6 +59,27 @@ async def test_disk_and_medium_hotplug(machine: Machine, guest: Guest) -> None:
     await console.eventually("! head -c 8 /dev/sr0 2>/dev/null")
 
 
+async def test_what_no_driver_takes_is_taken_out_again(machine: Machine, guest: Guest) -> None:
+    """The file is free then, and the slot as well."""
+    await machine.hypervisor.close()
+    machine.hypervisor = machine.driver(Limits(guest=5, plug=1))
+    await machine.hypervisor.open(machine.events)
+    hypervisor, domid, console = machine.hypervisor, guest.domid, guest.console
+    disk = DiskSpec(1, DiskKind.DISK, machine.image("lonely", "8M"))
+    card = NicSpec(1, "52:54:00:00:00:09", 1500, UserBackend())
+    await console.run("echo 0 > /sys/bus/virtio/drivers_autoprobe")
+    with pytest.raises(GuestNotRespondingError, match="disk in slot 1 in 1 seconds"):
+        await hypervisor.plug_disk(domid, disk)
+    with pytest.raises(GuestNotRespondingError, match="network card 1 in 1 seconds"):
+        await hypervisor.plug_nic(domid, card)
+    assert disk.source is not None
+    await run(["qemu-img", "resize", "-q", "-f", "qcow2", disk.source.path, "16M"])  # refused while it is open
+    await console.run("echo 1 > /sys/bus/virtio/drivers_autoprobe")
+    await hypervisor.plug_disk(domid, disk)
+    await hypervisor.plug_nic(domid, card)
+    await console.eventually("test -b /dev/vdb -a -e /sys/class/net/eth0")
+
+
 async def test_slots_behind_the_bridge(machine: Machine, guest: Guest) -> None:
     hypervisor, domid, console = machine.hypervisor, guest.domid, guest.console
     for slot in (6, 15):

@@ -285,6 +285,7 @@ async def test_unknown_triggers_and_keys_are_refused(bench: Bench) -> None:
         await bench.sim.send_sysrq(1, "ctrl")
 
 
+@pytest.mark.slow
 async def test_ten_thousand_domains_are_cheap(bench: Bench) -> None:
     began = time.process_time()
     for domid in range(1, 10_001):

@@ -96,6 +96,7 @@ async def test_a_daemon_that_died_finds_its_mount(shop: Shop) -> None:
     await again.detach(shop.repository)
 
 
+@pytest.mark.slow
 async def test_what_a_killed_creation_leaves_can_be_taken_or_destroyed(shop: Shop) -> None:
     await run(format_arguments(shop.image, uuid(7)))
     left = shop.mounts / uuid(7)
@@ -214,6 +215,7 @@ async def test_a_repository_in_use_is_not_let_go(shop: Shop) -> None:
     await shop.driver.detach(shop.repository)
 
 
+@pytest.mark.slow
 async def test_a_full_file_system_is_said_and_leaves_nothing(shop: Shop, tmp_path: Path) -> None:
     driver, here = shop.driver, shop.repository
     await driver.create(here, 0)

@@ -185,6 +185,7 @@ async def test_a_clone_shares_and_then_goes_its_own_way(shelf: Shelf) -> None:
     assert all(name is None or "/" not in name for name in backing)
 
 
+@pytest.mark.slow
 async def test_cloning_an_unchanged_disk_again_makes_no_longer_chain(shelf: Shelf) -> None:
     await shelf.driver.create_disk(shelf.repository, uuid(1), MIB)
     await shelf.driver.clone_disk(shelf.repository, uuid(1), uuid(2))
@@ -196,6 +197,7 @@ async def test_cloning_an_unchanged_disk_again_makes_no_longer_chain(shelf: Shel
     assert holds(await shelf.source(39), 1)
 
 
+@pytest.mark.slow
 async def test_parallel_clones_of_one_disk_all_succeed(shelf: Shelf) -> None:
     await shelf.driver.create_disk(shelf.repository, uuid(1), MIB)
     write(await shelf.source(1), 1)

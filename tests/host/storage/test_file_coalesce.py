@@ -19,6 +19,7 @@ from domzero.host.storage.files.qcow2 import Header
 from domzero.host.storage.protocol import LiveMerge, Merge, Progress, StorageError
 from tests.host.storage.disks import MIB, Shelf, holds, refused, tool, uuid, write
 from tests.host.storage.test_file_copies import machine_with
+from tests.sampling import each
 
 BLOCK = 65536
 A, B = layers.disk_name(uuid(1)), layers.disk_name(uuid(2))
@@ -107,7 +108,7 @@ async def merge_all(shelf: Shelf, live: LiveMerge | None = None) -> int:
     raise AssertionError("there is no end of merges")
 
 
-@pytest.mark.parametrize("push", [True, False])
+@pytest.mark.parametrize("push", each(2, [True, False]))
 async def test_a_chain_becomes_one_layer(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, push: bool) -> None:
     monkeypatch.setattr(coalesce, "pushes_down", lambda upper, lower: push)
     await chained(shelf, 4)
@@ -118,6 +119,7 @@ async def test_a_chain_becomes_one_layer(shelf: Shelf, monkeypatch: pytest.Monke
     tool("qemu-img", "check", "-q", shelf.directory / f"{uuid(1)}.qcow2")
 
 
+@pytest.mark.slow
 async def test_layers_of_several_disks_stay_right(shelf: Shelf) -> None:
     await chained(shelf, 3)
     await shelf.driver.clone_disk(shelf.repository, uuid(1), uuid(2))
@@ -233,7 +235,7 @@ async def act(shelf: Shelf, verb: str) -> None:
         await driver.resize_disk(here, uuid(1), 8 * MIB)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", each(4, VERBS))
 async def test_a_merge_makes_way(shelf: Shelf, held: Path, verb: str) -> None:
     await chained(shelf, 2)
     (possible,) = await shelf.driver.merges(shelf.repository)
@@ -247,7 +249,7 @@ async def test_a_merge_makes_way(shelf: Shelf, held: Path, verb: str) -> None:
     assert (shelf.files() == []) == (verb == "destroy")
 
 
-@pytest.mark.parametrize(("verb", "ends"), [(verb, verb != "source") for verb in VERBS])
+@pytest.mark.parametrize(("verb", "ends"), each(4, [(verb, verb != "source") for verb in VERBS]))
 async def test_a_pull_in_a_machine_makes_way_for_changes_only(shelf: Shelf, verb: str, ends: bool) -> None:
     await chained(shelf, 2)
     (possible,) = await shelf.driver.merges(shelf.repository)

@@ -117,6 +117,7 @@ async def test_a_plain_disk_in_use_is_not_snapshotted(shelf: Shelf, format: str)
     assert shelf.files() == [f"{uuid(1)}.{format}"]
 
 
+@pytest.mark.slow
 async def test_copies_convert_between_formats(shelf: Shelf) -> None:
     for number, format in enumerate(FORMATS, start=1):
         write(await made(shelf, number, format), 7)

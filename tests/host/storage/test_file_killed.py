@@ -103,7 +103,7 @@ def killer() -> Iterator[Killer]:
 
 
 @pytest.mark.parametrize(
-    ("verb", "step"), each(4, [(verb, step) for verb, count in STEPS.items() for step in range(1, count + 1)])
+    ("verb", "step"), each(8, [(verb, step) for verb, count in STEPS.items() for step in range(1, count + 1)])
 )
 async def test_dying_loses_and_leaks_nothing(killer: Killer, directory: Path, verb: str, step: int) -> None:
     assert killer.die(directory, verb, step) == DIED
@@ -141,6 +141,7 @@ async def test_the_steps_are_counted_right(killer: Killer, directory: Path, verb
     assert killer.die(directory, verb, STEPS[verb] + 1) == 0
 
 
+@pytest.mark.slow
 async def test_dying_while_tidying_up_is_no_harm_either(killer: Killer, directory: Path) -> None:
     assert killer.die(directory, "snapshot", 4) == DIED
     deaths = 0

@@ -75,6 +75,7 @@ async def test_snapshots_can_come_and_go_without_end(shelf: Shelf, monkeypatch: 
     assert shelf.files() == []
 
 
+@pytest.mark.slow
 async def test_layers_of_different_sizes_are_merged_right(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "MERGE_FROM", 3)
     await shelf.driver.create_disk(shelf.repository, uuid(1), MIB)

@@ -54,7 +54,7 @@ OPERATIONS = st.lists(
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@settings(CALM, max_examples=5)
+@settings(CALM, max_examples=3)
 @given(OPERATIONS)
 def test_disks_are_what_a_dictionary_says(operations: list[tuple[str, int, int]]) -> None:
     compare_here(operations)

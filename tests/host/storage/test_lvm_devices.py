@@ -26,6 +26,7 @@ def device(tmp_path: Path) -> Iterator[Path]:
         yield found
 
 
+@pytest.mark.slow
 async def test_two_devices_are_one_group(tmp_path: Path) -> None:
     driver = LvmStorage(mapped=False)
     with loop_device(tmp_path / "a", 64 * MIB) as first, loop_device(tmp_path / "b", 64 * MIB) as second:
@@ -115,6 +116,7 @@ async def test_a_bare_physical_volume_is_taken(device: Path) -> None:
     await driver.create(on(device), 0)
 
 
+@pytest.mark.slow
 async def test_a_device_that_vanishes_is_an_error_and_no_disk_is_lost(tmp_path: Path) -> None:
     """Its content, that is: a loop device that is in use stays."""
     driver = LvmStorage(mapped=False)

@@ -48,6 +48,7 @@ def machine(tmp_path: Path) -> Iterator[Puller]:
     daemon.close()
 
 
+@pytest.mark.slow
 async def test_a_machine_goes_on_while_its_layers_become_one(shelf: Shelf, machine: Puller) -> None:
     driver, here = shelf.driver, shelf.repository
     await driver.create_disk(here, uuid(1), 4 * MIB)

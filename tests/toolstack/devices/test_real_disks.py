@@ -92,6 +92,7 @@ async def test_a_drive_added_meanwhile_is_not_shared(host: World, sr: Ref) -> No
     assert extra not in disks_of(host, await copying)
 
 
+@pytest.mark.slow
 async def test_layers_that_deleted_snapshots_leave_are_merged(host: World, sr: Ref) -> None:
     vdi = await host.call("VDI.create", {**DISK, "SR": sr, "virtual_size": 64 * MIB})
     for pattern in (3, 4, 5):

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,9 +27,20 @@ Move = tuple[str, int, int, bool]
 MOVES = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 5), st.integers(0, 3), st.booleans()), max_size=25)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(MOVES)
 def test_rows_and_host_agree_whatever_is_done(moves: list[Move]) -> None:
+    play_anew(moves)
+
+
+@pytest.mark.slow
+@settings(deadline=None)
+@given(MOVES)
+def test_rows_and_host_still_agree(moves: list[Move]) -> None:
+    play_anew(moves)
+
+
+def play_anew(moves: list[Move]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(_play(Path(directory), moves))
 
