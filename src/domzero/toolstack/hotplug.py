@@ -14,10 +14,14 @@ from domzero.toolstack.vm.failures import acting_on
 Result = TypeVar("Result")
 
 
-async def attaching(vm: Ref, answer: Awaitable[Result]) -> Result:
-    """What the hypervisor answers to putting something into the machine; errors as `acting_on` words them."""
+async def attaching(vm: Ref, cls: str, ref: Ref, answer: Awaitable[Result]) -> Result:
+    """What the hypervisor answers to putting something into the machine. DEVICE_ATTACH_TIMEOUT when the guest did not
+    take it; other errors as `acting_on` words them."""
     with acting_on(vm):
-        return await answer
+        try:
+            return await answer
+        except GuestNotRespondingError as error:
+            raise ApiError("DEVICE_ATTACH_TIMEOUT", cls, ref) from error
 
 
 async def detaching(vm: Ref, cls: str, ref: Ref, answer: Awaitable[None]) -> None:

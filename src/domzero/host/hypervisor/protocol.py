@@ -190,7 +190,7 @@ class Hypervisor(Protocol):
         ...
 
     async def plug_disk(self, domid: int, disk: DiskSpec) -> None:
-        """Add a disk to the running guest."""
+        """Add a disk to the running guest; returns when its driver has taken it (`GuestNotRespondingError`)."""
         ...
 
     async def unplug_disk(self, domid: int, slot: int, *, force: bool = False) -> None:
@@ -230,7 +230,7 @@ class Hypervisor(Protocol):
         ...
 
     async def plug_nic(self, domid: int, nic: NicSpec) -> None:
-        """Add a network card to the running guest."""
+        """Add a network card to the running guest; see `plug_disk`."""
         ...
 
     async def unplug_nic(self, domid: int, slot: int, *, force: bool = False) -> None:

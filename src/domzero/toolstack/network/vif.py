@@ -123,7 +123,7 @@ async def _attach(stack: Stack, vif: Ref, domid: int) -> None:
         )
         await steps.do(
             "plug the card",
-            lambda: attaching(record["VM"], stack.hypervisor.plug_nic(domid, nic)),
+            lambda: attaching(record["VM"], "VIF", vif, stack.hypervisor.plug_nic(domid, nic)),
             lambda: stack.hypervisor.unplug_nic(domid, slot, force=True),
         )
         await steps.do("record that it is in", lambda: _observe(stack, vif, attached=True))

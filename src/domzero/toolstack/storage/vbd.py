@@ -111,7 +111,7 @@ async def plug(stack: Stack, context: Context, self: Ref) -> None:
             spec = await _spec(stack, self)
             await steps.do(
                 "plug the disk",
-                lambda: attaching(vm, stack.hypervisor.plug_disk(domain.domid, spec)),
+                lambda: attaching(vm, "VBD", self, stack.hypervisor.plug_disk(domain.domid, spec)),
                 lambda: stack.hypervisor.unplug_disk(domain.domid, spec.slot, force=True),
             )
             await steps.do("record that it is in", lambda: _observe(stack, self, attached=True))
@@ -178,7 +178,7 @@ async def _change_medium(stack: Stack, vbd: Ref, vdi: Ref, source: DiskSource | 
         if alive and seen:
             domid = stack.machines.living(machine).domid
             changed = stack.hypervisor.change_medium(domid, int(record["userdevice"]), source)
-            await attaching(record["VM"], changed)
+            await attaching(record["VM"], "VBD", vbd, changed)
         with stack.database.transaction(observed=alive) as transaction:
             transaction.update("VBD", vbd, VDI=vdi, empty=vdi == NULL_REF)
 

@@ -52,6 +52,6 @@ async def _limit(stack: Stack, vbd: Ref, algorithm: str, params: Mapping[str, st
         runs = machine.domain is not None and not machine.domain.ended.done()
         if runs and drive["currently_attached"] and limits != limits_at_start(drive):
             domid = stack.machines.living(machine).domid
-            await attaching(vm, stack.hypervisor.limit_disk(domid, int(drive["userdevice"]), limits))
+            await attaching(vm, "VBD", vbd, stack.hypervisor.limit_disk(domid, int(drive["userdevice"]), limits))
         with stack.database.transaction() as transaction:
             transaction.update("VBD", vbd, qos_algorithm_type=algorithm, qos_algorithm_params=dict(params))

@@ -55,6 +55,8 @@ class Limits:
     """For a new or adopted process to answer."""
     guest: float = 10.0
     """For a guest to agree to an unplug."""
+    plug: float = 30.0
+    """For a guest's driver to take what was plugged; one that is still starting needs a while."""
     log: int = LOG_LIMIT
     """Of the serial log and of QEMU's own messages, each. Checked every two seconds while a daemon runs, so a talkative
     guest can exceed it for a moment; a log over the limit is cut to its latest half."""
@@ -190,7 +192,7 @@ class QemuHypervisor:
         domain = self._find(domid)
         chain = await hotplug.prepare(domain, disk.source, self._image_tool)
         async with domain.lock:
-            await hotplug.plug_disk(domain, disk, chain)
+            await hotplug.plug_disk(domain, disk, chain, self._limits.plug)
 
     async def unplug_disk(self, domid: int, slot: int, *, force: bool = False) -> None:
         domain = self._find(domid)
@@ -226,7 +228,7 @@ class QemuHypervisor:
     async def plug_nic(self, domid: int, nic: NicSpec) -> None:
         domain = self._find(domid)
         async with domain.lock:
-            await hotplug.plug_nic(domain, nic)
+            await hotplug.plug_nic(domain, nic, self._limits.plug)
 
     async def unplug_nic(self, domid: int, slot: int, *, force: bool = False) -> None:
         domain = self._find(domid)

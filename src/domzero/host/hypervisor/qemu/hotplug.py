@@ -1,8 +1,7 @@
 """Disks, media and network cards of a running domain.
 
-What is promised of a device that was plugged: the machine has it and the guest was told (an ACPI event, as a real
-board would raise). Whether the guest has a driver and when it is ready only the guest knows; QEMU is not told. A device
-that is unplugged is different: the guest must let go of it, and that QEMU is told.
+What is promised of a disk or card that was plugged into a running guest: a driver in the guest has taken it. Of a CD
+drive, whose controller was there before: the guest was told. What is unplugged the guest has let go of.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Any
 
 from domzero.host.hypervisor.protocol import GuestNotRespondingError, HypervisorError
 from domzero.host.hypervisor.qemu import devices, limits, names, slots
+from domzero.host.hypervisor.qemu.acknowledgement import wait_for_driver
 from domzero.host.hypervisor.qemu.complaints import explained
 from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.images import open_image, prepared_chain
@@ -22,7 +22,7 @@ from domzero.host.hypervisor.qemu.modules import provide
 from domzero.host.hypervisor.qemu.monitor import CommandRefusedError
 from domzero.host.hypervisor.qemu.pulling import end_pulls
 from domzero.host.hypervisor.qemu.remote import answers, servers_of
-from domzero.host.hypervisor.spec import DiskSource, DiskSpec, NicSpec, TapBackend
+from domzero.host.hypervisor.spec import DiskKind, DiskSource, DiskSpec, NicSpec, TapBackend
 
 FORCED_SECONDS = 2.0
 """How long a guest is given when the caller will not take no for an answer."""
@@ -40,8 +40,12 @@ async def prepare(domain: Domain, source: DiskSource | None, image_tool: str) ->
     return chain
 
 
-async def plug_disk(domain: Domain, disk: DiskSpec, chain: tuple[DiskSource, ...]) -> None:
-    """Add a disk or CD drive. On failure nothing of it is left in QEMU. Raises `HypervisorError`."""
+async def plug_disk(domain: Domain, disk: DiskSpec, chain: tuple[DiskSource, ...], patience: float) -> None:
+    """Add a disk or CD drive. Raises `HypervisorError`, and nothing of it is left in QEMU.
+
+    Raises `GuestNotRespondingError` when the guest has not taken a disk in `patience` seconds. If it will not part with
+    the disk either, it keeps a device without content.
+    """
     if disk.slot not in names.DISK_SLOTS:
         raise HypervisorError(f"there is no disk slot {disk.slot}")
     limits.check(disk.limits)
@@ -53,7 +57,9 @@ async def plug_disk(domain: Domain, disk: DiskSpec, chain: tuple[DiskSource, ...
         raise
     try:
         await limits.set_all(domain, [disk])
-    except HypervisorError:
+        if disk.kind is DiskKind.DISK:
+            await wait_for_driver(domain, names.disk(disk.slot), f"the disk in slot {disk.slot}", patience)
+    except (HypervisorError, asyncio.CancelledError):
         await asyncio.shield(unplug_disk(domain, disk.slot, FORCED_SECONDS, force=True))
         raise
 
@@ -111,8 +117,8 @@ async def switch_disk(domain: Domain, slot: int, chain: tuple[DiskSource, ...]) 
         await asyncio.shield(slots.let_go(domain, slot))
 
 
-async def plug_nic(domain: Domain, nic: NicSpec) -> None:
-    """Add a network card. On failure nothing of it is left in QEMU. Raises `HypervisorError`."""
+async def plug_nic(domain: Domain, nic: NicSpec, patience: float) -> None:
+    """Add a network card. On failure nothing of it is left in QEMU; errors as `plug_disk`'s."""
     if nic.slot not in names.NIC_SLOTS:
         raise HypervisorError(f"there is no network card slot {nic.slot}")
     await _add_backend(domain, nic)
@@ -120,6 +126,11 @@ async def plug_nic(domain: Domain, nic: NicSpec) -> None:
         await _add(domain, "device_add", devices.nic_device(nic), f"a network card {nic.slot}")
     except BaseException:
         await asyncio.shield(domain.monitor.execute("netdev_del", id=names.nic_backend(nic.slot)))
+        raise
+    try:
+        await wait_for_driver(domain, names.nic(nic.slot), f"network card {nic.slot}", patience)
+    except (HypervisorError, asyncio.CancelledError):
+        await asyncio.shield(unplug_nic(domain, nic.slot, FORCED_SECONDS, force=True))
         raise
 
 

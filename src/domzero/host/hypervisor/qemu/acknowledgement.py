@@ -1,0 +1,39 @@
+"""Whether a guest has taken a device that was plugged: its driver says so to the device itself (virtio's DRIVER_OK).
+
+QEMU tells nobody when that happens, so it is asked, often at first: most guests answer within some milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from domzero.host.hypervisor.protocol import GuestNotRespondingError, RunState
+from domzero.host.hypervisor.qemu.domain import Domain
+from domzero.host.hypervisor.qemu.monitor import CommandRefusedError
+
+READY = "VIRTIO_CONFIG_S_DRIVER_OK"
+"""A device's status bit by which a driver says that it is ready (Virtual I/O Device 1.1, section 2.1)."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.25
+
+
+async def wait_for_driver(domain: Domain, device: str, what: str, timeout: float) -> None:
+    """Return when the guest drives a virtio device. Raises `GuestNotRespondingError` after `timeout` seconds.
+
+    A domain that is paused is not waited for, nor is anything where this QEMU cannot tell.
+    """
+    loop = asyncio.get_running_loop()
+    deadline, pause = loop.time() + timeout, SHORTEST_PAUSE
+    while domain.state is RunState.RUNNING and not await _is_driven(domain, device):
+        if loop.time() > deadline:
+            raise GuestNotRespondingError(f"no driver in the guest took {what} in {timeout:g} seconds")
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+async def _is_driven(domain: Domain, device: str) -> bool:
+    path = f"/machine/peripheral/{device}/virtio-backend"
+    try:
+        found = await domain.monitor.execute("x-query-virtio-status", path=path)
+    except CommandRefusedError:
+        return True  # QEMU before 7.2 does not know the command
+    return any(str(bit).startswith(READY) for bit in found["status"]["statuses"])
