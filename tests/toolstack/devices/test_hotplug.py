@@ -16,10 +16,10 @@ async def silent() -> None:
 async def test_a_guest_that_does_not_take_a_device() -> None:
     with pytest.raises(ApiError) as caught:
         await attaching("OpaqueRef:vm", "VBD", "OpaqueRef:vbd", silent())
-    assert (caught.value.code, *caught.value.parameters) == ("DEVICE_ATTACH_TIMEOUT", "VBD", "OpaqueRef:vbd")
+    assert (caught.value.code, *caught.value.params) == ("DEVICE_ATTACH_TIMEOUT", "VBD", "OpaqueRef:vbd")
 
 
 async def test_a_guest_that_does_not_give_one_back() -> None:
     with pytest.raises(ApiError) as caught:
         await detaching("OpaqueRef:vm", "VIF", "OpaqueRef:vif", silent())
-    assert (caught.value.code, *caught.value.parameters) == ("DEVICE_DETACH_TIMEOUT", "VIF", "OpaqueRef:vif")
+    assert (caught.value.code, *caught.value.params) == ("DEVICE_DETACH_TIMEOUT", "VIF", "OpaqueRef:vif")
