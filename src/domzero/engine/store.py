@@ -223,6 +223,8 @@ class Store:
         if self._reading is not None:
             self._reading.close()  # a reading that was broken off would keep the file open
         self._connection.close()
+        # Closing alone would not do while a child that is being started still has the descriptor.
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
         os.close(self._lock)
 
     def _transact(self, statements: Iterable[str], batch: Batch) -> None:

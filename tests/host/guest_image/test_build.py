@@ -52,6 +52,7 @@ def statuses(directory: Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_mode, path.stat().st_mtime_ns) for path in directory.iterdir()}
 
 
+@pytest.mark.slow
 async def test_a_damaged_image_is_mended(tmp_path: Path) -> None:
     image = await build(tmp_path)
     whole = image.ramdisk.read_bytes()

@@ -187,6 +187,7 @@ async def test_a_daemon_killed_at_any_step_is_followed_by_one_that_finishes_or_u
     assert survived > 4
 
 
+@pytest.mark.slow
 async def test_machines_keep_their_bridge_while_its_uplink_changes(site: Host, elsewhere: Path) -> None:
     outside = Host(elsewhere, site.directory / "outside")
     await outside.thread.open()
@@ -220,6 +221,7 @@ async def test_machines_keep_their_bridge_while_its_uplink_changes(site: Host, e
         await outside.thread.close()
 
 
+@pytest.mark.slow
 async def test_only_what_the_plan_names_is_touched(site: Host) -> None:
     await site.kernel("link", "add", ifname="br0", kind="bridge")
     before = await layout(site)

@@ -11,7 +11,7 @@ import pytest
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage.files import layers
 from domzero.host.storage.files.file import FileStorage
-from domzero.host.storage.files.place import MARKER
+from domzero.host.storage.files.marker import MARKER
 from domzero.host.storage.protocol import Repository, StorageDriver, StorageError
 
 MIB = 1 << 20

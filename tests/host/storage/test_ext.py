@@ -12,7 +12,7 @@ import pytest
 
 from domzero.host.process import run
 from domzero.host.storage.files.ext import INFO, ExtStorage, format_arguments, identify
-from domzero.host.storage.files.place import MARKER
+from domzero.host.storage.files.marker import MARKER
 from domzero.host.storage.mounts import mounted_at
 from domzero.host.storage.protocol import Repository, StorageError
 from tests.host.storage.disks import MIB, REPOSITORY, holds, raw, refused, tool, uuid, write

@@ -11,7 +11,8 @@ import pytest
 from domzero.host.hypervisor.spec import DiskFormat
 from domzero.host.storage.files import layers
 from domzero.host.storage.files.file import INFO, FileStorage
-from domzero.host.storage.files.place import MARKER, Ownership
+from domzero.host.storage.files.marker import MARKER
+from domzero.host.storage.files.place import Ownership
 from domzero.host.storage.protocol import Repository, StorageDriver
 from tests.host.storage.disks import MIB, REPOSITORY, Shelf, holds, opened, refused, repository, uuid, write
 

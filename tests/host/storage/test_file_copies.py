@@ -13,7 +13,7 @@ import pytest
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage.files.file import FileStorage
-from domzero.host.storage.files.place import MARKER
+from domzero.host.storage.files.marker import MARKER
 from tests.host.storage.disks import MIB, Shelf, holds, opened, raw, refused, tool, uuid, write
 
 

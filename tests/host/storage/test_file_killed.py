@@ -16,7 +16,7 @@ from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.storage.files import layers
 from domzero.host.storage.files.file import FileStorage
 from domzero.host.storage.files.layers import Layer, Leftovers, Survey, best_merge, leftovers
-from domzero.host.storage.files.place import MARKER
+from domzero.host.storage.files.marker import MARKER
 from domzero.host.storage.files.qcow2 import Header
 from tests.host.storage.disks import MIB, holds, opened, repository, uuid, write
 from tests.host.storage.killed import DIED

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from domzero.host.hypervisor.spec import DiskSource, LayerPull
 from domzero.host.storage.files import layers
 from domzero.host.storage.files.file import FileStorage
-from domzero.host.storage.files.place import MARKER
+from domzero.host.storage.files.marker import MARKER
 from domzero.host.storage.protocol import LiveMerge, Progress, Repository
 from tests.host.storage.disks import MIB, holds, opened, refused, tool, uuid, write
 

@@ -17,7 +17,6 @@ from domzero.host.storage.lvm.names import group_name
 from domzero.host.storage.protocol import DiskInfo, Repository, StorageDriver, StorageError
 from tests.host.storage.disks import MIB, REPOSITORY, raw, refused, tool, uuid
 from tests.host.storage.loops import loop_device, lvm, needs_lvm, on, opened, read, write
-from tests.sampling import each
 
 pytestmark = [needs_lvm, pytest.mark.root]
 
@@ -112,6 +111,7 @@ async def test_no_disk_ever_shows_what_another_held(rig: Rig, tmp_path: Path) ->
     assert read(await rig.source(3), 0, 16 * MIB) == b"copied" + bytes(16 * MIB - 6)
 
 
+@pytest.mark.slow
 async def test_a_disk_grows_in_place_or_elsewhere(rig: Rig) -> None:
     await rig.create(1)
     write(await rig.source(1), 0, JUNK)
@@ -199,7 +199,8 @@ async def test_two_at_once_get_a_disk_each(rig: Rig) -> None:
     assert len(await rig.disks()) == 4
 
 
-@pytest.mark.parametrize("verb", each(4, ["create", "copy", "resize", "move"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["create", "copy", "resize", "move"])
 async def test_cancelling_leaves_nothing(rig: Rig, tmp_path: Path, verb: str) -> None:
     """At whatever change the call is cancelled, there is no new disk, and no space that belongs to none."""
     await rig.create(1)

@@ -357,6 +357,8 @@ class QemuHypervisor:
 
     def _unlock(self) -> None:
         if self._lock_file >= 0:
+            # Closing alone would not do while a child that is being started still has the descriptor.
+            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
             os.close(self._lock_file)
             self._lock_file = -1
 

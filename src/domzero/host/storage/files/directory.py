@@ -39,6 +39,7 @@ from domzero.host.storage.files.making import (
     publish,
     refuse_taken,
 )
+from domzero.host.storage.files.marker import close_marker
 from domzero.host.storage.files.medium import Medium
 from domzero.host.storage.files.memory import find_image, image_name, list_images
 from domzero.host.storage.files.merge import merge_layers
@@ -313,7 +314,7 @@ class DirectoryStorage:
         """Let go of the marker, also when the medium does not answer: then that is done when it is back."""
         if place.descriptor < 0:
             return
-        closing = in_own_thread(os.close, place.descriptor)
+        closing = in_own_thread(close_marker, place.descriptor)
         await finish(_wait(closing, min(self._medium.patience, CLOSING)))
         if not closing.done():
             log.warning("%s is closed later: it does not answer", place.directory)

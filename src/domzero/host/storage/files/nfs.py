@@ -17,6 +17,7 @@ from domzero.host.process import ProcessError, run
 from domzero.host.storage import numbers
 from domzero.host.storage.files.directory import DirectoryStorage
 from domzero.host.storage.files.file import CAPABILITIES
+from domzero.host.storage.files.marker import MARKER
 from domzero.host.storage.files.nfs_settings import (
     CONFIGURATION,
     Export,
@@ -26,7 +27,7 @@ from domzero.host.storage.files.nfs_settings import (
     meaning,
     server_of,
 )
-from domzero.host.storage.files.place import MARKER, Ownership, Step
+from domzero.host.storage.files.place import Ownership, Step
 from domzero.host.storage.menus import export_menu
 from domzero.host.storage.mounts import UNMOUNT_PATIENCE, forbid_links, mount, mounted_at, unmount
 from domzero.host.storage.protocol import DriverInfo, ProbedRepository, Repository, StorageError

@@ -6,19 +6,19 @@ Functions here block, for `Place.run`; methods that are coroutines do not.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import orjson
 
 from domzero.host.storage import numbers
 from domzero.host.storage.files import layers
 from domzero.host.storage.files.layers import Survey
+from domzero.host.storage.files.marker import MARKER, lock_marker, read_marker
 from domzero.host.storage.files.memory import IMAGE_NAME
 from domzero.host.storage.files.plain import PLAIN_NAME
 from domzero.host.storage.numbers import from_os
@@ -28,8 +28,6 @@ from domzero.host.storage.worker import LONG, Workers, in_own_thread
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MARKER = "domzero-repository.json"
-MARKER_LIMIT = 4096
 DRAFT = f"{MARKER}.tmp"
 HARMLESS = frozenset({"lost+found", DRAFT})
 """What a fresh file system holds, and what `prepare` leaves when it is killed."""
@@ -98,7 +96,7 @@ class Place:
     async def claim(self) -> None:
         """Become the one that changes the repository. Raises `StorageError` 16 while another host is."""
         if not self.owned:
-            await self.run(_lock, self.descriptor, self.directory)
+            await self.run(lock_marker, self.descriptor, self.directory)
             self.owned = True
 
     async def interrupt(self, disk: str, *, reading: bool = False) -> None:
@@ -216,7 +214,7 @@ def open_place(directory: Path, uuid: str, workers: Workers, *, shared: bool = F
         if read_marker(descriptor, directory)["repository"] != uuid:
             raise StorageError(numbers.REPOSITORY_UNAVAILABLE, f"{directory} holds another repository")
         try:
-            _lock(descriptor, directory)
+            lock_marker(descriptor, directory)
         except StorageError as error:
             if not shared or error.number != numbers.REPOSITORY_IN_USE:
                 raise
@@ -225,26 +223,6 @@ def open_place(directory: Path, uuid: str, workers: Workers, *, shared: bool = F
         os.close(descriptor)
         raise
     return Place(directory, descriptor, owned, workers)
-
-
-def _lock(descriptor: int, directory: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StorageError(numbers.REPOSITORY_IN_USE, f"{directory} is used by another process") from None
-    except OSError as error:
-        raise from_os(error) from error
-
-
-def read_marker(descriptor: int, directory: Path) -> dict[str, Any]:
-    """What `prepare` wrote."""
-    try:
-        marker = orjson.loads(os.pread(descriptor, MARKER_LIMIT, 0))
-    except orjson.JSONDecodeError:
-        marker = None
-    if not isinstance(marker, dict) or not isinstance(marker.get("repository"), str):
-        raise StorageError(numbers.REPOSITORY_UNAVAILABLE, f"{directory / MARKER} cannot be read")
-    return marker
 
 
 def erase(place: Place) -> None:

@@ -33,7 +33,7 @@ from domzero.host.storage.files.place import Step
 from domzero.host.storage.lvm.changes import grow, making, tidy
 from domzero.host.storage.lvm.devices import LocalDevices, take_unused
 from domzero.host.storage.lvm.fill import fill, zero
-from domzero.host.storage.lvm.group import LOCKS, AttachedGroup, take_lock
+from domzero.host.storage.lvm.group import LOCKS, AttachedGroup, let_go, take_lock
 from domzero.host.storage.lvm.mapping import Access, DirectAccess, MappedAccess, has_device_mapper
 from domzero.host.storage.lvm.medium import DeviceMedium
 from domzero.host.storage.lvm.names import disk_name, disk_of, group_name, repository_of, valid_size
@@ -277,7 +277,7 @@ class LvmStorage(Refusals):
 
     async def _let_go(self, repository: Repository, group: AttachedGroup) -> None:
         del self._groups[repository.uuid]
-        os.close(group.lock)
+        let_go(group.lock)
         await self._medium.disconnect(repository.device_config)
 
     async def _disk(self, group: AttachedGroup, location: str) -> Volume:

@@ -77,8 +77,14 @@ class AttachedGroup:
         return count
 
 
+def let_go(lock: int) -> None:
+    """Give a lock back, also while a child that is being started still has its descriptor."""
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    os.close(lock)
+
+
 def take_lock(path: Path, *, shared: bool = False) -> int:
-    """Have a lock file for this process, alone or with others; closing the descriptor lets go of it. Blocking.
+    """Have a lock file for this process, alone or with others, until `let_go`. Blocking.
 
     Raises `StorageError` 16 when another process of this host has it.
     """
