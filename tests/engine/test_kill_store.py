@@ -116,6 +116,7 @@ def kill_often(nursery: ForkServerContext, path: Path, kills: int) -> int:
     return sum(told.values())
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_by_kills(nursery: ForkServerContext, tmp_path: Path) -> None:
     assert kill_often(nursery, tmp_path / "state.db", QUICK_KILLS) > QUICK_KILLS
 

@@ -309,6 +309,7 @@ TestDatabaseMachine = DatabaseMachine.TestCase
 TestDatabaseMachine.settings = settings(stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.slow
 async def test_clients_of_concurrent_writers_end_up_with_the_servers_state(tmp_path: Path) -> None:
     database = await Database.open(GRAPH, tmp_path / "state.db", SystemClock())
     events = Events(database, SystemClock())

@@ -24,7 +24,11 @@ class Module:
     name: str
     """As in an import: `domzero.engine.tasks`, `tests.house.sources`."""
     text: str
-    tree: ast.Module
+
+    @property
+    def tree(self) -> ast.Module:
+        """Its syntax, parsed once."""
+        return _parsed(self)
 
     @property
     def room(self) -> str:
@@ -77,7 +81,7 @@ def last_name(node: ast.expr) -> str:
 
 def forget() -> None:
     """Lets go of all that was read."""
-    for kept in (package, everything, _by_kind):
+    for kept in (package, everything, _parsed, _by_kind):
         kept.cache_clear()
 
 
@@ -96,6 +100,11 @@ def constants(module: Module) -> dict[str, str]:
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=str(text))):
                 found[name] = text
     return found
+
+
+@cache
+def _parsed(module: Module) -> ast.Module:
+    return ast.parse(module.text, str(module.path))
 
 
 @cache
@@ -124,5 +133,4 @@ def _modules(directory: Path, base: Path) -> Iterator[Module]:
     for path in sorted(directory.rglob("*.py")):
         parts = path.relative_to(base).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        text = path.read_text()
-        yield Module(path, name, text, ast.parse(text, str(path)))
+        yield Module(path, name, path.read_text())

@@ -47,6 +47,7 @@ def sentence(arguments: tuple[str | Path, ...], code: int, **environment: str) -
 # The first start
 
 
+@pytest.mark.slow
 def test_the_first_start_shows_a_password_that_is_right(running: Daemon) -> None:
     said = SAID.fullmatch(running.said)
     assert said, running.said
@@ -55,6 +56,7 @@ def test_the_first_start_shows_a_password_that_is_right(running: Daemon) -> None
     assert said["password"] not in running.complained
 
 
+@pytest.mark.slow
 def test_the_certificate_is_the_one_whose_fingerprint_was_shown(running: Daemon) -> None:
     said = SAID.fullmatch(running.said)
     assert said
@@ -63,6 +65,7 @@ def test_the_certificate_is_the_one_whose_fingerprint_was_shown(running: Daemon)
     assert hashlib.sha256(certificate).hexdigest().upper() == said["fingerprint"].replace(":", "")
 
 
+@pytest.mark.slow
 def test_others_may_look_at_nothing(running: Daemon) -> None:
     said = SAID.fullmatch(running.said)
     assert said
@@ -94,6 +97,7 @@ def test_a_socket_in_use_is_refused(running: Daemon, tmp_path: Path) -> None:
     assert running.socket.exists()
 
 
+@pytest.mark.slow
 def test_debug_is_what_was_asked_for(running: Daemon) -> None:
     assert " DEBUG " in running.log
     assert set(running.complained.splitlines()) <= set(running.log.splitlines())

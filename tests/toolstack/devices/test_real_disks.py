@@ -49,6 +49,7 @@ async def holds(host: World, vdi: Ref, pattern: int) -> bool:
     return b"verification failed" not in answer.stdout.lower()
 
 
+@pytest.mark.slow
 async def test_copies_have_the_content_and_go_their_own_ways(host: World, sr: Ref) -> None:
     vdi = await host.call("VDI.create", {**DISK, "SR": sr, "virtual_size": 64 * MIB})
     await fill(host, vdi, 7)

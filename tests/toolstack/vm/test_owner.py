@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.toolstack.vm.world import World
 
 
+@pytest.mark.slow
 async def test_twenty_machines_start_and_stop_at_once(host: World) -> None:
     machines = [await host.machine(disks=0) for _ in range(20)]
     await asyncio.gather(*(host.call("VM.start", vm, False, False) for vm in machines))
