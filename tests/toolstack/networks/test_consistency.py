@@ -34,7 +34,7 @@ def test_rows_and_host_agree_whatever_is_done(moves: list[Move]) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(MOVES)
 def test_rows_and_host_still_agree(moves: list[Move]) -> None:
     play_anew(moves)
