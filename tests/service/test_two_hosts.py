@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -148,10 +149,12 @@ def site(namespace: Path, directory: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
-def sites(tmp_path: Path) -> Iterator[tuple[Site, Site]]:
+def sites() -> Iterator[tuple[Site, Site]]:
     """Two hosts, each with two cables to a switch between them: members of a bond hear what is sent to the active one
     alone, and which that is, each host chooses for itself."""
     with ExitStack() as stack:
+        # A short path: sockets are made in it.
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dz-")))
         between, one, two = (stack.enter_context(network_namespace()) for _ in range(3))
         ip(between, "link", "add", "lan", "type", "bridge", "forward_delay", "0")
         ip(between, "link", "set", "lan", "up")
@@ -163,8 +166,8 @@ def sites(tmp_path: Path) -> Iterator[tuple[Site, Site]]:
                 ip(between, "link", "set", far, "master", "lan", "up")
                 ip(namespace, "link", "set", name, "up")
         yield (
-            stack.enter_context(site(one, tmp_path / "one")),
-            stack.enter_context(site(two, tmp_path / "two")),
+            stack.enter_context(site(one, directory / "one")),
+            stack.enter_context(site(two, directory / "two")),
         )
 
 

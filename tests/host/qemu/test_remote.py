@@ -298,6 +298,7 @@ async def test_the_guest_goes_on_when_a_server_dies(machine: Machine, guest: Gue
     server.process.kill()
     server.process.wait()
     await console.run("(head -c 100 /dev/vdb > /dev/null) & true")
+    await console.eventually("read reads writes < /sys/block/vdb/inflight && test $reads -gt 0")
     with pytest.raises(GuestNotRespondingError):
         await hypervisor.unplug_disk(domid, 1)
     with pytest.raises(HypervisorError, match=r"server \(127.* does not answer"):

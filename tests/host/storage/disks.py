@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Awaitable
 from pathlib import Path
@@ -15,7 +16,9 @@ from domzero.host.storage.files.marker import MARKER
 from domzero.host.storage.protocol import Repository, StorageDriver, StorageError
 
 MIB = 1 << 20
-REPOSITORY = "11111111-1111-4111-8111-111111111111"
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) + 1
+REPOSITORY = f"11111111-1111-4111-8111-{WORKER:012}"
+"""Another one for each process that runs tests: what is named after it can be there once in the machine."""
 
 
 def uuid(number: int) -> str:
