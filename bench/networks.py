@@ -101,7 +101,7 @@ async def _throughput(
         ours.append(tcp(first, second, BRIDGED, seconds))
         bare.append(tcp(first, second, ADDRESS, seconds))
     ip(host, "link", "set", "eth2", "nomaster")
-    _row(section, "TCP through a bridge, to one cable", ours, bare, "Gbit/s", 8e-9, ENOUGH)
+    row(section, "TCP through a bridge, to one cable", ours, bare, "Gbit/s", 8e-9, ENOUGH)
 
 
 async def _frames(
@@ -129,8 +129,8 @@ async def _frames(
             os.close(descriptor)
         for domid in (1, 2):
             await backend.disconnect(domid, 0)
-    _row(section, "Frames from card to card, to a bridge by hand", rates["open"], rates["bare"], "/s", 1, ENOUGH)
-    _row(section, "Frames from a locked card, to a bridge by hand", rates["locked"], rates["bare"], "/s", 1, LOCKED)
+    row(section, "Frames from card to card, to a bridge by hand", rates["open"], rates["bare"], "/s", 1, ENOUGH)
+    row(section, "Frames from a locked card, to a bridge by hand", rates["locked"], rates["bare"], "/s", 1, LOCKED)
 
 
 async def _cards(section: Section, backend: BridgeNetwork, host: Path, rounds: int) -> None:
@@ -149,11 +149,11 @@ async def _cards(section: Section, backend: BridgeNetwork, host: Path, rounds: i
         ip(host, "link", "del", "bare3")
         times["bare"].append(time.monotonic() - begin)
     await backend.disconnect(9, 0)
-    _row(section, "A card, to the commands of ip", times["open"], times["bare"], "ms", 1e3, QUICK)
-    _row(section, "A locked and limited card, to the commands of ip", times["locked"], times["bare"], "ms", 1e3, None)
+    row(section, "A card, to the commands of ip", times["open"], times["bare"], "ms", 1e3, QUICK)
+    row(section, "A locked and limited card, to the commands of ip", times["locked"], times["bare"], "ms", 1e3, None)
 
 
-def _row(
+def row(
     section: Section,
     what: str,
     ours: Sequence[float],
@@ -162,6 +162,7 @@ def _row(
     scale: float,
     target: Target | None,
 ) -> None:
+    """One comparison of medians."""
     ratio = statistics.median(ours) / statistics.median(beside)
     section.add(Row(what, ratio, spread(ours).text(unit, scale), spread(beside).text(unit, scale), target))
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.networks import ADDRESS, BRIDGED, FIRST, SECOND, attach, cable, ip, namespace, rate, tcp
-from bench.report import Row, Section, Target, spread
+from bench.networks import ADDRESS, BRIDGED, FIRST, SECOND, attach, cable, ip, namespace, rate, row, tcp
+from bench.report import Row, Section, Target
 from domzero.host.network.openvswitch.backend import OpenVSwitchNetwork
 from domzero.host.network.plan import BridgeSpec, CardRules, LockingMode, NetworkPlan
 from domzero.host.network.protocol import CardSpec
@@ -92,8 +91,8 @@ async def _throughput(
         by_hand.append(tcp(first, second, BRIDGED, seconds))
         control("del-br", "hand")
         bare.append(tcp(first, second, ADDRESS, seconds))
-    _row(section, "TCP through a bridge, to one made by hand", ours, by_hand, "Gbit/s", 8e-9, ENOUGH)
-    _row(section, "TCP through a bridge, to one cable", ours, bare, "Gbit/s", 8e-9, None)
+    row(section, "TCP through a bridge, to one made by hand", ours, by_hand, "Gbit/s", 8e-9, ENOUGH)
+    row(section, "TCP through a bridge, to one cable", ours, bare, "Gbit/s", 8e-9, None)
 
 
 async def _frames(
@@ -128,8 +127,8 @@ async def _frames(
             os.close(descriptor)
         for domid in (1, 2):
             await backend.disconnect(domid, 0)
-    _row(section, "Frames from card to card, to a bridge by hand", rates["open"], rates["hand"], "/s", 1, ENOUGH)
-    _row(section, "Frames from a locked card, to a bridge by hand", rates["locked"], rates["hand"], "/s", 1, LOCKED)
+    row(section, "Frames from card to card, to a bridge by hand", rates["open"], rates["hand"], "/s", 1, ENOUGH)
+    row(section, "Frames from a locked card, to a bridge by hand", rates["locked"], rates["hand"], "/s", 1, LOCKED)
 
 
 async def _cards(section: Section, backend: OpenVSwitchNetwork, control: Control, host: Path, rounds: int) -> None:
@@ -147,20 +146,7 @@ async def _cards(section: Section, backend: OpenVSwitchNetwork, control: Control
         ip(host, "link", "del", "hand3")
         by_hand.append(time.monotonic() - begin)
     await backend.disconnect(9, 0)
-    _row(section, "A card, to the same by ip and ovs-vsctl", ours, by_hand, "ms", 1e3, None)
-
-
-def _row(
-    section: Section,
-    what: str,
-    ours: Sequence[float],
-    beside: Sequence[float],
-    unit: str,
-    scale: float,
-    target: Target | None,
-) -> None:
-    ratio = statistics.median(ours) / statistics.median(beside)
-    section.add(Row(what, ratio, spread(ours).text(unit, scale), spread(beside).text(unit, scale), target))
+    row(section, "A card, to the same by ip and ovs-vsctl", ours, by_hand, "ms", 1e3, None)
 
 
 def whole_checksums(place: Path, name: str) -> None:

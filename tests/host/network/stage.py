@@ -160,14 +160,22 @@ async def exchange(sender: int, receiver: int, data: list[bytes], marker: bytes)
 
 async def reach(sender: int, receiver: int, marker: bytes) -> list[bytes]:
     """Send the marker until it arrives: everything that did. Raises `TimeoutError` after five seconds."""
+    return await passes(sender, marker, receiver, marker)
+
+
+async def passes(sender: int, data: bytes, receiver: int, wanted: bytes) -> list[bytes]:
+    """Send a frame until it arrives as the frame wanted: everything that did. Raises `TimeoutError` after five seconds.
+
+    A port that has just come passes on nothing for a moment.
+    """
     arrived: list[bytes] = []
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(receiver, readable.set)
     try:
         async with asyncio.timeout(5):
-            while marker not in arrived:
-                send(sender, marker)
+            while wanted not in arrived:
+                send(sender, data)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(0.05):
                         await readable.wait()

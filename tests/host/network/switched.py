@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from domzero.host.network.openvswitch.backend import USER_SPACE, OpenVSwitchNetwork
 from domzero.host.network.plan import NetworkPlan
 from domzero.host.network.tap import TapOwner
-from tests.host.network.stage import Host, received, send
+from tests.host.network.stage import Host
 from tests.host.network.switch import TestSwitch, switch_in
 
 NEEDS = [
@@ -107,26 +106,3 @@ async def cable_end(host: Host, name: str) -> int:
 def in_vlan(tag: int, plain: bytes) -> bytes:
     """A frame with a tag."""
     return plain[:12] + bytes((0x81, 0, tag >> 8, tag & 255)) + plain[12:]
-
-
-async def passes(sender: int, data: bytes, receiver: int, wanted: bytes) -> list[bytes]:
-    """Send a frame until it arrives as the frame wanted: everything that did. Raises `TimeoutError` after five seconds.
-
-    A port that has just come passes on nothing for a moment.
-    """
-    arrived: list[bytes] = []
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(receiver, readable.set)
-    try:
-        async with asyncio.timeout(5):
-            while wanted not in arrived:
-                send(sender, data)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(0.05):
-                        await readable.wait()
-                readable.clear()
-                arrived += received(receiver)
-    finally:
-        loop.remove_reader(receiver)
-    return arrived

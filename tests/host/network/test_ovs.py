@@ -20,11 +20,12 @@ from tests.host.network.stage import (
     card,
     exchange,
     frame,
+    passes,
     reach,
     received,
     send,
 )
-from tests.host.network.switched import FIRST_MAC, NEEDS, SwitchedHost, in_vlan, passes
+from tests.host.network.switched import FIRST_MAC, NEEDS, SwitchedHost, in_vlan
 
 pytestmark = NEEDS
 

@@ -11,8 +11,8 @@ import pytest
 from domzero.host.network.openvswitch.backend import OpenVSwitchNetwork
 from domzero.host.network.plan import BondSpec, BridgeSpec, NetworkPlan
 from domzero.host.network.protocol import DeviceState, NetworkError
-from tests.host.network.stage import GUEST, card, frame, received, send
-from tests.host.network.switched import FIRST_MAC, NEEDS, SECOND_MAC, SwitchedHost, in_vlan, passes
+from tests.host.network.stage import GUEST, card, frame, passes, received, send
+from tests.host.network.switched import FIRST_MAC, NEEDS, SECOND_MAC, SwitchedHost, in_vlan
 
 pytestmark = NEEDS
 
