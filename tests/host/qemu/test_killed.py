@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,11 +25,13 @@ async def dies_after(machine: Machine, guest: Guest, step: int, call: Call) -> b
     """Make a call whose daemon is gone after that many commands, and bring the next daemon; False: there were fewer."""
     client = machine.hypervisor._domains[guest.domid].monitor._client
     obey, given = client.execute, itertools.count(1)
+    gone = asyncio.Event()
 
     async def execute(command: str, *arguments: Any) -> object:
         answer = await obey(command, *arguments)
         if next(given) == step:
             await machine.hypervisor.close()
+            gone.set()
         return answer
 
     client.execute = execute  # type: ignore[method-assign,assignment]  # counts the commands
@@ -42,6 +45,9 @@ async def dies_after(machine: Machine, guest: Guest, step: int, call: Call) -> b
         client.execute = obey  # type: ignore[method-assign]  # as it was
         assert not failed
         return False
+    # Commands are also given side by side: the call can fail by one while the daemon still goes by another.
+    async with asyncio.timeout(20):
+        await gone.wait()
     machine.hypervisor = machine.driver()
     found = await machine.hypervisor.open(machine.events)
     assert [status.domid for status in found] == [guest.domid]

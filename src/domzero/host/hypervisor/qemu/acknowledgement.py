@@ -14,6 +14,8 @@ from domzero.host.hypervisor.qemu.monitor import CommandRefusedError
 READY = "VIRTIO_CONFIG_S_DRIVER_OK"
 """A device's status bit by which a driver says that it is ready (Virtual I/O Device 1.1, section 2.1)."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.25
+PAUSE_SHARE = 0.1
+"""A pause is that part of the time waited so far, so that a guest's answer is noticed at most so much later."""
 
 
 async def wait_for_driver(domain: Domain, device: str, what: str, timeout: float) -> None:
@@ -22,12 +24,12 @@ async def wait_for_driver(domain: Domain, device: str, what: str, timeout: float
     A domain that is paused is not waited for, nor is anything where this QEMU cannot tell.
     """
     loop = asyncio.get_running_loop()
-    deadline, pause = loop.time() + timeout, SHORTEST_PAUSE
+    begin = loop.time()
     while domain.state is RunState.RUNNING and not await _is_driven(domain, device):
-        if loop.time() > deadline:
+        waited = loop.time() - begin
+        if waited > timeout:
             raise GuestNotRespondingError(f"no driver in the guest took {what} in {timeout:g} seconds")
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
+        await asyncio.sleep(min(max(PAUSE_SHARE * waited, SHORTEST_PAUSE), LONGEST_PAUSE))
 
 
 async def _is_driven(domain: Domain, device: str) -> bool:

@@ -119,8 +119,10 @@ class QemuHypervisor:
             self._log_timer = None
         domains = list(self._domains.values())
         self._domains.clear()
-        await asyncio.gather(*(domain.release() for domain in domains))
-        self._unlock()
+        try:
+            await asyncio.gather(*(domain.release() for domain in domains))
+        finally:
+            self._unlock()
 
     def capabilities(self) -> Capabilities:
         host = self._opened()
