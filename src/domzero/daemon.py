@@ -41,6 +41,7 @@ from domzero.front.listeners import ListenError
 from domzero.front.remote import RemoteDoors
 from domzero.front.server import Server
 from domzero.front.snapshots import Snapshots
+from domzero.front.transfers import Transfers
 from domzero.hands import Hands, make_clock, make_hands, managed_interfaces
 from domzero.host.clock import Clock
 from domzero.host.console.lines import Lines
@@ -51,7 +52,7 @@ from domzero.settings import Endpoint, Settings
 from domzero.toolstack.gates import build_gates
 from domzero.toolstack.housekeeping import keep_house
 from domzero.toolstack.metrics import Metrics
-from domzero.toolstack.registry import implementations
+from domzero.toolstack.registry import implementations, pages
 from domzero.toolstack.stack import Stack, StackSettings
 from domzero.toolstack.startup import start_up
 from domzero.toolstack.storage.pbd import detach_all
@@ -211,6 +212,7 @@ def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands, stack: Stack) ->
     consoles = Consoles(access, ConsolePlaces(stack), Lines(), subscribe=engine.database.subscribe)
     consoles.add_to(server.routes)
     Snapshots(access, consoles, take).add_to(server.routes)
+    Transfers(access, engine.tasks, engine.contexts).add_to(server.routes, pages(stack))
     add_commands(server.routes, CommandDoor(GRAPH, dispatcher, stack.methods, server.routes.has))
     stack.remote = RemoteDoors(server, dispatcher)
     return server, consoles

@@ -310,6 +310,11 @@ class Tasks:
         with self._database.transaction() as transaction:
             transaction.update("task", ref, current_operations={**record["current_operations"], ref: "destroy"})
 
+    def is_waiting(self, ref: Ref) -> bool:
+        """Whether the task exists and waits for work to complete it."""
+        row = self._database.find("task", ref)
+        return row is not None and row.record["status"] == "pending" and ref not in self.running
+
     def is_of(self, ref: Ref, session: Session) -> bool:
         """Whether the task was started by that session, or by another of the same account."""
         owner = self._owners.get(ref)

@@ -1,7 +1,8 @@
-"""Which modules carry out messages, and the functions found in them, ready to be bound.
+"""Which modules carry out messages and serve pages, and the functions found in them, ready to be bound.
 
 When you add a module with implementations, add it to `MODULES`; when you implement a message, take its name off the
-list in `domzero.toolstack.unimplemented`. The daemon refuses to start otherwise.
+list in `domzero.toolstack.unimplemented`. The daemon refuses to start otherwise. Modules with pages (functions marked
+with `engine.exchange.serves`) stand in `PAGES`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from domzero.engine.binding import Implementation, collect, merge
+from domzero.engine.exchange import Page, PageFunction, collect_pages
 from domzero.toolstack.stack import Stack
 
 MODULES: tuple[str, ...] = (
@@ -49,7 +51,14 @@ MODULES: tuple[str, ...] = (
     "domzero.toolstack.vm_appliance",
 )
 
+PAGES: tuple[str, ...] = ()
+
 
 def implementations(stack: Stack) -> dict[str, Implementation]:
     """Method name → function of (context, parameters). Raises `BindingError` when two functions claim one method."""
     return merge(*(collect(import_module(name), stack) for name in MODULES))
+
+
+def pages(stack: Stack) -> list[tuple[Page, PageFunction]]:
+    """Every page of the toolstack with its function of (context, peer, arguments)."""
+    return [found for name in PAGES for found in collect_pages(import_module(name), stack)]

@@ -1,0 +1,220 @@
+"""Serves the pages of `engine.exchange`: who asks is let in, a task follows the work, and the outcome is told.
+
+The task is the one that the query (or a cookie) names as `task_id`, which must be pending, else one of the request's
+own. It ends as the work ends, also when the client was not let in: whoever waits for it is always told. The status line
+of an answer says nothing of an upload's success, which is often decided long after it was sent; the task does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from domzero.engine.calls import Origin
+from domzero.engine.context import Contexts
+from domzero.engine.errors import ApiError
+from domzero.engine.exchange import Arguments, Headers, Page, PageFunction, PeerGoneError, RequestError
+from domzero.engine.sessions import Session
+from domzero.engine.task_handle import TaskHandle
+from domzero.engine.tasks import Tasks
+from domzero.front.access import Access, Caller, require
+from domzero.front.pages import HTML
+from domzero.front.routes import RawStream, Request, Routes
+from domzero.wire.http import HttpError, RequestHead, error_page
+
+log = logging.getLogger(__name__)
+
+STALL = 300.0
+"""Seconds for which a peer may send nothing that was asked for, or read nothing of what was sent."""
+WRITE_AHEAD = 1 << 20
+"""Bytes that are on their way out before the work waits for the peer."""
+BLOCK = 256 << 10
+"""Bytes that are handed to the transport at once."""
+GOODBYE = 2.0
+"""Seconds for which input is still read after an answer that came before the request's end, lest a reset eats it."""
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+STATUS = {"HANDLE_INVALID": 404, "UUID_INVALID": 404, "RBAC_PERMISSION_DENIED": 403, "SESSION_INVALID": 401}
+"""Error → status of the answer where the head was not sent yet; 500 for all others, as XenServer does."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class StreamPeer:
+    """`engine.exchange.Peer` on a connection that was handed over."""
+
+    head: RequestHead
+    stream: RawStream
+    stall: float = STALL
+    begun: bool = False
+    _taken: int = field(default=0, init=False)
+    _continued: bool = field(default=False, init=False)
+
+    @property
+    def length(self) -> int | None:
+        return self.head.content_length
+
+    @property
+    def chunked(self) -> bool:
+        return self.head.chunked
+
+    def header(self, name: str) -> str | None:
+        return self.head.header(name)
+
+    def begin(self, status: int = 200, headers: Headers = (), length: int | None = None) -> None:
+        if self.begun:
+            raise RuntimeError("the head of the answer was sent before")
+        self.begun = True
+        self.stream.respond(status, headers, length)
+
+    async def read(self, limit: int = 1 << 20) -> bytes:
+        if self.length is not None:
+            limit = min(limit, self.length - self._taken)
+        if not limit:
+            return b""
+        if not self.begun and self.header("expect") is not None:
+            self._continue()
+        data = await self._patiently(self.stream.reader.read(limit))
+        self._taken += len(data)
+        if not data and self.length is not None:
+            raise PeerGoneError(f"the body ended after {self._taken} of {self.length} bytes")
+        return data
+
+    def _continue(self) -> None:
+        if not self._continued:
+            self._continued = True
+            self.stream.writer.write(CONTINUE)
+
+    async def read_exactly(self, size: int) -> bytes:
+        if self.length is not None and size > self.length - self._taken:
+            raise PeerGoneError(f"the body of {self.length} bytes ends too soon")
+        pieces, missing = [], size
+        while missing:
+            piece = await self.read(missing)
+            if not piece:
+                raise PeerGoneError(f"the body ended after {self._taken} bytes")
+            pieces.append(piece)
+            missing -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data)
+        for start in range(0, len(view), BLOCK):
+            self.stream.writer.write(view[start : start + BLOCK])
+            await self._patiently(self.stream.writer.drain())
+
+    async def _patiently(self, waiting: Awaitable[Result]) -> Result:
+        try:
+            return await asyncio.wait_for(waiting, self.stall)
+        except TimeoutError:
+            raise PeerGoneError(f"nothing moved for {self.stall:g} seconds") from None
+        except ConnectionError as error:
+            raise PeerGoneError(str(error) or "the connection was cut") from error
+
+
+class Transfers:
+    """Serves pages. `tasks` and `contexts` are the engine's."""
+
+    def __init__(self, access: Access, tasks: Tasks, contexts: Contexts, *, stall: float = STALL) -> None:
+        self._access = access
+        self._tasks = tasks
+        self._contexts = contexts
+        self._stall = stall
+
+    def add_to(self, routes: Routes, pages: Iterable[tuple[Page, PageFunction]]) -> None:
+        """Serve them. Raises `KeyError` for a role that does not exist, `ValueError` for a page that is there twice."""
+        for page, function in pages:
+            rank = self._access.rank(page.role)
+            routes.raw(page.method, page.path, self._handler(page, rank, function))
+
+    def _handler(self, page: Page, rank: int, function: PageFunction) -> Callable[[Request, RawStream], Any]:
+        async def serve(request: Request, stream: RawStream) -> None:
+            stream.writer.transport.set_write_buffer_limits(WRITE_AHEAD)
+            peer = StreamPeer(request.head, stream, self._stall)
+            try:
+                await self._serve(page, rank, function, request, peer)
+            except HttpError as error:
+                if not peer.begun:
+                    await _refuse(peer, error)
+
+        return serve
+
+    async def _serve(self, page: Page, rank: int, function: PageFunction, request: Request, peer: StreamPeer) -> None:
+        arguments = Arguments({**request.head.cookies(), **request.head.arguments()})
+        try:
+            async with self._access.caller(request, page.label) as caller:
+                require(caller, rank)
+                await self._carry_out(page, function, caller, request.origin, peer, arguments)
+        except HttpError as error:
+            if error.status in (401, 403):
+                self._refuse_task(arguments.get("task_id"))
+            raise
+
+    async def _carry_out(
+        self, page: Page, function: PageFunction, caller: Caller, origin: Origin, peer: StreamPeer,
+        arguments: Arguments,
+    ) -> None:  # fmt: skip
+        outcome: list[HttpError] = []
+        try:
+            handle = self._task(page, caller.session, arguments)
+            context = self._contexts.of_call(page.label, caller.session, origin, handle)
+            work = _explained(function(context, peer, arguments), outcome)
+            if page.task or handle.stored:
+                await self._tasks.carry_out(handle, work, page.result)
+            else:
+                await self._tasks.call(handle, work)
+        except ApiError as error:
+            log.info("%s: %s", page.label, ", ".join(error.description))
+            text = f"{error.code}({', '.join(error.params)})"
+            raise outcome[0] if outcome else HttpError(STATUS.get(error.code, 500), text) from None
+
+    def _task(self, page: Page, session: Session | None, arguments: Arguments) -> TaskHandle:
+        """The request's task. Raises `ApiError` for one that cannot be had."""
+        if named := arguments.get("task_id"):
+            return self._tasks.adopt(named, session)
+        handle = self._tasks.handle(page.label, session)
+        if parent := arguments.get("subtask_of"):
+            handle.parent = parent
+        return handle
+
+    def _refuse_task(self, named: str | None) -> None:
+        """Tell whoever waits for the task that its work will not be done."""
+        if named is not None and self._tasks.is_waiting(named):
+            self._tasks.finish(named, "failure", error_info=("SESSION_AUTHENTICATION_FAILED",))
+
+
+async def _explained(work: Any, outcome: list[HttpError]) -> Any:
+    """The work, its failures as the `ApiError` that its task shows; `outcome` keeps what fits the page better.
+
+    Anything else is a defect and passes.
+    """
+    try:
+        return await work
+    except RequestError as error:
+        outcome.append(HttpError(error.status, error.text))
+        raise ApiError("INTERNAL_ERROR", error.text) from error
+    except PeerGoneError as error:
+        outcome.append(HttpError(400, str(error)))
+        raise ApiError("INTERNAL_ERROR", f"The client went away: {error}") from error
+
+
+async def _refuse(peer: StreamPeer, error: HttpError) -> None:
+    """Send an error page, and listen a little longer: a client that is still sending would else lose it."""
+    page = error_page(error.status, error.text)
+    peer.begin(error.status, (*error.headers, HTML), length=len(page))
+    writer, reader = peer.stream.writer, peer.stream.reader
+    writer.write(page)
+    try:
+        async with asyncio.timeout(GOODBYE):
+            await writer.drain()
+            if peer.length != 0 and peer.head.method in ("PUT", "POST"):
+                if writer.can_write_eof():
+                    writer.write_eof()
+                while await reader.read(BLOCK):
+                    pass
+    except (ConnectionError, TimeoutError) as problem:
+        log.debug("%s was not there any more to be told: %s", peer.head.path, problem)

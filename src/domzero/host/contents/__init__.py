@@ -1,0 +1,1 @@
+"""Disks as sequences of bytes, for up- and downloads."""
