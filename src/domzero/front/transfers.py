@@ -68,6 +68,8 @@ class StreamPeer:
     def begin(self, status: int = 200, headers: Headers = (), length: int | None = None) -> None:
         if self.begun:
             raise RuntimeError("the head of the answer was sent before")
+        if status == 200 and self.header("expect") is not None:
+            self._continue()
         self.begun = True
         self.stream.respond(status, headers, length)
 
