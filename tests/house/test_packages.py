@@ -16,7 +16,7 @@ from tests.house.sources import ROOT, Module, everything, nodes, package
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OWN = {"domzero", "tests", "bench"}
-TOOLS = {"mypy", "pytest-timeout", "pytest-xdist", "pytest-asyncio", "ruff", "types-reportlab"}
+TOOLS = {"mypy", "pytest-timeout", "pytest-xdist", "pytest-asyncio", "ruff", "types-reportlab", "vncdotool"}
 """Programs, plugins and descriptions of types: needed, never imported."""
 
 OPTIONAL = {"libvirt"}
