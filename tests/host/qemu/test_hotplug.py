@@ -23,6 +23,7 @@ from domzero.host.hypervisor.spec import (
     TapBackend,
     UserBackend,
 )
+from domzero.host.network import ethtool
 from domzero.host.process import ProcessError, run
 from tests.host.qemu.conftest import MIB, USERS, Guest, Machine, guest_spec
 from tests.host.qemu.guest import until
@@ -207,6 +208,26 @@ async def test_tap(machine: Machine, boot: KernelBoot, guest: Guest) -> None:
         assert (carrier / "carrier").read_text().strip() == "1"
         with pytest.raises(HypervisorError, match="no tap"):
             await machine.hypervisor.plug_nic(guest.domid, NicSpec(1, card.mac, 1500, TapBackend("dzmissing")))
+    finally:
+        await run(["ip", "link", "delete", interface])
+
+
+@pytest.mark.root
+@pytest.mark.skipif(USERS is None, reason="a tap device needs root")
+@pytest.mark.parametrize("refused", [(), ("tso",), ("tx",)])
+async def test_a_guest_does_not_turn_refused_offloads_on(
+    machine: Machine, guest: Guest, refused: tuple[str, ...]
+) -> None:
+    """Its driver has chosen when the plug is acknowledged."""
+    interface = f"dztap{os.getpid() % 100000}"
+    await run(["ip", "tuntap", "add", interface, "mode", "tap", "vnet_hdr"])
+    try:
+        ethtool.assign(interface, dict.fromkeys(refused, "off"))
+        backend = TapBackend(interface, refused=frozenset(refused))
+        await machine.hypervisor.plug_nic(guest.domid, NicSpec(0, "52:54:00:00:00:01", 1500, backend))
+        settings = ethtool.read(interface)
+        assert settings["tx"] == ("off" if refused == ("tx",) else "on")
+        assert settings["tso"] == ("off" if refused else "on")
     finally:
         await run(["ip", "link", "delete", interface])
 

@@ -135,10 +135,13 @@ class TapBackend:
     """A tap device that exists already, made for this machine by the network driver.
 
     Without `offloads` the guest has to complete checksums and cut segments itself: what takes its frames cannot.
+    `refused` names what must not be left to the guest of the frames that it receives: to verify checksums (`tx`, in
+    the words of ethtool about the tap), to take segments together (`tso`, `ufo`).
     """
 
     interface: str
     offloads: bool = True
+    refused: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ class BridgeNetwork(TapNetwork):
             if new:
                 await self._disconnect(card.domid, card.slot)
             raise
-        return TapBackend(tap.name)
+        return cards.backend(tap, card.rules)
 
     async def _configure(self, card: CardSpec) -> None:
         def bind(links: Links) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from domzero.host.hypervisor.spec import TapBackend
 from domzero.host.network import ethtool, shaping
 from domzero.host.network.links import Link, Links, without_ipv6
 from domzero.host.network.plan import CardRules
@@ -65,6 +66,12 @@ def dress(links: Links, tap: Link, mtu: int, rules: CardRules, *, new: bool = Fa
         ethtool.assign(tap.name, ethtool.normalised(rules.settings))
     if rules.kilobytes_per_second or not new:
         shaping.limit(links, tap, rules.kilobytes_per_second)
+
+
+def backend(tap: Link, rules: CardRules, *, offloads: bool = True) -> TapBackend:
+    """What a machine plugs into: the offloads that the settings turn off are not its guest's to turn on."""
+    settings = ethtool.normalised(rules.settings)
+    return TapBackend(tap.name, offloads, frozenset(key for key, value in settings.items() if value == ethtool.OFF))
 
 
 def remove(links: Links, tap: Link) -> None:

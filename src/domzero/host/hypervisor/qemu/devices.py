@@ -12,12 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from domzero.host.hypervisor.qemu import names
-from domzero.host.hypervisor.spec import DiskKind, DiskSpec, NicSpec
+from domzero.host.hypervisor.spec import DiskKind, DiskSpec, NicSpec, TapBackend
 
 Device = dict[str, object]
 
 BALLOON_POLL_SECONDS = 10
 STANDARD_MTU = 1500
+
+LARGE_RECEIVES = ("guest_tso4", "guest_tso6", "guest_ecn", "guest_ufo")
+RECEIVING = {"tx": ("guest_csum", *LARGE_RECEIVES), "tso": LARGE_RECEIVES[:3], "ufo": LARGE_RECEIVES[3:]}
+"""A tap's offload → features of a virtio card by which its guest takes the work over (Virtio 1.1, 5.1.3).
+
+A guest's driver turns the tap's offloads on again when it accepts them (TUNSETOFFLOAD), so it must not be offered them.
+"""
 
 
 def sockets() -> Iterator[Device]:
@@ -101,6 +108,8 @@ def nic_device(nic: NicSpec, boot_index: int | None = None) -> Device:
     }
     if nic.mtu != STANDARD_MTU:
         device["host_mtu"] = nic.mtu
+    if isinstance(nic.backend, TapBackend):
+        device |= {name: False for key in sorted(nic.backend.refused) for name in RECEIVING.get(key, ())}
     return {**device, "romfile": ""} if boot_index is None else {**device, "bootindex": boot_index}
 
 

@@ -204,7 +204,7 @@ class OpenVSwitchNetwork(TapNetwork):
                 await self._disconnect(card.domid, card.slot)
             raise
         # The switch's own datapath passes frames on as they are, so that a guest must complete its checksums itself.
-        return TapBackend(tap.name, offloads=self._datapath == KERNEL)
+        return cards.backend(tap, card.rules, offloads=self._datapath == KERNEL)
 
     def _mtu_of(self, bridge: str) -> int:
         bridges = self._plan.bridges if self._plan is not None else ()
