@@ -267,6 +267,7 @@ def _stack(
         clock=clock,
         hypervisor=hands.hypervisor,
         storage=hands.storage,
+        contents=hands.contents,
         network=hands.network,
         control=hands.control,
         facts=hands.facts,

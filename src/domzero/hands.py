@@ -14,6 +14,7 @@ from pathlib import Path
 
 from domzero.front.simulation import Simulation, Verb
 from domzero.host.clock import AdjustableClock, Clock, SystemClock
+from domzero.host.contents.protocol import DiskContents
 from domzero.host.control.protocol import HostControl
 from domzero.host.download.http import download
 from domzero.host.download.protocol import Download
@@ -43,6 +44,7 @@ class Hands:
 
     hypervisor: Hypervisor
     storage: Mapping[str, StorageDriver]
+    contents: DiskContents
     network: NetworkBackend
     control: HostControl
     facts: HostFacts
@@ -65,6 +67,7 @@ async def make_hands(settings: Settings, state: Path, runtime: Path, log_file: P
 
 
 def _simulated(state: Path, log_file: Path, clock: Clock) -> Hands:
+    from domzero.host.contents.files import FileContents
     from domzero.host.control.sim import SimulatedControl
     from domzero.host.hypervisor.sim.driver import SimHypervisor
     from domzero.host.network.sim import SimNetwork
@@ -88,6 +91,7 @@ def _simulated(state: Path, log_file: Path, clock: Clock) -> Hands:
             "file": SimStorage(clock, state / "storage"),
             "iso": IsoStorage(state / "mounts"),
         },
+        FileContents(),
         SimNetwork(clock),
         SimulatedControl(log_file),
         LinuxFacts(),
@@ -98,6 +102,7 @@ def _simulated(state: Path, log_file: Path, clock: Clock) -> Hands:
 
 
 async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) -> Hands:
+    from domzero.host.contents.qemu import QemuContents
     from domzero.host.control.linux import LinuxControl
     from domzero.host.hypervisor.qemu.driver import QemuHypervisor, UserRange
     from domzero.host.storage.registry import Surroundings, make_drivers
@@ -107,6 +112,7 @@ async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) 
     return Hands(
         QemuHypervisor(runtime, state, accelerator=settings.accel, users=users),
         make_drivers(Surroundings(state, runtime, runtime / "mounts")),
+        QemuContents(runtime),
         make_network(settings, runtime / "network", root=root),
         LinuxControl(log_file),
         LinuxFacts(),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from domzero.engine.database import Database
     from domzero.engine.events import Events
     from domzero.engine.tasks import Tasks
+    from domzero.host.contents.protocol import DiskContents
     from domzero.host.control.protocol import HostControl
     from domzero.host.download.protocol import Download
     from domzero.host.hypervisor.protocol import Hypervisor
@@ -70,6 +71,7 @@ class Stack:
     hypervisor: Hypervisor
     storage: Mapping[str, StorageDriver]
     """SR type → driver."""
+    contents: DiskContents
     network: NetworkBackend
     control: HostControl
     facts: HostFacts

@@ -22,6 +22,7 @@ from domzero.engine.errors import ApiError
 from domzero.engine.events import Events
 from domzero.engine.passwords import Passwords
 from domzero.host.clock import ManualClock
+from domzero.host.contents.files import FileContents
 from domzero.host.control.sim import SimulatedControl
 from domzero.host.download.http import download
 from domzero.host.hypervisor.sim.driver import SimHypervisor
@@ -183,6 +184,7 @@ def simulated(
         clock=clock,
         hypervisor=hypervisor,
         storage=storage,
+        contents=FileContents(),
         network=network,
         control=SimulatedControl(directory / "log"),
         facts=LinuxFacts(),

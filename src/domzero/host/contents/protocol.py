@@ -18,6 +18,10 @@ class ContentError(Exception):
     """A disk could not be opened, read or written; the text says why."""
 
 
+class MediumFullError(ContentError):
+    """There is no room left for what was to be written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """A part of a disk: `data` is False where it is known to read as zeros without being read."""
@@ -37,7 +41,7 @@ class ContentReader(Protocol):
         """The whole disk from front to back, neighbours merged."""
         ...
 
-    async def read(self, offset: int, length: int) -> bytes:
+    async def read(self, offset: int, length: int) -> bytes | bytearray:
         """So many bytes; past the end of the disk raises `ContentError`. Several reads may wait at the same time."""
         ...
 

@@ -1,0 +1,181 @@
+"""Starts QEMU's storage daemon for one disk, and speaks NBD to it.
+
+It is told each layer and its format, as a hypervisor would be (`hypervisor.qemu.images`), gets a listening socket that
+has no name any more, and dies with this process, so that nothing of it can stay: neither process nor socket nor lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from domzero.finish import finish
+from domzero.host.contents.nbd import Connection
+from domzero.host.contents.protocol import ContentError
+from domzero.host.hypervisor.protocol import HypervisorError
+from domzero.host.hypervisor.qemu import names, remote
+from domzero.host.hypervisor.qemu.images import blockdev, prepared_chain
+from domzero.host.hypervisor.qemu.places import file_driver
+from domzero.host.hypervisor.spec import DiskSource, Extent, RemoteImage
+from domzero.host.process import ProcessError, spawn
+from domzero.wire.nbd import Export
+
+log = logging.getLogger(__name__)
+
+QEMU_IMG = "qemu-img"
+STORAGE_DAEMON = "qemu-storage-daemon"
+DYING_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+"""util-linux: the kernel ends the program when this process ends, however that happens."""
+EXPORT = "disk"
+SLOT = 0
+PATIENCE = 120.0
+"""Seconds that a medium may take over one request."""
+ENDING = 30.0
+"""Seconds that the program may take to go, after it was asked and again after it was killed."""
+SAID_LIMIT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A disk that is open."""
+
+    connection: Connection
+    export: Export
+
+
+@asynccontextmanager
+async def opened(
+    source: DiskSource, runtime: Path, *, writable: bool, patience: float = PATIENCE
+) -> AsyncIterator[Opened]:
+    """A disk for the time of the block; afterwards nobody has it open any more. Raises `ContentError`.
+
+    `runtime` is a directory of ours alone. Unless `writable` nothing is locked: the caller knows that nobody writes.
+    """
+    try:
+        chain = await prepared_chain(source, QEMU_IMG)
+        process, connection = await _start(chain, runtime, writable=writable, patience=patience)
+    except (HypervisorError, ProcessError, OSError) as error:
+        raise ContentError(str(error)) from error
+    said = asyncio.ensure_future(_tail(process))
+    try:
+        try:
+            export = await connection.open(EXPORT)
+        except ContentError as error:
+            process.kill()
+            raise ContentError(_reason(await said) or str(error)) from error
+        yield Opened(connection, export)
+    finally:
+        connection.close()
+        await finish(_end(process, said, gently=writable))
+
+
+async def _start(
+    chain: Sequence[DiskSource], runtime: Path, *, writable: bool, patience: float
+) -> tuple[asyncio.subprocess.Process, Connection]:
+    with ExitStack() as closing:
+        argv: list[str] = []
+        descriptors: list[int] = []
+        nodes = [_storage(layer, number) for number, layer in enumerate(chain)]
+        for number, layer in enumerate(chain):
+            if isinstance(layer.place, RemoteImage) and layer.place.secret:
+                descriptors.append(remote.secret_pipe(layer.place))
+                closing.callback(os.close, descriptors[-1])
+                argv += ["--object", remote.secret_from(descriptors[-1], names.secret(SLOT, number))]
+        node = {**blockdev(chain, nodes, SLOT, 0, writable=writable), "force-share": not writable}
+        argv += ["--blockdev", json.dumps(node)]
+        listener, ours = _sockets(runtime)
+        with listener:
+            descriptors.append(listener.fileno())
+            argv += ["--nbd-server", f"addr.type=fd,addr.str={listener.fileno()},max-connections=1"]
+            access = "on" if writable else "off"
+            argv += ["--export", f"type=nbd,id={EXPORT},name={EXPORT},node-name={node['node-name']},writable={access}"]
+            try:
+                process = await spawn(
+                    [*DYING_WITH_US, STORAGE_DAEMON, *argv],
+                    pass_fds=descriptors,
+                    stdout=asyncio.subprocess.DEVNULL,
+                )
+            except BaseException:
+                ours.close()
+                raise
+    return process, Connection(ours, patience)
+
+
+def _sockets(directory: Path) -> tuple[socket.socket, socket.socket]:
+    """One that listens, and one that is connected to it already. Neither has a name that anybody could find."""
+    listener, ours = (socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) for _ in range(2))
+    with ExitStack() as undo:
+        undo.callback(listener.close)
+        undo.callback(ours.close)
+        place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # By way of the descriptor, since a socket's path has at most 107 bytes.
+            path = f"/proc/self/fd/{place}/contents-{uuid4().hex[:12]}"
+            listener.bind(path)
+            try:
+                listener.listen(1)
+                ours.connect(path)
+            finally:
+                os.unlink(path)
+        finally:
+            os.close(place)
+        undo.pop_all()
+    return listener, ours
+
+
+def _storage(layer: DiskSource, number: int) -> dict[str, object]:
+    """The node of what a layer is in. Raises `HypervisorError` for what cannot hold a disk, `OSError`."""
+    place = layer.place
+    if isinstance(place, RemoteImage):
+        secret = names.secret(SLOT, number) if place.secret else None
+        return {"node-name": names.file(SLOT, number), **remote.options(place, secret)}
+    found = layer.path.stat()
+    driver = file_driver(found.st_mode, found.st_rdev)
+    if driver is None:
+        raise HypervisorError(f"{layer.path} is neither a file nor a block device")
+    node: dict[str, object] = {
+        "driver": driver,
+        "node-name": names.file(SLOT, number),
+        "filename": os.fspath(layer.path.absolute()),
+        "auto-read-only": False,
+    }
+    if isinstance(place, Extent):
+        node["locking"] = "off"  # one lock would cover the extents of every other disk, too
+    return node
+
+
+async def _end(process: asyncio.subprocess.Process, said: asyncio.Task[str], *, gently: bool) -> None:
+    """See it go: asked where it has something to write down, else killed."""
+    for act in (process.terminate, process.kill) if gently else (process.kill,):
+        if process.returncode is None:
+            act()
+            try:
+                async with asyncio.timeout(ENDING):
+                    await process.wait()
+            except TimeoutError:
+                log.error("%s (process %d) does not end", STORAGE_DAEMON, process.pid)
+    said.cancel()
+    await asyncio.wait({said})
+
+
+async def _tail(process: asyncio.subprocess.Process) -> str:
+    """The last of what it says, when it is over."""
+    assert process.stderr is not None
+    rest = b""
+    while chunk := await process.stderr.read(4096):
+        rest = (rest + chunk)[-SAID_LIMIT:]
+    return rest.decode(errors="replace").strip()
+
+
+def _reason(said: str) -> str:
+    """The line that says why, without the program's name."""
+    lines = [line for line in said.splitlines() if line]
+    return lines[-1].removeprefix(f"{STORAGE_DAEMON}: ") if lines else ""
