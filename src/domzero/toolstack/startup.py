@@ -7,14 +7,16 @@ from typing import Any
 
 from domzero.host.hypervisor.protocol import DomainStatus
 from domzero.host.storage.protocol import DriverInfo
+from domzero.toolstack.blobs.blob import recover as recover_blobs
 from domzero.toolstack.gates import refresh_changed
 from domzero.toolstack.host.rows import ensure_pool_and_host
+from domzero.toolstack.network.cards import rejoin_cards
 from domzero.toolstack.network.network_startup import start_networks
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage.first_repositories import ensure_repositories
 from domzero.toolstack.storage.media import replug_all, scan_all
 from domzero.toolstack.vm.adoption import machine_of
-from domzero.toolstack.vm.consoles import refresh_locations
+from domzero.toolstack.vm.consoles import refresh_locations, settle_host_consoles
 from domzero.toolstack.vm.templates import ensure_templates
 
 
@@ -29,15 +31,18 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     machine = await asyncio.to_thread(stack.facts.machine)
     ensure_pool_and_host(stack, machine)
     ensure_drivers(stack)
-    await start_networks(stack, first=first)
+    moved = await start_networks(stack, first=first)
     await ensure_repositories(stack)
     await replug_all(stack)
     # Before machines are adopted: that boots some, and their cards must stay.
     await stack.network.retain({status.domid for status in domains if machine_of(stack, status) is not None})
     await stack.machines.adopt(domains)
+    await rejoin_cards(stack, moved)
+    settle_host_consoles(stack)
     refresh_locations(stack)
     await scan_all(stack)
     ensure_templates(stack)
+    await recover_blobs(stack)
     refresh_changed(stack.database, stack.gates, before)
     await stack.database.durable()
 

@@ -50,3 +50,8 @@ async def static(host: World, ref: Ref, address: str, gateway: str = "", dns: st
 def pif_rows(host: World) -> dict[Ref, dict[str, Any]]:
     """All PIFs, without what is measured."""
     return {ref: host.row("PIF", ref) for ref in host.stack.database.refs("PIF")}
+
+
+def bridge_of_card(host: World, vm: Ref) -> str:
+    """Where the first card of a running machine is on the host."""
+    return host.network.card(host.get("VM", vm, "domid"), 0).bridge

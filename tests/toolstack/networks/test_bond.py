@@ -13,7 +13,7 @@ from domzero.host.network.plan import AddressMode, BondSpec
 from domzero.host.network.sim import INTERFACES
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.network.interfaces import refresh_interfaces
-from tests.toolstack.networks.rows import new_network, pif, pif_rows, plan, planned, static
+from tests.toolstack.networks.rows import bridge_of_card, new_network, pif, pif_rows, plan, planned, static
 from tests.toolstack.vm.world import World, world
 
 
@@ -157,18 +157,23 @@ async def test_interfaces_of_two_hosts(host: World) -> None:
         assert await host.fails(call, away) == ("PIF_NOT_ATTACHED_TO_HOST", away, host.stack.host)
 
 
-async def test_machines_on_a_member_keep_it(host: World) -> None:
-    vm = await host.machine(disks=0, cards=1)
-    await host.call("VM.start", vm, False, False)
-    vif = host.get("VM", vm, "VIFs")[0]
-    home, network = host.get("VIF", vif, "network"), await new_network(host)
+async def test_cards_follow_to_the_bond_and_back(host: World) -> None:
+    """Those of running machines at once, the others' when they start."""
+    running, halted = [await host.machine(disks=0, cards=1) for _ in range(2)]
+    await host.call("VM.start", running, False, False)
+    cards = [host.get("VM", vm, "VIFs")[0] for vm in (running, halted)]
+    home, network = host.get("VIF", cards[0], "network"), await new_network(host)
+    assert bridge_of_card(host, running) == host.get("network", home, "bridge")
     members = [pif(host, "eth0"), pif(host, "eth1")]
-    assert await host.fails("Bond.create", network, members, "", "lacp", {}) == ("VIF_IN_USE", home, vif)
-    await host.call("VM.hard_shutdown", vm)
     bond = await host.call("Bond.create", network, members, "", "lacp", {})
-    await host.call("VIF.move", vif, network)
-    await host.call("VM.start", vm, False, False)
-    assert await host.fails("Bond.destroy", bond) == ("VIF_IN_USE", network, vif)
+    bridge = host.get("network", network, "bridge")
+    assert [host.get("VIF", vif, "network") for vif in cards] == [network, network]
+    await host.call("VM.start", halted, False, False)
+    assert [bridge_of_card(host, vm) for vm in (running, halted)] == [bridge, bridge]
+    heir = host.get("PIF", host.get("Bond", bond, "primary_slave"), "network")
+    await host.call("Bond.destroy", bond)
+    assert [host.get("VIF", vif, "network") for vif in cards] == [heir, heir]
+    assert {bridge_of_card(host, vm) for vm in (running, halted)} == {host.get("network", heir, "bridge")}
 
 
 async def test_a_bond_that_the_host_refuses(host: World) -> None:

@@ -15,7 +15,7 @@ from domzero.toolstack.network.interfaces import refresh_interfaces
 from domzero.toolstack.network.management import DISABLED_FILE
 from domzero.toolstack.network.network_snapshot import FILE_NAME
 from domzero.toolstack.network.remote_access import NoRemoteAccess
-from tests.toolstack.networks.rows import new_network, pif, pif_rows, planned, static
+from tests.toolstack.networks.rows import bridge_of_card, new_network, pif, pif_rows, planned, static
 from tests.toolstack.vm.world import World, world
 
 ELSEWHERE = "203.0.113.77"
@@ -166,18 +166,24 @@ async def test_a_daemon_that_ends_meanwhile_takes_it_back_at_its_next_start(tmp_
 
 @pytest.mark.parametrize("when", ["bond", "dissolve"])
 async def test_a_bond_of_management_is_on_probation(host: World, when: str) -> None:
+    """What is taken back includes the cards of machines, halted and running."""
+    vms = [await host.machine(disks=0, cards=1) for _ in range(2)]
+    await host.call("VM.start", vms[0], False, False)
     first = await managed(host, "eth0", "192.0.2.10")
     members = [first, pif(host, "eth1")]
     network = await new_network(host)
     if when == "dissolve":
         bond = await host.call("Bond.create", network, members, "", "lacp", {})
     before, bonds = pif_rows(host), host.stack.database.refs("Bond")
+    cards, bridge = host.stack.database.rows("VIF"), bridge_of_card(host, vms[0])
+    networks = {vif: row.record["network"] for vif, row in cards.items()}
     deaf(host)
     if when == "dissolve":
         await host.call("Bond.destroy", bond)
     else:
         await host.call("Bond.create", network, members, "", "lacp", {})
     assert host.stack.database.refs("Bond") != bonds
+    assert bridge_of_card(host, vms[0]) != bridge
     await passing(host, PROBATION + 2)
     await finished(host)
     after = pif_rows(host)
@@ -186,6 +192,8 @@ async def test_a_bond_of_management_is_on_probation(host: World, when: str) -> N
         row.pop("metrics")
     assert after == before
     assert host.stack.database.refs("Bond") == bonds
+    assert {vif: row.record["network"] for vif, row in cards.items()} == networks
+    assert bridge_of_card(host, vms[0]) == bridge
 
 
 async def test_a_new_address_of_management_is_on_probation(host: World) -> None:

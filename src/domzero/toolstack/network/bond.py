@@ -10,14 +10,14 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.idl.types import NULL_REF, Ref
-from domzero.toolstack.network.bond_rows import bond_rows, dissolve_rows, has_address, primary_of
+from domzero.toolstack.network.bond_rows import bond_rows, cards_of, dissolve_rows, has_address, primary_of
+from domzero.toolstack.network.cards import rejoin_cards
 from domzero.toolstack.network.interfaces import refresh_interfaces_if_possible
 from domzero.toolstack.network.network_keys import BOND_MODES, check_bond_property, properties_for
 from domzero.toolstack.network.pif_rules import (
     assert_here,
     assert_managed,
     assert_unconnected,
-    assert_unused,
     configuring,
     plugged_names,
 )
@@ -31,11 +31,11 @@ Result = TypeVar("Result")
 @implements("Bond.create")
 async def create(stack: Stack, context: Context, network: Ref, members: tuple[Ref, ...], MAC: str, mode: str,
                  properties: Mapping[str, str]) -> Ref:  # fmt: skip
-    """Bond interfaces; addresses, management and VLANs of the members move to the bond.
+    """Bond interfaces; addresses, management and VLANs of the members move to the bond, and so do cards of machines.
 
     A bond of the management interface is on probation. Raises PIF_BOND_NEEDS_MORE_MEMBERS, PIF_CANNOT_BOND_CROSS_HOST,
     PIF_IS_VLAN, PIF_IS_NOT_PHYSICAL, PIF_ALREADY_BONDED, PIF_UNMANAGED, PIF_BOND_MORE_THAN_ONE_IP, PIF_VLAN_EXISTS,
-    INCOMPATIBLE_PIF_PROPERTIES, NETWORK_ALREADY_CONNECTED, MAC_INVALID, INVALID_VALUE, VIF_IN_USE,
+    INCOMPATIBLE_PIF_PROPERTIES, NETWORK_ALREADY_CONNECTED, MAC_INVALID, INVALID_VALUE,
     PIF_CONFIGURATION_ERROR.
     """
     members = tuple(dict.fromkeys(members))
@@ -50,8 +50,10 @@ async def create(stack: Stack, context: Context, network: Ref, members: tuple[Re
         assert_unconnected(stack, network)
         primary = primary_of(stack, members)
         rows = bond_rows(stack, network, members, primary, mac, mode, properties_for(mode, properties))
+        cards = [vif for pif in members for vif in cards_of(stack, pif)]
         with configuring(primary):
             bond = await _reshape(stack, members, rows)
+    await rejoin_cards(stack, cards)
     await refresh_interfaces_if_possible(stack)
     return bond
 
@@ -76,8 +78,6 @@ def _assert_bondable(stack: Stack, members: tuple[Ref, ...]) -> None:
     if any(record["properties"] != records[members[0]]["properties"] for record in records.values()):
         raise ApiError("INCOMPATIBLE_PIF_PROPERTIES")
     _assert_distinct_tags(stack, members)
-    for pif in members:
-        assert_unused(stack, pif)
 
 
 def _assert_distinct_tags(stack: Stack, members: tuple[Ref, ...]) -> None:
@@ -93,17 +93,18 @@ def _assert_distinct_tags(stack: Stack, members: tuple[Ref, ...]) -> None:
 
 @implements("Bond.destroy")
 async def destroy(stack: Stack, context: Context, self: Ref) -> None:
-    """Dissolve a bond; addresses, management and VLANs go to the primary member.
+    """Dissolve a bond; addresses, management, VLANs and cards of machines go to the primary member.
 
-    That of the management interface is on probation. Raises VIF_IN_USE, PIF_CONFIGURATION_ERROR.
+    That of the management interface is on probation. Raises PIF_CONFIGURATION_ERROR.
     """
     async with stack.networking.lock:
         assert_no_probation(stack)
         record = stack.database.record("Bond", self)
         assert_here(stack, record["master"])
-        assert_unused(stack, record["master"])
+        cards = cards_of(stack, record["master"])
         with configuring(record["master"]):
             await _reshape(stack, (record["master"],), dissolve_rows(stack, self))
+    await rejoin_cards(stack, cards)
     await refresh_interfaces_if_possible(stack)
 
 

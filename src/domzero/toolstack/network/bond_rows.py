@@ -92,6 +92,7 @@ def bond_rows(
         )
         for member in members:
             _move_vlans(stack, transaction, member, master)
+            _move_cards(stack, transaction, member, network)
             transaction.update("PIF", member, bond_slave_of=bond, currently_attached=False, **NO_ADDRESS)
         return bond
 
@@ -108,6 +109,7 @@ def dissolve_rows(stack: Stack, bond: Ref) -> Callable[[Transaction], None]:
         heir = record["primary_slave"] if record["primary_slave"] in record["slaves"] else record["slaves"][0]
         attached = master["currently_attached"]
         _move_vlans(stack, transaction, record["master"], heir)
+        _move_cards(stack, transaction, record["master"], database.get("PIF", heir, "network"))
         for member in record["slaves"]:
             transaction.update("PIF", member, bond_slave_of=NULL_REF, currently_attached=attached)
         keys = {key: value for key, value in master["other_config"].items() if key in CARRIED_KEYS}
@@ -137,6 +139,18 @@ def _move_vlans(stack: Stack, transaction: Transaction, source: Ref, target: Ref
         transaction.update("VLAN", vlan, tagged_PIF=target)
         untagged = database.get("VLAN", vlan, "untagged_PIF")
         transaction.update("PIF", untagged, device=carrier["device"], metrics=carrier["metrics"])
+
+
+def cards_of(stack: Stack, pif: Ref) -> tuple[Ref, ...]:
+    """The cards on the network of a PIF."""
+    row = stack.database.find("network", stack.database.get("PIF", pif, "network"))
+    return () if row is None else row.record["VIFs"]
+
+
+def _move_cards(stack: Stack, transaction: Transaction, pif: Ref, network: Ref) -> None:
+    """Have the cards on a PIF's network on another one: theirs leads nowhere any more."""
+    for vif in cards_of(stack, pif):
+        transaction.update("VIF", vif, network=network)
 
 
 def _free_device(stack: Stack) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from domzero.engine.errors import ApiError
@@ -35,6 +35,22 @@ async def connect_card(stack: Stack, vif: Ref, domid: int, network: Ref | None =
         log.warning("card %d of %s cannot be connected: %s", spec.slot, record["VM"], error)
         raise ApiError("HOST_CANNOT_ATTACH_NETWORK", stack.host, target) from error
     return nic_spec(record, spec.mtu, backend)
+
+
+async def rejoin_cards(stack: Stack, vifs: Iterable[Ref]) -> None:
+    """Have the cards of running machines on the networks that their rows name, now that these have changed.
+
+    The caller does not hold the network's lock. A card that cannot be moved stays where it is; the log tells.
+    """
+    for vif in vifs:
+        row = stack.database.find("VIF", vif)
+        if row is None or not row.record["currently_attached"]:
+            continue
+        try:
+            async with stack.machines.running(row.record["VM"]) as domain:
+                await connect_card(stack, vif, domain.domid)
+        except ApiError as error:
+            log.error("card %s did not follow to its network: %s", vif, ", ".join(error.description))
 
 
 async def change_rules(stack: Stack, vif: Ref, change: Callable[[Record], Mapping[str, Any]]) -> None:

@@ -24,9 +24,17 @@ Rows = Mapping[str, Mapping[Ref, Mapping[str, Any]]]
 
 
 def take(database: Database, host: Ref) -> Rows:
-    """The rows as they are now, and the host's address."""
+    """The rows as they are now, the networks of all cards, and the host's address."""
     rows = {cls: {ref: _fields(database, cls, ref) for ref in database.refs(cls)} for cls in CLASSES}
-    return {**rows, "host": {host: {"address": database.get("host", host, "address")}}}
+    cards = {ref: {"network": row.record["network"]} for ref, row in database.rows("VIF").items()}
+    return {**rows, "VIF": cards, "host": {host: {"address": database.get("host", host, "address")}}}
+
+
+def moved_cards(database: Database, rows: Rows) -> list[Ref]:
+    """The cards that are on another network than they were."""
+    kept = rows.get("VIF", {})
+    now = database.rows("VIF")
+    return [ref for ref, fields in kept.items() if ref in now and now[ref].record["network"] != fields["network"]]
 
 
 def restore(database: Database, transaction: Transaction, rows: Rows) -> None:

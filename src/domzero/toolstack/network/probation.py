@@ -19,7 +19,9 @@ from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.host.control.protocol import ControlError
 from domzero.host.network.protocol import NetworkError
+from domzero.idl.types import Ref
 from domzero.toolstack.network import network_snapshot
+from domzero.toolstack.network.cards import rejoin_cards
 from domzero.toolstack.network.host_address import management_pif, primary_address, settle_authority
 from domzero.toolstack.network.network_snapshot import Rows
 from domzero.toolstack.stack import Stack
@@ -57,17 +59,22 @@ async def reshape_on_probation(
     return result
 
 
-async def take_back_unproven(stack: Stack) -> None:
-    """At a start: undo in the rows what was on probation when the daemon ended. The host follows later."""
+async def take_back_unproven(stack: Stack) -> list[Ref]:
+    """At a start: undo in the rows what was on probation when the daemon ended. The host follows later.
+
+    Gives the cards whose networks this changed.
+    """
     directory = stack.settings.state_dir
     before = await asyncio.to_thread(network_snapshot.read, directory)
     if before is None:
-        return
+        return []
+    moved = network_snapshot.moved_cards(stack.database, before)
     log.warning("the daemon ended while a change of the management interface was on probation: it is taken back")
     with stack.database.transaction() as transaction:
         network_snapshot.restore(stack.database, transaction, before)
     await stack.database.durable()
     await asyncio.to_thread(network_snapshot.remove, directory)
+    return moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +160,7 @@ class Probation:
             network_snapshot.restore(database, transaction, self._before)
 
         async with networking.lock:
+            moved = network_snapshot.moved_cards(database, self._before)
             try:
                 await networking.reshape(restore, networking.names())
             except NetworkError as error:
@@ -160,6 +168,7 @@ class Probation:
                 with database.transaction() as transaction:
                     restore(transaction)
                 await database.durable()
+        await rejoin_cards(self._stack, moved)
         settle_authority(self._stack)
         await asyncio.to_thread(network_snapshot.remove, self._stack.settings.state_dir)
         self._end()
