@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
@@ -111,6 +111,8 @@ class Page:
     """One row: who may ask (a role's name) for what, and what the request's task is called.
 
     Without `task` nothing is stored for a request that names no task: for pages that are asked for all the time.
+    `public`, where there is one, is asked of the arguments of a request that does not say who makes it; only if it
+    says yes is such a request served, with a context without a session, and never under a task that it names.
     """
 
     method: str
@@ -119,27 +121,30 @@ class Page:
     label: str
     result: Type = VOID
     task: bool = True
+    public: Callable[..., bool] | None = None
 
 
 PageFunction = Callable[..., Awaitable[Any]]
 
 
 def serves(
-    method: str, path: str, *, role: str, label: str, result: Type = VOID, task: bool = True
-) -> Callable[[Function], Function]:
+    method: str, path: str, *, role: str, label: str, result: Type = VOID, task: bool = True,
+    public: Callable[..., bool] | None = None,
+) -> Callable[[Function], Function]:  # fmt: skip
     """Mark a function as what answers a method at a path. Nothing is registered; `collect_pages` finds the mark."""
+    row = Page(method, path, role, label, result, task, public)
 
     def mark(function: Function) -> Function:
-        setattr(function, _ROWS, (*getattr(function, _ROWS, ()), Page(method, path, role, label, result, task)))
+        setattr(function, _ROWS, (*getattr(function, _ROWS, ()), row))
         return function
 
     return mark
 
 
 def collect_pages(module: ModuleType, *bound: object) -> list[tuple[Page, PageFunction]]:
-    """Every function of the module that is marked, with its row and with the given values bound in front."""
+    """Every function of the module that is marked, with its row and with the given values bound in front of both."""
     return [
-        (row, partial(function, *bound))
+        (replace(row, public=row.public and partial(row.public, *bound)), partial(function, *bound))
         for function in vars(module).values()
         if inspect.iscoroutinefunction(function) and function.__module__ == module.__name__
         for row in getattr(function, _ROWS, ())

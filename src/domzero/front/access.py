@@ -105,6 +105,12 @@ class Access:
             raise unauthorized(realm, "Name and password do not fit together.") from None
 
 
+def is_anonymous(request: Request) -> bool:
+    """Whether a request says nothing at all of who makes it, truthfully or not."""
+    head = request.head
+    return _token(head) is None and head.header("authorization") is None and not request.origin.local
+
+
 def unauthorized(realm: str, text: str) -> HttpError:
     """The answer to somebody who did not say, or not truthfully, who they are."""
     return HttpError(401, text, (("www-authenticate", f'Basic realm="{realm}"'),))

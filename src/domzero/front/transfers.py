@@ -20,7 +20,7 @@ from domzero.engine.exchange import Arguments, Headers, Page, PageFunction, Peer
 from domzero.engine.sessions import Session
 from domzero.engine.task_handle import TaskHandle
 from domzero.engine.tasks import Tasks
-from domzero.front.access import Access, Caller, require
+from domzero.front.access import Access, is_anonymous, require
 from domzero.front.pages import HTML
 from domzero.front.routes import RawStream, Request, Routes
 from domzero.wire.http import HttpError, RequestHead, error_page
@@ -36,6 +36,9 @@ BLOCK = 256 << 10
 GOODBYE = 2.0
 """Seconds for which input is still read after an answer that came before the request's end, lest a reset eats it."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+TASK_ARGUMENTS = frozenset({"task_id", "subtask_of"})
+"""What makes a request part of a task, which is not for strangers to say."""
 
 STATUS = {"HANDLE_INVALID": 404, "UUID_INVALID": 404, "RBAC_PERMISSION_DENIED": 403, "SESSION_INVALID": 401}
 """Error → status of the answer where the head was not sent yet; 500 for all others, as XenServer does."""
@@ -147,23 +150,27 @@ class Transfers:
 
     async def _serve(self, page: Page, rank: int, function: PageFunction, request: Request, peer: StreamPeer) -> None:
         arguments = Arguments({**request.head.cookies(), **request.head.arguments()})
+        if page.public is not None and is_anonymous(request) and page.public(arguments):
+            unbound = Arguments({name: value for name, value in arguments.items() if name not in TASK_ARGUMENTS})
+            await self._carry_out(page, function, None, request.origin, peer, unbound)
+            return
         try:
             async with self._access.caller(request, page.label) as caller:
                 require(caller, rank)
-                await self._carry_out(page, function, caller, request.origin, peer, arguments)
+                await self._carry_out(page, function, caller.session, request.origin, peer, arguments)
         except HttpError as error:
             if error.status in (401, 403):
                 self._refuse_task(arguments.get("task_id"))
             raise
 
     async def _carry_out(
-        self, page: Page, function: PageFunction, caller: Caller, origin: Origin, peer: StreamPeer,
+        self, page: Page, function: PageFunction, session: Session | None, origin: Origin, peer: StreamPeer,
         arguments: Arguments,
     ) -> None:  # fmt: skip
         outcome: list[HttpError] = []
         try:
-            handle = self._task(page, caller.session, arguments)
-            context = self._contexts.of_call(page.label, caller.session, origin, handle)
+            handle = self._task(page, session, arguments)
+            context = self._contexts.of_call(page.label, session, origin, handle)
             work = _explained(function(context, peer, arguments), outcome)
             if page.task or handle.stored:
                 await self._tasks.carry_out(handle, work, page.result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import NoReturn
 
+from domzero.toolstack.blobs.blob import collect as collect_blobs
 from domzero.toolstack.garbage import collect_garbage
 from domzero.toolstack.gates import refresh_all
 from domzero.toolstack.network.interfaces import refresh_interfaces_if_possible
@@ -30,5 +31,6 @@ async def keep_house(stack: Stack) -> NoReturn:
 async def round_of_work(stack: Stack) -> None:
     """One round. What fails is logged and tried again in the next."""
     await collect_garbage(stack)
+    await collect_blobs(stack)
     await refresh_interfaces_if_possible(stack)
     await stack.networking.tidy()

@@ -14,6 +14,7 @@ from domzero.engine.exchange import Page, PageFunction, collect_pages
 from domzero.toolstack.stack import Stack
 
 MODULES: tuple[str, ...] = (
+    "domzero.toolstack.blobs.blob",
     "domzero.toolstack.console",
     "domzero.toolstack.crashdump",
     "domzero.toolstack.host.logs",
@@ -51,7 +52,7 @@ MODULES: tuple[str, ...] = (
     "domzero.toolstack.vm_appliance",
 )
 
-PAGES: tuple[str, ...] = ()
+PAGES: tuple[str, ...] = ("domzero.toolstack.blobs.pages",)
 
 
 def implementations(stack: Stack) -> dict[str, Implementation]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from domzero.idl.graph import Graph
 from domzero.xe.command import Command
 from domzero.xe.commands import (
+    attachments,
     drives,
     extras,
     hosts,
@@ -25,6 +26,7 @@ from domzero.xe.records import RecordClass
 HAND_WRITTEN: tuple[Command, ...] = (
     *power.COMMANDS, *machines.COMMANDS, *drives.COMMANDS, *storage.COMMANDS, *networks.COMMANDS, *hosts.COMMANDS,
     *people.COMMANDS, *transfers.COMMANDS, *measurements.COMMANDS, *extras.COMMANDS,
+    *attachments.COMMANDS,
 )  # fmt: skip
 
 

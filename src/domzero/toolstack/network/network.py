@@ -12,6 +12,7 @@ from domzero.engine.context import Context
 from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
 from domzero.idl.types import Ref
+from domzero.toolstack.blobs.blob import remove_blobs
 from domzero.toolstack.network.network_keys import checked_mtu, is_on
 from domzero.toolstack.stack import Stack
 
@@ -53,6 +54,7 @@ def destroy(stack: Stack, context: Context, self: Ref) -> None:
     if record["VIFs"]:
         raise ApiError("NETWORK_CONTAINS_VIF", ", ".join(record["VIFs"]))
     with stack.database.transaction() as transaction:
+        remove_blobs(stack, transaction, record["blobs"])
         transaction.destroy("network", self)
 
 

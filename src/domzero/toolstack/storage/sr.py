@@ -10,6 +10,7 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.idl.types import Ref
+from domzero.toolstack.blobs.blob import remove_blobs
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage.device_secrets import require_secrets
 from domzero.toolstack.storage.pbd import plug_pbd
@@ -239,6 +240,7 @@ async def _forget_rows(stack: Stack, sr: Ref) -> None:
             transaction.destroy("VDI", vdi)
         for pbd in record["PBDs"]:
             transaction.destroy("PBD", pbd)
+        remove_blobs(stack, transaction, record["blobs"])
         transaction.destroy("SR", sr)
 
 

@@ -12,6 +12,7 @@ from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.blobs.blob import remove_blobs
 from domzero.toolstack.network import vif
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage import disks
@@ -107,9 +108,7 @@ def remove_machine(stack: Stack, vm: Ref) -> None:
         for cls, field in (("VM_metrics", "metrics"), ("VM_guest_metrics", "guest_metrics")):
             if database.find(cls, record[field]) is not None:
                 transaction.destroy(cls, record[field])
-        for blob in record["blobs"].values():
-            if database.find("blob", blob) is not None:
-                transaction.destroy("blob", blob)
+        remove_blobs(stack, transaction, record["blobs"])
         _leave_family(database, transaction, vm, record)
         transaction.destroy("VM", vm)
     disks.refresh_operations(stack, used)

@@ -1,0 +1,1 @@
+"""Blobs: small files that clients attach to objects, kept beside the database."""
