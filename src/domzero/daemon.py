@@ -150,6 +150,8 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
         for finding in database.findings:
             log.warning("database: %s", finding)
         hands = await make_hands(settings, where.state, where.runtime, where.log_file, clock)
+        if hands.console is not None:
+            cleanup.push_async_callback(hands.console.close)
         stopping, restart = asyncio.Event(), asyncio.Event()
         stack = _stack(settings, where, database, clock, hands, stopping, restart)
         engine, dispatcher = _join(settings, stack, passwords)
@@ -209,7 +211,7 @@ def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands, stack: Stack) ->
     if hands.simulation is not None:
         hands.simulation.add_to(server.routes)
     access = Access(engine.sessions, engine.door, engine.roles, engine.clock)
-    consoles = Consoles(access, ConsolePlaces(stack), Lines(), subscribe=engine.database.subscribe)
+    consoles = Consoles(access, ConsolePlaces(stack), Lines(hands.console), subscribe=engine.database.subscribe)
     consoles.add_to(server.routes)
     Snapshots(access, consoles, take).add_to(server.routes)
     Transfers(access, engine.tasks, engine.contexts).add_to(server.routes, pages(stack))
@@ -279,6 +281,7 @@ def _stack(
             allow_power_off=settings.allow_power_off,
             manage_interfaces=managed_interfaces(settings),
             management_probation=settings.management_probation,
+            has_host_console=hands.console is not None,
             guest_kernel=hands.guest.kernel if hands.guest else None,
             guest_ramdisk=hands.guest.ramdisk if hands.guest else None,
         ),

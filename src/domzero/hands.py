@@ -14,6 +14,7 @@ from pathlib import Path
 
 from domzero.front.simulation import Simulation, Verb
 from domzero.host.clock import AdjustableClock, Clock, SystemClock
+from domzero.host.console.lines import HostTerminal
 from domzero.host.contents.protocol import DiskContents
 from domzero.host.control.protocol import HostControl
 from domzero.host.download.http import download
@@ -50,6 +51,8 @@ class Hands:
     facts: HostFacts
     download: Download
     guest: GuestImage | None
+    console: HostTerminal | None = None
+    """The host's own console; None where nobody may see it."""
     simulation: Simulation | None = None
     """How a program under test moves time and steps; None on a real host."""
 
@@ -62,11 +65,12 @@ def make_clock(settings: Settings) -> Clock:
 async def make_hands(settings: Settings, state: Path, runtime: Path, log_file: Path, clock: Clock) -> Hands:
     """The drivers that the settings ask for, not opened yet."""
     if settings.hypervisor == "sim":
-        return _simulated(state / "sim", log_file, clock)
+        return _simulated(settings, state / "sim", log_file, clock)
     return await _real(settings, state, runtime, log_file)
 
 
-def _simulated(state: Path, log_file: Path, clock: Clock) -> Hands:
+def _simulated(settings: Settings, state: Path, log_file: Path, clock: Clock) -> Hands:
+    from domzero.host.console.simulated import SimulatedTerminal
     from domzero.host.contents.files import FileContents
     from domzero.host.control.sim import SimulatedControl
     from domzero.host.hypervisor.sim.driver import SimHypervisor
@@ -97,7 +101,8 @@ def _simulated(state: Path, log_file: Path, clock: Clock) -> Hands:
         LinuxFacts(),
         download,
         GuestImage(Path("/sim/vmlinuz"), Path("/sim/initrd")),
-        Simulation(clock, waiting, step) if isinstance(clock, AdjustableClock) else None,
+        console=None if settings.host_console is False else SimulatedTerminal(),
+        simulation=Simulation(clock, waiting, step) if isinstance(clock, AdjustableClock) else None,
     )
 
 
@@ -118,7 +123,20 @@ async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) 
         LinuxFacts(),
         download,
         await _guest_image(settings, state),
+        make_host_console(settings, root=root),
     )
+
+
+def make_host_console(settings: Settings, *, root: bool) -> HostTerminal | None:
+    """The real host's own console: only for root, who alone may log others in, and only where the settings ask."""
+    if not settings.host_console:
+        return None
+    if not root:
+        log.warning("the host's own console takes root's rights; nobody will see it")
+        return None
+    from domzero.host.console.login import LoginTerminal
+
+    return LoginTerminal()
 
 
 def managed_interfaces(settings: Settings) -> frozenset[str] | None:

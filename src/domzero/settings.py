@@ -168,6 +168,13 @@ SETTINGS: tuple[Setting, ...] = (
         "allow_power_off", "SWITCH", "let host.shutdown and host.reboot really end this machine", False, parse_switch
     ),
     Setting(
+        "host_console",
+        "SWITCH",
+        "show pool-admins a login prompt of this host as the control domain's console, which takes root's rights; by "
+        "default only a simulated host has one",
+        parse=parse_switch,
+    ),
+    Setting(
         "max_sessions",
         "COUNT",
         "how many sessions may be open before the least recently active one ends",

@@ -68,6 +68,7 @@ class Lines(Protocol):
     async def screen(self, socket: Path) -> Line: ...
     async def serial(self, socket: Path, log: Path | None) -> Line: ...
     async def text(self, socket: Path, log: Path | None, title: str) -> Line: ...
+    async def host(self, title: str | None) -> Line: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +190,11 @@ class Consoles:
 
     async def open(self, place: Place) -> Line:
         """Connect with a console. Raises `HttpError` 404."""
-        if place.socket is None:
+        if place.socket is None and not place.is_control_domain:
             raise HttpError(404, "The machine's hypervisor serves no consoles.")
         try:
+            if place.socket is None:
+                return await self._lines.host(place.title)
             if place.protocol == SERIAL:
                 return await self._lines.serial(place.socket, place.log)
             if place.title is not None:

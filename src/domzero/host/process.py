@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import termios
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ OUTPUT_LIMIT = 4 << 20
 """Bytes of output kept per stream; a child that says more is ended."""
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+
+_PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
+"""Signals that a child is to treat as usual; Python ignores the first two."""
 
 
 class ProcessError(Exception):
@@ -111,10 +115,44 @@ def spawn_detached(argv: Sequence[str | Path], *, output: int, pass_fds: Sequenc
             file_actions=actions,
             setsid=True,
             setsigmask=(),
-            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT),  # Python ignores the first two
+            setsigdef=_PYTHONS_OWN,
         )
     except OSError as error:
         raise ProcessError(f"{argv[0]} could not be started: {error.strerror}") from error
+
+
+def spawn_on_terminal(
+    argv: Sequence[str | Path], *, columns: int, lines: int, environment: Mapping[str, str] | None = None
+) -> tuple[int, int]:
+    """Start a program in a session of its own whose controlling terminal is a new pseudo terminal, and return at once.
+
+    Its process id, and our end of the terminal, which does not block. The caller closes that, which hangs up on the
+    program, watches the process and, as its parent, must reap it. Raises `ProcessError` when it cannot be started.
+    """
+    try:
+        ours, theirs = os.openpty()
+    except OSError as error:
+        raise ProcessError(f"{argv[0]} gets no terminal: {error.strerror}") from error
+    try:
+        termios.tcsetwinsize(theirs, (lines, columns))
+        os.set_blocking(ours, False)
+        # The first terminal that the leader of a new session opens is its controlling one (tty_ioctl(4)).
+        terminal = (os.POSIX_SPAWN_OPEN, 0, os.ttyname(theirs), os.O_RDWR, 0)
+        pid = os.posix_spawnp(
+            os.fspath(argv[0]),
+            [os.fspath(argument) for argument in argv],
+            {**ENVIRONMENT, **(environment or {})},
+            file_actions=[terminal, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_PYTHONS_OWN,
+        )
+    except OSError as error:
+        os.close(ours)
+        raise ProcessError(f"{argv[0]} could not be started: {error.strerror}") from error
+    finally:
+        os.close(theirs)
+    return pid, ours
 
 
 async def _drain(stream: asyncio.StreamReader | None, argv: Sequence[str | Path]) -> bytes:

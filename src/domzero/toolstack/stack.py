@@ -54,6 +54,8 @@ class StackSettings:
     """Whether `host.shutdown` and `host.reboot` may really end the machine."""
     manage_interfaces: frozenset[str] | None = frozenset()
     """The host's own interfaces that domzero may configure; None stands for all."""
+    has_host_console: bool = False
+    """Whether the control domain has consoles: those of the host itself."""
     management_probation: float = 60.0
     """Seconds in which a change of the management interface must prove itself."""
     guest_kernel: Path | None = None

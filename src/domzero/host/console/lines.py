@@ -1,6 +1,7 @@
 """Connects viewers with consoles.
 
-A screen takes each viewer's connection itself. A serial line takes one connection only, which all its viewers share.
+A screen takes each viewer's connection itself. A serial line takes one connection only, which all its viewers share. On
+the host's own console everybody has a terminal of their own: nobody is to find, or to see, what another logged in to.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from domzero.host.console.serial import SerialLine, SerialViewer
+from domzero.host.console.serial import SerialLine, SerialViewer, Streams
 
 if TYPE_CHECKING:
     from domzero.host.console.text_screen import TextScreen
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 PIECE = 64 << 10
 """The most that is read at a time, and twice of which waits for a viewer before QEMU has to."""
 CONNECT_SECONDS = 5.0
+FIRST_WORDS = 2.0
+"""Seconds that the host's own terminal may take to say something before it is shown as a screen."""
 
 
 class Line(Protocol):
@@ -32,6 +35,21 @@ class Line(Protocol):
 
     def close(self) -> None:
         """Leave. May be called twice."""
+        ...
+
+
+class HostTerminal(Protocol):
+    """Text terminals of the host itself."""
+
+    async def open(self, kind: str) -> Streams:
+        """A new one, for nobody else. `kind` is what programs on it find in `TERM`. Raises `OSError`.
+
+        It ends when the connection is aborted, and the connection with it.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End them all."""
         ...
 
 
@@ -56,7 +74,9 @@ class SocketLine:
 class Lines:
     """All consoles of this host that somebody looks at. Used inside one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: HostTerminal | None = None) -> None:
+        """`host` is None where nobody may see the host's own console."""
+        self._host = host
         self._serial: dict[Path, SerialLine] = {}
         self._text: dict[Path, TextScreen] = {}
 
@@ -89,6 +109,19 @@ class Lines:
             line = self._serial[socket] = SerialLine(lambda: connect(socket), log, lambda: self._forget(socket))
         return await line.join()
 
+    async def host(self, title: str | None) -> Line:
+        """A terminal of the host itself: its text, or with a title that as a screen. Raises `OSError`."""
+        if self._host is None:
+            raise ConnectionRefusedError("nobody may see this host's console")
+        terminal, kind = self._host, "vt220" if title is None else "linux"
+        place = await SerialLine(lambda: terminal.open(kind), None, _nobody_shares).join()
+        if title is None:
+            return place
+        from domzero.host.console.text_screen import TextScreen
+
+        await place.expect(FIRST_WORDS)
+        return TextScreen(place, title, _nobody_shares).join()
+
     def _forget_text(self, socket: Path) -> None:
         screen = self._text.get(socket)
         if screen is not None and screen.ended:
@@ -98,6 +131,10 @@ class Lines:
         line = self._serial.get(socket)
         if line is not None and line.ended:
             del self._serial[socket]
+
+
+def _nobody_shares() -> None:
+    """There is nothing to forget of what only its one viewer knows."""
 
 
 async def connect(socket: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

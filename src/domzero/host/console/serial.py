@@ -49,6 +49,16 @@ class SerialViewer:
         del self._waiting[:PIECE]
         return data
 
+    async def expect(self, seconds: float) -> None:
+        """Return when there is something to read, or after so many seconds, or at the end."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._waiting and not self._over:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return
+
     async def write(self, data: bytes) -> None:
         """Type. Raises `ConnectionError` when the line has ended."""
         await self._line.write(data)

@@ -34,7 +34,7 @@ class ConsolePlace:
     protocol: str
     """`rfb` or `vt100`."""
     socket: Path | None
-    """None where the hypervisor serves none."""
+    """None where the hypervisor serves none, and for the host's own console."""
     log: Path | None
     """What a serial line said so far."""
     is_control_domain: bool
@@ -57,6 +57,9 @@ class ConsolePlaces:
         console = self._console(name)
         record = self._stack.database.record("console", console)
         vm = record["VM"]
+        machine = self._stack.database.record("VM", vm)
+        if machine["is_control_domain"]:
+            return self._own(console, record["protocol"], machine)
         domain = self._stack.machines.status(vm)
         if domain is None:
             raise ApiError("VM_NOT_RESIDENT_HERE", vm, self._stack.host)
@@ -64,7 +67,6 @@ class ConsolePlaces:
             status = await self._stack.hypervisor.consoles(domain.domid)
         except DomainNotFoundError as error:
             raise ApiError("VM_NOT_RESIDENT_HERE", vm, self._stack.host) from error
-        machine = self._stack.database.record("VM", vm)
         text = record["protocol"] == SCREEN and shows_text(machine)
         serial = text or record["protocol"] == SERIAL
         return ConsolePlace(
@@ -72,9 +74,16 @@ class ConsolePlaces:
             protocol=record["protocol"],
             socket=status.serial_socket if serial else status.vnc_socket,
             log=status.serial_log if serial else None,
-            is_control_domain=machine["is_control_domain"],
+            is_control_domain=False,
             title=machine["name_label"] if text else None,
         )
+
+    def _own(self, console: Ref, protocol: str, machine: Mapping[str, Any]) -> ConsolePlace:
+        """The console of a host, which is text whichever way it is shown. Raises `ApiError` for another host's."""
+        if machine["resident_on"] != self._stack.host:
+            raise ApiError("VM_NOT_RESIDENT_HERE", str(machine["uuid"]), self._stack.host)
+        title = machine["name_label"] if protocol == SCREEN else None
+        return ConsolePlace(console, protocol, socket=None, log=None, is_control_domain=True, title=title)
 
     def _console(self, name: str) -> Ref:
         console = self._named("console", name)

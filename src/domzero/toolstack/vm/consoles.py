@@ -47,6 +47,19 @@ def open_consoles(stack: Stack, transaction: Transaction, vm: Ref, *, hvm: bool)
         transaction.create("console", fields, ref=ref)
 
 
+def settle_host_consoles(stack: Stack) -> None:
+    """Give the control domain the consoles of the host itself, or take them away where nobody may see those."""
+    database = stack.database
+    vm = database.get("host", stack.host, "control_domain")
+    wanted = protocols(database.record("VM", vm), hvm=False) if stack.settings.has_host_console else ()
+    with database.transaction() as transaction:
+        for console in database.get("VM", vm, "consoles"):
+            if database.get("console", console, "protocol") not in wanted:
+                transaction.destroy("console", console)
+        if wanted:
+            open_consoles(stack, transaction, vm, hvm=False)
+
+
 def close_consoles(stack: Stack, transaction: Transaction, vm: Ref) -> None:
     """Remove the machine's consoles."""
     for console in stack.database.get("VM", vm, "consoles"):

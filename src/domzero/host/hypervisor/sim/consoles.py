@@ -70,10 +70,10 @@ class SimConsoles:
         async def show(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await _show_bars(reader, writer, f"simulated machine {uuid}")
 
-        async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await _echo(reader, writer, banner)
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await echo(reader, writer, banner)
 
-        for path, serve in ((pair.screen, show), (pair.serial, echo)):
+        for path, serve in ((pair.screen, show), (pair.serial, talk)):
             server = await asyncio.start_unix_server(_tracked(pair, serve), str(path))
             pair.servers.append(server)
         self._pairs[domid] = pair
@@ -111,7 +111,8 @@ async def _show_bars(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
             return
 
 
-async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, banner: bytes) -> None:
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, banner: bytes) -> None:
+    """Say something, then whatever is typed. Raises `OSError` when the peer is gone."""
     data = banner
     while data:
         writer.write(data)
