@@ -121,6 +121,11 @@ def decode_response(body: bytes) -> Any:
     return root.params[0]
 
 
+def decode_value(body: bytes, max_values: int = MAX_VALUES) -> Any:
+    """Decode a document that is one `<value>` and nothing else. Raises `XmlRpcError`."""
+    return _parse(body, "value", max_values).params[0]
+
+
 def _decode_call_slowly(body: bytes) -> Call:
     root = _parse(body, "methodCall", max_values=MAX_VALUES)
     if not root.method:
@@ -247,7 +252,7 @@ class _Decoder:
         self.root = _Root()
         self._name = root
         self._stack: list[_Element] = []
-        self._values_left = max_values
+        self._max_values = self._values_left = max_values
         self._depth = 0
 
     def declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
@@ -289,7 +294,7 @@ class _Decoder:
         if self._values_left is not None:
             self._values_left -= 1
             if self._values_left < 0:
-                raise XmlRpcError(f"more than {MAX_VALUES} values")
+                raise XmlRpcError(f"more than {self._max_values} values")
 
     def characters(self, text: str) -> None:
         element = self._stack[-1]
@@ -325,7 +330,10 @@ class _Decoder:
             self._end_outer(name, element)
 
     def _give(self, value: Any) -> None:
-        self._stack[-1].children.append(value)
+        if self._stack:
+            self._stack[-1].children.append(value)
+        else:
+            self.root.params.append(value)
 
     def _end_outer(self, name: str, element: _Element) -> None:
         match name:
