@@ -82,7 +82,7 @@ def test_listeners_for_events_do_not_hold_a_stop_up(tmp_path: Path) -> None:
         time.sleep(0.2)
         begin = time.monotonic()
         assert running.stop() == 0
-        assert time.monotonic() - begin < 4.0
+        assert time.monotonic() - begin < 20
         thread.join(PATIENCE)
         assert outcome[0]["events"] == []
 

@@ -154,7 +154,7 @@ async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         began = time.monotonic()
         with pytest.raises(HypervisorError, match="did not answer"):
             await remote.reached(image(f"127.0.0.1:{silent.getsockname()[1]}"), "qemu-img")
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20
 
 
 @dataclass
