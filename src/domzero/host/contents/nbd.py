@@ -165,6 +165,6 @@ class Connection:
 
 
 def _meaning(request: Request) -> ContentError:
-    said = request.message or os.strerror(request.error)
+    said = os.strerror(request.error) + (f" ({request.message})" if request.message else "")
     kind = MediumFullError if request.error in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ContentError
     return kind(f"{request.command.name.lower()} of {request.length} bytes at {request.offset}: {said}")

@@ -41,6 +41,7 @@ PATIENCE = 120.0
 ENDING = 30.0
 """Seconds that the program may take to go, after it was asked and again after it was killed."""
 SAID_LIMIT = 4096
+OWN_WORDS = f"{STORAGE_DAEMON}: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,5 @@ async def _tail(process: asyncio.subprocess.Process) -> str:
 
 
 def _reason(said: str) -> str:
-    """The line that says why, without the program's name."""
-    lines = [line for line in said.splitlines() if line]
-    return lines[-1].removeprefix(f"{STORAGE_DAEMON}: ") if lines else ""
+    """The line that says why, without the program's name; the lines after it are hints."""
+    return next((line.removeprefix(OWN_WORDS) for line in said.splitlines() if line.startswith(OWN_WORDS)), said)
