@@ -5,7 +5,8 @@ from __future__ import annotations
 from domzero.datamodel.graph import GRAPH
 from domzero.engine.row import Row
 from domzero.idl.records import Layout, Record
-from domzero.toolstack.message import CLASSES, superfluous
+from domzero.toolstack.alerts import superfluous
+from domzero.toolstack.message import CLASSES
 
 LAYOUT = Layout(GRAPH.classes["message"])
 

@@ -6,20 +6,14 @@ an alert is about may go; its alerts stay.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Collection
-from operator import attrgetter
+from collections.abc import Callable
 
 from domzero.engine.binding import implements
-from domzero.engine.clock import moment
 from domzero.engine.context import Context
-from domzero.engine.row import Row
 from domzero.idl.records import Record
 from domzero.idl.types import Ref
+from domzero.toolstack.alerts import leave_message
 from domzero.toolstack.stack import Stack
-
-MESSAGES_KEPT = 10_000
-"""How many messages there can be; the oldest go first."""
 
 CLASSES = {
     "VM": "VM", "Host": "host", "SR": "SR", "Pool": "pool", "VMPP": "VMPP", "VMSS": "VMSS", "PVS_proxy": "PVS_proxy",
@@ -35,17 +29,7 @@ def create(stack: Stack, context: Context, name: str, priority: int, cls: str, o
     Raises UUID_INVALID.
     """
     stack.database.by_uuid(CLASSES[cls], obj_uuid)
-    fields = {"name": name, "priority": priority, "cls": cls, "obj_uuid": obj_uuid, "body": body}
-    with stack.database.transaction() as transaction:
-        message = transaction.create("message", {**fields, "timestamp": moment(stack.clock.now())})
-        for row in superfluous(stack.database.rows("message").values(), MESSAGES_KEPT):
-            transaction.destroy("message", row.ref)
-    return message
-
-
-def superfluous(rows: Collection[Row], kept: int) -> list[Row]:
-    """The oldest rows, so many that no more than `kept` remain without them."""
-    return heapq.nsmallest(max(len(rows) - kept, 0), rows, key=attrgetter("created"))
+    return leave_message(stack, name, priority, cls, obj_uuid, body)
 
 
 @implements("message.destroy")

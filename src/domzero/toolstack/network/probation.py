@@ -20,6 +20,7 @@ from domzero.engine.transactions import Transaction
 from domzero.host.control.protocol import ControlError
 from domzero.host.network.protocol import NetworkError
 from domzero.idl.types import Ref
+from domzero.toolstack.alerts import MANAGEMENT_TAKEN_BACK, tell
 from domzero.toolstack.network import network_snapshot
 from domzero.toolstack.network.cards import rejoin_cards
 from domzero.toolstack.network.host_address import management_pif, primary_address, settle_authority
@@ -72,9 +73,15 @@ async def take_back_unproven(stack: Stack) -> list[Ref]:
     log.warning("the daemon ended while a change of the management interface was on probation: it is taken back")
     with stack.database.transaction() as transaction:
         network_snapshot.restore(stack.database, transaction, before)
+    _tell(stack, "The toolstack ended before a change of the management interface had proven itself.")
     await stack.database.durable()
     await asyncio.to_thread(network_snapshot.remove, directory)
     return moved
+
+
+def _tell(stack: Stack, why: str) -> None:
+    uuid = stack.database.get("host", stack.host, "uuid")
+    tell(stack, MANAGEMENT_TAKEN_BACK, "Host", uuid, f"{why} The host's earlier network is back.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +177,7 @@ class Probation:
                 await database.durable()
         await rejoin_cards(self._stack, moved)
         settle_authority(self._stack)
+        _tell(self._stack, "A change of the management interface cut the host off.")
         await asyncio.to_thread(network_snapshot.remove, self._stack.settings.state_dir)
         self._end()
 

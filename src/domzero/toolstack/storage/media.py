@@ -14,6 +14,7 @@ from typing import Any
 from domzero.engine.clock import settled
 from domzero.engine.errors import ApiError
 from domzero.idl.types import Ref
+from domzero.toolstack.alerts import PBD_PLUG_FAILED, tell
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage.pbd import attach_medium, record_attached
 from domzero.toolstack.storage.scanning import scan
@@ -44,6 +45,8 @@ async def replug_all(stack: Stack) -> None:
         elif await _succeeds(stack, pbd, attaching):
             with stack.database.transaction(observed=True) as transaction:
                 transaction.update("PBD", pbd, currently_attached=True)
+        else:
+            _tell(stack, pbd)
 
 
 async def scan_all(stack: Stack) -> None:
@@ -97,6 +100,7 @@ async def _late(stack: Stack, pbd: Ref, attaching: asyncio.Task[None]) -> None:
     try:
         async with stack.gates["SR"].operation(context, sr, "plug"):
             if not await _succeeds(stack, pbd, attaching):
+                _tell(stack, pbd)
                 return
             record_attached(stack, pbd, attached=True)
         log.info("storage repository %s has come", _name(stack, sr))
@@ -104,6 +108,11 @@ async def _late(stack: Stack, pbd: Ref, attaching: asyncio.Task[None]) -> None:
     finally:
         attaching.cancel()
         stack.tasks.release(context.task)
+
+
+def _tell(stack: Stack, pbd: Ref) -> None:
+    body = f"Storage repository {_name(stack, pbd)} could not be attached when the toolstack started."
+    tell(stack, PBD_PLUG_FAILED, "Host", stack.database.get("host", stack.host, "uuid"), body)
 
 
 def _name(stack: Stack, ref: Ref) -> str:

@@ -13,6 +13,7 @@ from domzero.engine.steps import Steps
 from domzero.host.storage.protocol import Progress
 from domzero.idl.records import EMPTY_MAP
 from domzero.idl.types import NEVER, NULL_REF, Ref
+from domzero.toolstack.alerts import VM_CLONED, tell_of_machine
 from domzero.toolstack.network import vif
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage import disks, vbd
@@ -83,7 +84,9 @@ async def clone(stack: Stack, context: Context, vm: Ref, new_name: str) -> Ref:
             return await disks.clone_vdi(stack, vdi)
 
     async with stack.gates["VM"].operation(context, vm, "clone"):
-        return await _duplicate(stack, context, vm, new_name, clone_disk)
+        made = await _duplicate(stack, context, vm, new_name, clone_disk)
+    tell_of_machine(stack, VM_CLONED, vm, f"was cloned to '{new_name}'")
+    return made
 
 
 @implements("VM.copy")
@@ -106,7 +109,9 @@ async def copy(stack: Stack, context: Context, vm: Ref, new_name: str, sr: Ref) 
 
     async with stack.gates["VM"].operation(context, vm, "copy"):
         with context.task.cancellable():
-            return await _duplicate(stack, context, vm, new_name, copy_disk)
+            made = await _duplicate(stack, context, vm, new_name, copy_disk)
+    tell_of_machine(stack, VM_CLONED, vm, f"was copied to '{new_name}'")
+    return made
 
 
 async def _duplicate(stack: Stack, context: Context, vm: Ref, new_name: str, copy_disk: CopyDisk) -> Ref:

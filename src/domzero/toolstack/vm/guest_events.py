@@ -14,6 +14,7 @@ from typing import Any, Final
 from domzero.engine.errors import ApiError
 from domzero.host.hypervisor.protocol import DomainStopped, RunState, StopReason
 from domzero.idl.types import Ref
+from domzero.toolstack.alerts import VM_CRASHED, VM_REBOOTED, VM_SHUTDOWN, on_host, tell_of_machine
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.boot import Boot, boot
 from domzero.toolstack.vm.operations import HALTED, PAUSED, RUNNING
@@ -91,8 +92,12 @@ async def follow(stack: Stack, machine: Machine, domain: Domain, stopped: Domain
     record = stack.database.record("VM", machine.vm)
     reaction = reaction_to(record, stopped.reason)
     _tell(record, stopped)
+    if stopped.reason is StopReason.CRASH:
+        tell_of_machine(stack, VM_CRASHED, machine.vm, f"crashed {on_host(stack)}")
     if reaction is Reaction.HALT:
         await leave(stack, machine)
+        if stopped.reason in (StopReason.SHUTDOWN, StopReason.REBOOT):
+            tell_of_machine(stack, VM_SHUTDOWN, machine.vm, f"was shut down by its guest {on_host(stack)}")
         return
     uptime = domain.uptime(stack.clock)
     delay = bounce_delay(uptime, domain.bounces)
@@ -100,6 +105,7 @@ async def follow(stack: Stack, machine: Machine, domain: Domain, stopped: Domain
     if delay == 0:
         try:
             await reboot(stack, machine, bounces=bounces)
+            tell_of_machine(stack, VM_REBOOTED, machine.vm, f"was started again {on_host(stack)}")
         except ApiError as error:
             log.warning("%s could not be restarted: %s", machine.vm, error)
         return
@@ -122,6 +128,7 @@ async def _restart_later(stack: Stack, vm: Ref, reason: StopReason, delay: float
             record = stack.database.record("VM", vm)
             host = choose_host(stack, vm, record, force=False)
             await boot(stack, machine, Boot(host, bounces=bounces))
+            tell_of_machine(stack, VM_REBOOTED, vm, f"was started again {on_host(stack)}")
     except ApiError as error:
         log.warning("%s could not be restarted: %s", vm, error)
     finally:

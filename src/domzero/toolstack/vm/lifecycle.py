@@ -12,6 +12,7 @@ from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.host.hypervisor.protocol import DomainStopped, GuestNotRespondingError, RunState, StopReason
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.alerts import VM_REBOOTED, VM_SHUTDOWN, VM_STARTED, on_host, tell_of_machine
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm import failures, guest_events, images
 from domzero.toolstack.vm.admission import bad_power_state
@@ -57,6 +58,7 @@ async def _start(stack: Stack, context: Context, vm: Ref, how: Boot) -> None:
             raise bad_power_state(vm, (HALTED,), state)
         with context.task.cancellable():
             await boot(stack, machine, how)
+        tell_of_machine(stack, VM_STARTED, vm, f"started {on_host(stack)}")
 
 
 @implements("VM.pause")
@@ -91,6 +93,7 @@ async def clean_shutdown(stack: Stack, context: Context, vm: Ref) -> None:
         stopped = await _ask_to_shut_down(stack, context, vm, domain)
         if stopped.reason in (StopReason.SHUTDOWN, StopReason.DESTROYED):
             await leave(stack, machine)
+            tell_of_machine(stack, VM_SHUTDOWN, vm, f"shut down {on_host(stack)}")
             return
         await guest_events.follow(stack, machine, domain, stopped)
         raise ApiError("VM_CRASHED" if stopped.reason is StopReason.CRASH else "VM_REBOOTED", vm)
@@ -106,6 +109,7 @@ async def clean_reboot(stack: Stack, context: Context, vm: Ref) -> None:
             await guest_events.follow(stack, machine, domain, stopped)
             raise ApiError("VM_CRASHED", vm)
         await reboot(stack, machine)
+        tell_of_machine(stack, VM_REBOOTED, vm, f"rebooted {on_host(stack)}")
 
 
 async def _ask_to_shut_down(stack: Stack, context: Context, vm: Ref, domain: Domain) -> DomainStopped:
@@ -163,10 +167,12 @@ async def hard_shutdown(stack: Stack, context: Context, vm: Ref) -> None:
                 with failures.acting_on(vm):
                     await steps.do("end the domain", lambda: end_domain(stack, domid))
                 await leave(stack, machine)
+                tell_of_machine(stack, VM_SHUTDOWN, vm, f"was switched off {on_host(stack)}")
                 return
             image = stack.database.get("VM", vm, "suspend_VDI")
             if stack.database.get("VM", vm, "power_state") == SUSPENDED:
                 await steps.do("give up the saved state", lambda: record_gone(stack, vm))
+                tell_of_machine(stack, VM_SHUTDOWN, vm, "lost its saved state: it was switched off")
                 await images.release(stack, image)
 
 
@@ -199,6 +205,7 @@ async def hard_reboot(stack: Stack, context: Context, vm: Ref) -> None:
                 with failures.acting_on(vm):
                     await steps.do("end the domain", lambda: end_domain(stack, domain.domid))
             await reboot(stack, machine)
+        tell_of_machine(stack, VM_REBOOTED, vm, f"was reset {on_host(stack)}")
 
 
 async def _plan(stack: Stack, vm: Ref, host: Ref) -> None:

@@ -10,6 +10,7 @@ from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.host.hypervisor.protocol import DomainNotFoundError, HypervisorError, RunState
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.alerts import VM_RESUMED, VM_SUSPENDED, on_host, tell_of_machine
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm import failures, images
 from domzero.toolstack.vm.admission import bad_power_state
@@ -33,6 +34,7 @@ async def suspend(stack: Stack, context: Context, vm: Ref) -> None:
             with failures.acting_on(vm):
                 await steps.do("end the domain", lambda: end_domain(stack, domain.domid))
         await leave(stack, machine, SUSPENDED)
+        tell_of_machine(stack, VM_SUSPENDED, vm, f"was suspended {on_host(stack)}")
 
 
 async def save(stack: Stack, steps: Steps, vm: Ref, domain: Domain) -> Ref:
@@ -100,6 +102,7 @@ async def _resume(stack: Stack, context: Context, vm: Ref, host: Ref, *, start_p
         file = await images.path(stack, image)
         with context.task.cancellable():
             await boot(stack, machine, Boot(host, start_paused, file))
+        tell_of_machine(stack, VM_RESUMED, vm, f"was resumed {on_host(stack)}")
         # The machine no longer refers to the image, on disk too, before the image goes.
         await stack.database.durable()
         await images.release(stack, image)

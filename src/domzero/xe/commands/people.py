@@ -12,6 +12,7 @@ from domzero.xe.filtering import Filter, filter_of
 from domzero.xe.generated import wait_filter
 from domzero.xe.line import GLOBAL
 from domzero.xe.talk import Talk
+from domzero.xe.values import moment, number
 
 WAIT = 30.0
 """Seconds that one call for events may wait."""
@@ -80,6 +81,22 @@ async def _message_destroy(talk: Talk) -> None:
         await talk.api.call("message.destroy", ref)
 
 
+async def _message_destroy_all(talk: Talk) -> None:
+    """Remove the messages that every given condition holds for; all of them where none is given."""
+    given = {name: talk.line.get(name) for name in ("before", "after", "priority")}
+    before = None if given["before"] is None else moment("before", given["before"])
+    after = None if given["after"] is None else moment("after", given["after"])
+    priority = None if given["priority"] is None else number("priority", given["priority"])
+    doomed = [
+        ref
+        for ref, record in (await talk.api.call("message.get_all_records")).items()
+        if (before is None or record["timestamp"] < before)
+        and (after is None or record["timestamp"] > after)
+        and (priority is None or record["priority"] == priority)
+    ]
+    await talk.api.call("message.destroy_many", doomed)
+
+
 async def _logout_all(talk: Talk) -> None:
     for identifier in await talk.api.call("session.get_all_subject_identifiers"):
         await talk.api.call("session.logout_subject_identifier", identifier)
@@ -141,4 +158,6 @@ COMMANDS = (
     Command("message-create", "Leave a message about an object.", _message_create, ("name", "priority", "body"),
             ("vm-uuid", "host-uuid", "sr-uuid", "pool-uuid"), ("message.create",)),
     Command("message-destroy", "Remove messages.", _message_destroy, (), ("uuid", "uuids"), ("message.destroy",)),
+    Command("message-destroy-all", "Remove all messages, or those of a time or a priority.", _message_destroy_all, (),
+            ("before", "after", "priority"), ("message.destroy_many",)),
 )  # fmt: skip
