@@ -150,8 +150,6 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
         for finding in database.findings:
             log.warning("database: %s", finding)
         hands = await make_hands(settings, where.state, where.runtime, where.log_file, clock)
-        if hands.console is not None:
-            cleanup.push_async_callback(hands.console.close)
         stopping, restart = asyncio.Event(), asyncio.Event()
         stack = _stack(settings, where, database, clock, hands, stopping, restart)
         engine, dispatcher = _join(settings, stack, passwords)
@@ -225,6 +223,8 @@ async def _open_hands(stack: Stack, engine: Engine, hands: Hands, cleanup: Async
     engine.start()
     domains = await hands.hypervisor.open(stack.machines.listener)
     cleanup.push_async_callback(hands.hypervisor.close)
+    if hands.console is not None:
+        cleanup.push_async_callback(hands.console.close)
     await hands.network.open()
     cleanup.push_async_callback(hands.network.close)
     cleanup.push_async_callback(detach_all, stack)

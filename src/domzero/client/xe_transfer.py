@@ -30,7 +30,7 @@ PATIENCE = 5.0
 """Seconds for an answer to what was sent over TLS without saying how much it is. The task tells what became of it."""
 MOST_REDIRECTS = 5
 LONGEST_HEAD = 64 << 10
-LEAVE = 0x1D
+LEAVE = b"\x1d"
 """Ctrl-], which leaves a console."""
 
 
@@ -316,7 +316,7 @@ def _join(terminal: Terminal, path: str) -> None:
         import tty
 
         before = termios.tcgetattr(0)
-        sys.stderr.write("Ctrl-] leaves the console.\r\n")
+        sys.stderr.write("Ctrl-] leaves the console.\n")
         tty.setraw(0)
         try:
             _relay(page)
@@ -334,15 +334,16 @@ def _relay(page: _Page) -> None:
         ready = [page.connection] if page.early or (pending and pending()) else select.select(readers, [], [], 30.0)[0]
         page.wait()
         if 0 in ready:
-            typed = os.read(0, BLOCK)
-            if LEAVE in typed:
-                return
+            typed, leave, _ = (data := os.read(0, BLOCK)).partition(LEAVE)
             if typed:
                 page.send(typed)
-            else:
+            if leave:
+                return
+            if not data:
                 readers.remove(0)
         if page.connection in ready:
             data = page.receive()
             if not data:
                 return
-            os.write(out, data)
+            while data:
+                data = data[os.write(out, data) :]

@@ -214,13 +214,16 @@ def each(
 def for_each(
     name: str, doc: str, selector: str, one: Callable[[Talk, str, Object], Awaitable[None]],
     required: tuple[str, ...] = (), optional: tuple[str, ...] = (), needs: tuple[str, ...] = (),
-    also: Sequence[str] = (), **kind: Any,
+    also: Sequence[str] = (), control_domain: bool = False, **kind: Any,
 ) -> Command:  # fmt: skip
-    """A command that does something to every object selected. With `--multiple`, one that fails stops no other."""
+    """A command that does something to every object selected. With `--multiple`, one that fails stops no other.
+
+    `control_domain` tells whether one may be meant; see `filtering.selected`.
+    """
 
     async def run(talk: Talk) -> None:
         kinds = [talk.records[selector], *(talk.records[other] for other in also)]
-        chosen = await selected(talk, kinds, selector, {*required, *optional})
+        chosen = await selected(talk, kinds, selector, {*required, *optional}, control_domain=control_domain)
         if len(chosen) == 1:
             await one(talk, *chosen[0])
             return

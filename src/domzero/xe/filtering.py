@@ -86,26 +86,29 @@ NAMES = {"vm": ("name_label",), "host": ("name_label", "hostname"), "sr": ("name
 
 
 async def selected(
-    talk: Talk, kinds: Sequence[RecordClass], selector: str, ignored: Collection[str]
+    talk: Talk, kinds: Sequence[RecordClass], selector: str, ignored: Collection[str], *, control_domain: bool = False
 ) -> list[tuple[str, Object]]:
     """The objects that a command is to work on: one, or several when `--multiple` is given.
 
     `kinds` are the record classes that count, the first one's fields are the filters'. Control domains are never
-    meant. Raises `CommandError` when there is none, or are too many.
+    meant, or with `control_domain` only where nothing else can be. Raises `CommandError` when there is none, or are too
+    many.
     """
     asked = next((value for key, value in talk.line.params if key in (selector, f"{selector}-name")), None)
     conditions = filters(
         kinds[0], talk.line.params, {*ignored, selector, f"{selector}-name", f"{selector}-id", f"{selector}-uuid"}
     )
     uuid = next((value for key, value in talk.line.params if key in (f"{selector}-id", f"{selector}-uuid")), None)
-    found = {
+    named = {
         ref: record
         for kind in kinds
         for ref, record in await matching(talk, kind, conditions)
-        if not record.get("is_control_domain")
-        and (uuid is None or record["uuid"] == uuid)
+        if (uuid is None or record["uuid"] == uuid)
         and (asked is None or asked in (record["uuid"], *(record[name] for name in NAMES[selector])))
     }
+    found = {ref: record for ref, record in named.items() if not record.get("is_control_domain")}
+    if not found and control_domain:
+        found = named
     several = kinds[0].several
     if not found:
         raise CommandError(f"No matching {several} found")

@@ -183,7 +183,7 @@ _EXPORT = ("preserve-power-state", "compress", "metadata", "include-snapshots")
 
 COMMANDS = (
     for_each("console", "Join this terminal to the text console of a machine; Ctrl-] leaves it.", "vm", _console,
-             pages=("CONNECT /console",)),
+             control_domain=True, pages=("CONNECT /console",)),
     for_each("vm-export", "Write a machine to a file.", "vm", _vm_export, ("filename",), _EXPORT, also=ANY_MACHINE,
              pages=("GET /export",), common=True),
     Command("template-export", "Write a template to a file.", _template_export, ("filename", "template-uuid"),
