@@ -23,6 +23,8 @@ def _sha1(data: Bytes) -> str:
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()
 
 
+_OF_NOTHING = _sha1(b"")
+
 _ALGORITHMS: Mapping[str, Callable[[Bytes], str]] = {SHA1: _sha1, XXH64: xxh64_hexdigest}
 
 
@@ -63,8 +65,9 @@ class Verifier:
         """Take note of rows of the table at the end."""
         with self._lock:
             for name, text in table.rows:
-                self._listed += 1
-                self._rows = self._rows + _row(name, text) & _MASK
+                if text != _OF_NOTHING:  # empty blocks say nothing, whether they are listed or not
+                    self._listed += 1
+                    self._rows = self._rows + _row(name, text) & _MASK
 
     def verdict(self) -> XvaError | None:
         """What to raise, unless the import was forced, once the archive is complete.
