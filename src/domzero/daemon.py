@@ -152,6 +152,7 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
         hands = await make_hands(settings, where.state, where.runtime, where.log_file, clock)
         stopping, restart = asyncio.Event(), asyncio.Event()
         stack = _stack(settings, where, database, clock, hands, stopping, restart)
+        cleanup.callback(stack.audit.close)
         engine, dispatcher = _join(settings, stack, passwords)
         server, consoles = _door(engine, dispatcher, hands, stack)
         cleanup.push_async_callback(server.stop, STOP_GRACE)
@@ -192,6 +193,7 @@ def _join(settings: Settings, stack: Stack, passwords: Passwords) -> tuple[Engin
     stack.machines = Machines(stack)
     dispatcher = engine.dispatcher(implementations(stack), UNIMPLEMENTED)
     dispatcher.guard = _still_booting
+    dispatcher.auditor = stack.auditor
     stack.methods = lambda: tuple(dispatcher.method_names)
     return engine, dispatcher
 
@@ -221,10 +223,10 @@ def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands, stack: Stack) ->
 async def _open_hands(stack: Stack, engine: Engine, hands: Hands, cleanup: AsyncExitStack) -> None:
     """Find what runs already and make the rows true to it."""
     engine.start()
-    domains = await hands.hypervisor.open(stack.machines.listener)
-    cleanup.push_async_callback(hands.hypervisor.close)
     if hands.console is not None:
         cleanup.push_async_callback(hands.console.close)
+    domains = await hands.hypervisor.open(stack.machines.listener)
+    cleanup.push_async_callback(hands.hypervisor.close)
     await hands.network.open()
     cleanup.push_async_callback(hands.network.close)
     cleanup.push_async_callback(detach_all, stack)
@@ -279,9 +281,9 @@ def _stack(
             version=version("domzero"),
             address=_address(settings),
             allow_power_off=settings.allow_power_off,
+            has_host_console=hands.console is not None,
             manage_interfaces=managed_interfaces(settings),
             management_probation=settings.management_probation,
-            has_host_console=hands.console is not None,
             guest_kernel=hands.guest.kernel if hands.guest else None,
             guest_ramdisk=hands.guest.ramdisk if hands.guest else None,
         ),

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from domzero.engine.audit import UNTOLD, Auditor, Deed
 from domzero.engine.binding import Implementation, bind
 from domzero.engine.calls import Answer, Origin
 from domzero.engine.coercion import mismatch, printable
@@ -39,7 +40,7 @@ class Dispatcher:
     """Takes every call of every road. Raises `BindingError` when implementations and graph do not fit together.
 
     `local_methods` are the calls that a session of `session.slave_local_login…` may make. `guard` may be set and taken
-    away at any time.
+    away at any time, `auditor` set before the first call.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Dispatcher:
     ) -> None:  # fmt: skip
         bind(graph, implementations, not_implemented)
         self.guard: Guard | None = None
+        self.auditor: Auditor | None = None
         self._graph = graph
         self._not_implemented = not_implemented
         self._contexts = contexts
@@ -126,7 +128,7 @@ class Dispatcher:
         return quick
 
     def _call_route(self, route: Route, params: Sequence[Any], origin: Origin) -> Answer | Awaitable[Answer]:
-        session, arguments = self._checked(route, params)
+        session, arguments = self._checked(route, params, origin)
         handle = self._tasks.handle(route.name, session)
         context = self._contexts.of_call(route.name, session, origin, handle)
         if not route.waits:
@@ -135,7 +137,7 @@ class Dispatcher:
             return self._wait_with_caller(route, context, arguments)
         return self._wait(route, context, arguments)
 
-    def _checked(self, route: Route, params: Sequence[Any]) -> tuple[Session | None, list[Any]]:
+    def _checked(self, route: Route, params: Sequence[Any], origin: Origin) -> tuple[Session | None, list[Any]]:
         """Session and arguments of a call that may and can be carried out."""
         session: Session | None = None
         if route.needed_rank is not None:
@@ -143,7 +145,11 @@ class Dispatcher:
             if session.emergency and route.name not in self._local_methods:
                 raise ApiError("SESSION_INVALID", session.ref)
             if session.rank < route.needed_rank:
-                raise ApiError("RBAC_PERMISSION_DENIED", route.permission, "No role of this session permits the call.")
+                text = "No role of this session permits the call."
+                denied = ApiError("RBAC_PERMISSION_DENIED", route.permission, text)
+                if self.auditor is not None:
+                    self.auditor.begin(route, session, origin, params[1:]).failed(denied)
+                raise denied
             params = params[1:]
         arguments = route.arguments(list(params))
         if route.function is None:
@@ -163,19 +169,32 @@ class Dispatcher:
 
     def _answer_at_once(self, route: Route, context: Context, arguments: list[Any]) -> Answer | Awaitable[Answer]:
         assert route.function is not None
-        before = self._database.generation
+        before, deed = self._database.generation, self._begin(route, context, arguments)
         try:
             answer = Answer(route.result, route.function(context, *arguments))
-        except ApiError:
+        except ApiError as problem:
+            deed.failed(problem)
             raise
         except Exception as problem:
+            deed.failed(problem)
             raise unexpected(route, problem) from problem
         finally:
             self._tasks.release(context.task)
-        return answer if route.reads or self._database.generation == before else self._durable(answer)
+        # Whoever called may be gone before the disk has it: it is done already.
+        deed.done(answer.value)
+        return answer if route.reads or self._database.generation == before else self._durable(answer, deed)
 
-    async def _durable(self, answer: Answer) -> Answer:
-        await self._database.durable()
+    def _begin(self, route: Route, context: Context, arguments: list[Any]) -> Deed:
+        if self.auditor is None or not route.changes:
+            return UNTOLD
+        return self.auditor.begin(route, context.session, context.origin, arguments)
+
+    async def _durable(self, answer: Answer, deed: Deed = UNTOLD) -> Answer:
+        try:
+            await self._database.durable()
+        except ApiError as problem:
+            deed.failed(problem)
+            raise
         return answer
 
     async def _wait(self, route: Route, context: Context, arguments: list[Any]) -> Answer:
@@ -196,15 +215,19 @@ class Dispatcher:
     async def _carried_out(self, route: Route, context: Context, arguments: list[Any]) -> Any:
         """The value that the implementation gives, its changes on disk. Raises `ApiError` or `CancelledError`."""
         assert route.function is not None
+        deed = self._begin(route, context, arguments)
         try:
             value = route.function(context, *arguments)
             if route.waits:
                 value = await value
             await self._database.durable()
-        except (ApiError, asyncio.CancelledError):
+        except (ApiError, asyncio.CancelledError) as problem:
+            deed.failed(problem)
             raise
         except Exception as problem:
+            deed.failed(problem)
             raise unexpected(route, problem) from problem
+        deed.done(value)
         return value
 
     def _call_special(self, method: str, params: Sequence[Any], origin: Origin) -> Answer | Awaitable[Answer]:
@@ -223,7 +246,7 @@ class Dispatcher:
         if not route.asynchronous:
             self._session(params)
             raise ApiError("INTERNAL_ERROR", f"{route.name} has no asynchronous form.")
-        session, arguments = self._checked(route, params)
+        session, arguments = self._checked(route, params, origin)
         handle = self._tasks.handle(ASYNC + route.name, session)
         context = self._contexts.of_call(route.name, session, origin, handle)
         self._tasks.start(handle, self._carried_out(route, context, arguments), route.result)

@@ -17,6 +17,11 @@ from domzero.idl.model import MISSING, Message
 from domzero.idl.types import Type
 
 _SECRETS = ("pwd", "password", "psecret", "secret")
+_LOOKING = frozenset((
+    "assert", "compute", "from", "get", "list", "maximise", "next", "query", "register", "retrieve", "unregister",
+    "wait",
+))  # fmt: skip
+"""First words of messages that change nothing, where everybody may call them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +31,7 @@ class Route:
     name: str
     permission: str
     needed_rank: int | None
+    parameters: tuple[tuple[str, Type], ...]
     coercers: tuple[Coercer, ...]
     required: int
     defaults: tuple[Any, ...]
@@ -36,6 +42,7 @@ class Route:
     waits: bool
     abandoned_with_caller: bool
     reads: bool
+    changes: bool
     secret: bool
 
     def arguments(self, params: list[Any] | tuple[Any, ...]) -> list[Any]:
@@ -113,6 +120,7 @@ def _route(
         name=method.name,
         permission=method.name.lower(),
         needed_rank=roles.rank(message.least_role) if message.session else None,
+        parameters=tuple((param.name, param.type) for param in message.params),
         coercers=tuple(coercer(graph, param.type, param.name) for param in message.params),
         required=sum(param.default is MISSING for param in message.params),
         defaults=tuple(param.default for param in message.params),
@@ -123,8 +131,16 @@ def _route(
         waits=function is not None and is_coroutine(function),
         abandoned_with_caller=function is not None and is_abandoned_with_caller(function),
         reads=message.implicit in implicit.READERS,
+        changes=_changes(graph, message),
         secret=_carries_secret(message),
     )
+
+
+def _changes(graph: Graph, message: Message) -> bool:
+    """Whether a call is worth telling of afterwards: it changes something, or not everybody may make it."""
+    if message.implicit is not None:
+        return message.implicit not in implicit.READERS
+    return graph.roles[message.least_role].rank > 0 or message.name.partition("_")[0] not in _LOOKING
 
 
 def _carries_secret(message: Message) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from domzero.engine.audit import audited
 from domzero.engine.binding import Implementation, collect, merge
 from domzero.engine.exchange import Page, PageFunction, collect_pages
 from domzero.toolstack.stack import Stack
@@ -52,7 +53,10 @@ MODULES: tuple[str, ...] = (
     "domzero.toolstack.vm_appliance",
 )
 
-PAGES: tuple[str, ...] = ("domzero.toolstack.blobs.pages",)
+PAGES: tuple[str, ...] = (
+    "domzero.toolstack.blobs.pages",
+    "domzero.toolstack.host.audit_log",
+)
 
 
 def implementations(stack: Stack) -> dict[str, Implementation]:
@@ -62,4 +66,10 @@ def implementations(stack: Stack) -> dict[str, Implementation]:
 
 def pages(stack: Stack) -> list[tuple[Page, PageFunction]]:
     """Every page of the toolstack with its function of (context, peer, arguments)."""
-    return [found for name in PAGES for found in collect_pages(import_module(name), stack)]
+    found = [row for name in PAGES for row in collect_pages(import_module(name), stack)]
+    return [(page, audited(stack.auditor, page, function) if _matters(page) else function) for page, function in found]
+
+
+def _matters(page: Page) -> bool:
+    """Whether requests of a page are worth telling of afterwards: it changes something, or not everybody may ask."""
+    return page.method != "GET" or page.role != "read-only"

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domzero.engine.audit import Audit
+from domzero.engine.audit_file import AuditFile
 from domzero.engine.referrers import Referrers
 from domzero.idl.types import Ref
 from domzero.toolstack.network.networking import Networking
@@ -52,10 +54,10 @@ class StackSettings:
     """The management address other machines reach this host by."""
     allow_power_off: bool = False
     """Whether `host.shutdown` and `host.reboot` may really end the machine."""
-    manage_interfaces: frozenset[str] | None = frozenset()
-    """The host's own interfaces that domzero may configure; None stands for all."""
     has_host_console: bool = False
     """Whether the control domain has consoles: those of the host itself."""
+    manage_interfaces: frozenset[str] | None = frozenset()
+    """The host's own interfaces that domzero may configure; None stands for all."""
     management_probation: float = 60.0
     """Seconds in which a change of the management interface must prove itself."""
     guest_kernel: Path | None = None
@@ -99,6 +101,10 @@ class Stack:
     """Every method name the server answers to. This and the three before are set by the composition root."""
     remote: RemoteAccess = field(default_factory=NoRemoteAccess)
     """The doors for callers from outside; set by the composition root."""
+    audit: AuditFile = field(init=False)
+    """Who called what."""
+    auditor: Audit = field(init=False)
+    """Whom to tell of calls."""
     networking: Networking = field(init=False)
     """The plan of this host's network, and the lock on it."""
     memory: MemoryLedger = field(init=False)
@@ -114,6 +120,8 @@ class Stack:
     """The merges of disks' layers that go on."""
 
     def __post_init__(self) -> None:
+        self.audit = AuditFile(self.settings.state_dir / "log" / "audit.log")
+        self.auditor = Audit(self.database, self.clock, self.audit.write)
         self.networking = Networking(self)
         self.memory = MemoryLedger(self.database)
         self.image_users = Referrers(self.database, "VM", "suspend_VDI")
