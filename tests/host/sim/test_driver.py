@@ -120,6 +120,7 @@ CALLS: dict[str, Call] = {
     "start": lambda sim, image: sim.start(machine(2, fail_start="asked for", delay_start="7")),
     "restore": lambda sim, image: sim.restore(machine(2, fail_restore="asked for", delay_restore="7"), image),
     "save": lambda sim, image: sim.save(1, image),
+    "dump-core": lambda sim, image: sim.dump_core(1, image, MIB, print),
     "pause": lambda sim, image: sim.pause(1),
     "unpause": lambda sim, image: sim.unpause(1),
     "shutdown": lambda sim, image: sim.request_shutdown(1),

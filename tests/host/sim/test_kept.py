@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,32 @@ async def test_a_broken_record_is_named(tmp_path: Path) -> None:
 async def test_a_guest_that_crashed_is_kept_where_that_is_asked_for(bench: Bench) -> None:
     await bench.sim.start(dataclasses.replace(machine(), keep_crashed=True, faults={"crash-after": "10"}))
     await bench.clock.advance(11)
-    assert bench.events == [DomainStateChanged(1, RunState.PAUSED)]
+    assert bench.events == [DomainStateChanged(1, RunState.CRASHED)]
+    await bench.sim.pause(1)
+    assert (await bench.sim.status(1)).state is RunState.CRASHED
     await bench.sim.unpause(1)
     await bench.clock.advance(100)
     assert (await bench.sim.status(1)).state is RunState.RUNNING
+
+
+def readelf(core: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["readelf", "-h", "-l", "-n", core], capture_output=True, text=True, check=True)
+
+
+async def test_a_core_of_a_guest_that_crashed(bench: Bench, tmp_path: Path) -> None:
+    """Checked by `readelf`."""
+    await bench.sim.start(dataclasses.replace(machine(), keep_crashed=True, faults={"crash-after": "10"}))
+    await bench.clock.advance(11)
+    core = tmp_path / "core"
+    core.touch()
+    told: list[float] = []
+    await bench.sim.dump_core(1, core, 1 << 20, told.append)
+    assert told == [1.0]
+    said = readelf(core)
+    assert said.stderr == ""
+    assert "CORE (Core file)" in said.stdout
+    assert "domzero" in said.stdout
+    with pytest.raises(HypervisorError):
+        await bench.sim.dump_core(1, core, 10, told.append)
+    with pytest.raises(HypervisorError):
+        await bench.sim.dump_core(1, tmp_path / "none", 1 << 20, told.append)

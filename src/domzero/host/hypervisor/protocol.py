@@ -40,6 +40,8 @@ class RunState(Enum):
 
     RUNNING = "running"
     PAUSED = "paused"
+    CRASHED = "crashed"
+    """The guest panicked and stands still as it was then (`MachineSpec.keep_crashed`)."""
 
 
 class StopReason(Enum):
@@ -66,7 +68,7 @@ class DomainStopped:
 
 @dataclass(frozen=True, slots=True)
 class DomainStateChanged:
-    """The domain was paused or resumed, whoever asked for it."""
+    """The domain was paused or resumed, whoever asked for it, or its guest crashed and is kept."""
 
     domid: int
     state: RunState
@@ -161,12 +163,20 @@ class Hypervisor(Protocol):
         """
         ...
 
+    async def dump_core(self, domid: int, core: Path, limit: int, progress: Callable[[float], None]) -> None:
+        """Write the guest's memory and its processors' registers into the file, which exists and is empty.
+
+        The file becomes an ELF core of at most `limit` bytes, with holes where the memory is zero. A guest that runs
+        stands still meanwhile. After a failure or a cancellation the file's content is worthless.
+        """
+        ...
+
     async def pause(self, domid: int) -> None:
-        """Stop the virtual processors. Pausing a paused domain is no error."""
+        """Stop the virtual processors. Pausing a domain that stands still is no error."""
         ...
 
     async def unpause(self, domid: int) -> None:
-        """Let the virtual processors run. No error if they do."""
+        """Let the virtual processors run. No error if they do. A guest that crashed does what it does after a panic."""
         ...
 
     async def request_shutdown(self, domid: int) -> None:

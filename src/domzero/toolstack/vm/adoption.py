@@ -107,7 +107,7 @@ async def _settle_alive(stack: Stack, machine: Machine, record: Mapping[str, Any
         return
     booted = as_booted(record) if state == SUSPENDED else record
     target = record["memory_target"] if domain.domid == record["domid"] else booted["memory_dynamic_max"]
-    agrees = domain.domid == record["domid"] and state == (PAUSED if status.state is RunState.PAUSED else RUNNING)
+    agrees = domain.domid == record["domid"] and state == (RUNNING if status.state is RunState.RUNNING else PAUSED)
     if begun or image != NULL_REF or not agrees:
         sizes = Sizes(target, booted["VCPUs_at_startup"])
         started = state != SUSPENDED and domain.domid != record["domid"]

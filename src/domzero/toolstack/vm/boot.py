@@ -138,7 +138,7 @@ def record_running(stack: Stack, vm: Ref, spec: Sizes, status: DomainStatus, hos
         transaction.update(
             "VM",
             vm,
-            power_state=PAUSED if status.state is RunState.PAUSED else RUNNING,
+            power_state=RUNNING if status.state is RunState.RUNNING else PAUSED,
             resident_on=host,
             scheduled_to_be_resident_on=NULL_REF,
             domid=status.domid,

@@ -142,7 +142,7 @@ def _last_start(stack: Stack, vm: Ref) -> str:
 
 
 def _record_state(stack: Stack, vm: Ref, domain: Domain) -> None:
-    state = PAUSED if domain.state is RunState.PAUSED else RUNNING
+    state = RUNNING if domain.state is RunState.RUNNING else PAUSED
     if stack.database.get("VM", vm, "power_state") in (HALTED, state):
         return
     with stack.database.transaction(observed=True) as transaction:

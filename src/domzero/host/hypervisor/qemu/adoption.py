@@ -9,7 +9,7 @@ from functools import partial
 from domzero.host.hypervisor.protocol import HypervisorError, RunState
 from domzero.host.hypervisor.qemu import names, pulling, resizing, slots
 from domzero.host.hypervisor.qemu.arguments import vnc_address
-from domzero.host.hypervisor.qemu.domain import LOST_STATES, RUNNING_STATES, Domain
+from domzero.host.hypervisor.qemu.domain import CRASHED_STATES, LOST_STATES, RUNNING_STATES, Domain
 from domzero.host.hypervisor.qemu.files import DomainFiles, Handle
 from domzero.host.hypervisor.qemu.process import WatchedProcess, boot_id, find_by_argument, start_time
 
@@ -33,7 +33,8 @@ async def adopt(domain: Domain, boot: str, timeout: float) -> bool:
         if run_state in LOST_STATES:
             raise HypervisorError(f"its guest is lost ({run_state})")
         running = run_state in RUNNING_STATES or handle.held
-        domain.state = RunState.RUNNING if running else RunState.PAUSED
+        crashed = run_state in CRASHED_STATES
+        domain.state = RunState.CRASHED if crashed else RunState.RUNNING if running else RunState.PAUSED
         await tidy(domain)
     except HypervisorError as error:
         log.warning("domain %s is not taken over: %s", domain.domid, error)

@@ -35,6 +35,7 @@ SHUTDOWN_REASONS = {
 }
 """QEMU's ShutdownCause; every cause not named here is a crash."""
 RUNNING_STATES = frozenset({"running"})
+CRASHED_STATES = frozenset({"guest-panicked"})
 LOST_STATES = frozenset({"shutdown", "internal-error"})
 """QEMU run states of a guest that will not go on. One that panicked is still there only where it is to be kept."""
 
@@ -78,6 +79,7 @@ class Domain:
         self._destroying = False
         self._reason: StopReason | None = None
         self._cause = ""
+        self._panicked = False
         self._expectations: list[Expectation] = []
         self._gone = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
@@ -220,9 +222,12 @@ class Domain:
             self._reason = self._reason or SHUTDOWN_REASONS.get(str(data.get("reason")), StopReason.CRASH)
         elif name == "GUEST_PANICKED" and data.get("action") != "pause":
             self._cause, self._reason = "the guest panicked", StopReason.CRASH
+        elif name == "GUEST_PANICKED":
+            self._panicked = True  # QEMU stops the processors next
         elif name == "STOP":
-            self._change_state(RunState.PAUSED)
+            self._change_state(RunState.CRASHED if self._panicked else RunState.PAUSED)
         elif name == "RESUME":
+            self._panicked = False
             self._change_state(RunState.RUNNING)
         for expectation in self._expectations:
             if not expectation.event.done() and expectation.test(name, data):

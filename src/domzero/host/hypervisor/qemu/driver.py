@@ -23,7 +23,7 @@ from domzero.host.hypervisor.protocol import (
     HypervisorError,
     RunState,
 )
-from domzero.host.hypervisor.qemu import adoption, hotplug, pulling, resizing, saving, signals, sizes, slots
+from domzero.host.hypervisor.qemu import adoption, dumping, hotplug, pulling, resizing, saving, signals, sizes, slots
 from domzero.host.hypervisor.qemu import limits as disk_limits
 from domzero.host.hypervisor.qemu.accelerator import Choice, decide
 from domzero.host.hypervisor.qemu.domain import Domain
@@ -162,10 +162,15 @@ class QemuHypervisor:
             await pulling.end_pulls(domain, None)
             await saving.save(domain, image)
 
+    async def dump_core(self, domid: int, core: Path, limit: int, progress: Callable[[float], None]) -> None:
+        domain = self._find(domid)
+        async with domain.lock:
+            await dumping.dump_core(domain, core, limit, progress)
+
     async def pause(self, domid: int) -> None:
         domain = self._find(domid)
         async with domain.lock:
-            if domain.state is not RunState.PAUSED:
+            if domain.state is RunState.RUNNING:
                 await domain.set_running(False)
 
     async def unpause(self, domid: int) -> None:

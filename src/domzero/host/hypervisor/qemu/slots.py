@@ -210,7 +210,7 @@ async def forbid_writing(domain: Domain, layer: Layer) -> None:
 
 async def remove_descriptors(domain: Domain, **which: int) -> None:
     """Have QEMU close a descriptor of a set, or all. While its guest is paused, QEMU 7.2 does not, until told again."""
-    if domain.state is RunState.PAUSED:
+    if domain.state is not RunState.RUNNING:
         domain.has_unclosed = True
     await quietly(domain, "remove-fd", **which)
 

@@ -26,7 +26,7 @@ from domzero.host.hypervisor.sim.consoles import SimConsoles
 from domzero.host.hypervisor.sim.disk import PluggedDisk, check_limits, plugged, writable
 from domzero.host.hypervisor.sim.domain import SimDomain
 from domzero.host.hypervisor.sim.gate import Gate, WaitingVerb
-from domzero.host.hypervisor.sim.image import check_image, write_image
+from domzero.host.hypervisor.sim.image import check_image, write_core, write_image
 from domzero.host.hypervisor.sim.store import DomainStore
 from domzero.host.hypervisor.spec import DiskKind, DiskLimits, DiskSource, DiskSpec, LayerPull, MachineSpec, NicSpec
 
@@ -103,8 +103,14 @@ class SimHypervisor:
         write_image(domain, image)
         self._set_state(domain, RunState.PAUSED)
 
+    async def dump_core(self, domid: int, core: Path, limit: int, progress: Callable[[float], None]) -> None:
+        write_core(await self._enter("dump-core", domid, progress), core, limit)
+        progress(1.0)
+
     async def pause(self, domid: int) -> None:
-        self._set_state(await self._enter("pause", domid), RunState.PAUSED)
+        domain = await self._enter("pause", domid)
+        if domain.state is RunState.RUNNING:
+            self._set_state(domain, RunState.PAUSED)
 
     async def unpause(self, domid: int) -> None:
         self._set_state(await self._enter("unpause", domid), RunState.RUNNING)
@@ -308,7 +314,7 @@ class SimHypervisor:
     def _end(self, domain: SimDomain, reason: StopReason, detail: str = "") -> None:
         if reason is StopReason.CRASH and domain.keep_crashed:
             domain.crashed = True
-            self._set_state(domain, RunState.PAUSED)
+            self._set_state(domain, RunState.CRASHED)
             return
         del self._domains[domain.domid]
         self._consoles.end(domain.domid)

@@ -15,6 +15,7 @@ VERBS = (
     "start",
     "restore",
     "save",
+    "dump-core",
     "pause",
     "unpause",
     "shutdown",
