@@ -18,6 +18,7 @@ PATIENCE = 600.0
 """Seconds: an emulated processor emulates another."""
 
 CABLE = ("dzlab0", "dzlab1")
+ELSEWHERE = "dzlab"
 
 
 def run(*argv: str | Path) -> str:
@@ -26,13 +27,14 @@ def run(*argv: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def cable() -> Iterator[str]:
-    """Something like an interface of the host, with the far end in the same place."""
+    """Something like an interface of the host: its far end is in another namespace."""
     near, far = CABLE
-    run("ip", "link", "add", near, "type", "veth", "peer", "name", far)
+    run("ip", "netns", "add", ELSEWHERE)
+    run("ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", ELSEWHERE)
     run("ip", "link", "set", near, "up")
-    run("ip", "link", "set", far, "up")
+    run("ip", "-netns", ELSEWHERE, "link", "set", far, "up")
     yield near
-    run("ip", "link", "delete", near)
+    run("ip", "netns", "delete", ELSEWHERE)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ UP_FLAG, LOOPBACK_FLAG, PROMISCUOUS_FLAG = 0x1, 0x8, 0x100
 ETHERNET = 1
 MAIN_TABLE = 254
 NO_SUCH_DEVICE = 19
+SWITCHED = "openvswitch"
+"""The kind of what a port of Open vSwitch's kernel datapath hangs on."""
 DETAIL_PREFIXES: Mapping[str, str] = {"bond": "IFLA_BOND_", "vlan": "IFLA_VLAN_", "bridge": "IFLA_BR_"}
 
 
@@ -36,7 +38,8 @@ class KernelError(NetworkError):
 @dataclass(frozen=True, slots=True)
 class Link:
     """One interface. `kind` is the kernel's word (bridge, tun, veth …), empty for a real device; `master` is an index,
-    0 for none. Counters are in the host's direction."""
+    0 for none, nor for a port of Open vSwitch, which alone decides about its ports. Counters are in the host's
+    direction."""
 
     index: int
     name: str
@@ -198,7 +201,7 @@ def _link(message: Any) -> Link:
         mac=str(message.get("address") or "").lower(),
         mtu=int(message.get("mtu") or 0),
         group=int(message.get("group") or 0),
-        master=int(message.get("master") or 0),
+        master=0 if message.get(("linkinfo", "slave_kind")) == SWITCHED else int(message.get("master") or 0),
         carrier=bool(message.get("carrier")),
         is_loopback=bool(flags & LOOPBACK_FLAG),
         is_ethernet=message.get("ifi_type") == ETHERNET,
