@@ -1,7 +1,8 @@
 """The one place where child processes are started.
 
-Argument lists only, never a shell. A child gets a minimal environment, no standard input and closed descriptors unless
-some are passed on purpose. Secrets must not be arguments: pass a descriptor or a file that only its owner can read.
+Argument lists only, never a shell. A child gets a minimal environment, and neither standard input nor open descriptors
+unless they are passed on purpose. Secrets must not be arguments: pass a descriptor or a file that only its owner can
+read.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ async def spawn(
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
     pass_fds: Sequence[int] = (),
+    stdin: int = asyncio.subprocess.DEVNULL,
     stdout: int = asyncio.subprocess.PIPE,
     stderr: int = asyncio.subprocess.PIPE,
     detached: bool = False,
@@ -82,7 +84,7 @@ async def spawn(
     try:
         return await asyncio.create_subprocess_exec(
             *(os.fspath(argument) for argument in argv),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             env={**ENVIRONMENT, **(environment or {})},

@@ -21,7 +21,7 @@ _SLICE = 32 << 10
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
-def sniff(prefix: bytes) -> Compression:
+def sniff(prefix: bytes | bytearray) -> Compression:
     """How an archive is compressed, from its first `SNIFFED` bytes (fewer where there are no more)."""
     if prefix.startswith(_GZIP):
         return "gzip"
