@@ -30,6 +30,7 @@ from domzero.engine.errors import ApiError
 from domzero.engine.events import Events
 from domzero.engine.pam import PamAuthenticator
 from domzero.engine.passwords import Authenticator, Passwords, password_in
+from domzero.engine.replacement import Replacement
 from domzero.engine.users import ROOT
 from domzero.finish import beside
 from domzero.front.access import Access
@@ -44,6 +45,7 @@ from domzero.front.snapshots import Snapshots
 from domzero.front.transfers import Transfers
 from domzero.hands import Hands, make_clock, make_hands, managed_interfaces
 from domzero.host.clock import Clock
+from domzero.host.compression import HostCompression
 from domzero.host.console.lines import Lines
 from domzero.host.console.picture import take
 from domzero.manuals import manuals
@@ -139,6 +141,8 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
     file = settings.root_password_file
     password = None if file is None else await asyncio.to_thread(password_in, file)
     async with AsyncExitStack() as cleanup:
+        for name in await asyncio.to_thread(Replacement(where.state).apply):
+            log.warning("%s is what was restored; the old one is below %s", name, where.state / "before-restore")
         database = await Database.claim(GRAPH, where.state / "state.db")
         cleanup.push_async_callback(database.close)
         passwords = Passwords(where.state / "passwords.json", hasher)
@@ -189,11 +193,13 @@ def _join(settings: Settings, stack: Stack, passwords: Passwords) -> tuple[Engin
         session_limit=settings.max_sessions,
     )
     stack.tasks, stack.contexts = engine.tasks, engine.contexts
+    stack.compression = HostCompression()
     stack.gates = build_gates(stack.database, stack.clock)
     stack.machines = Machines(stack)
     dispatcher = engine.dispatcher(implementations(stack), UNIMPLEMENTED)
     dispatcher.guard = _still_booting
     dispatcher.auditor = stack.auditor
+    stack.hold_changes = dispatcher.hold_changes
     stack.methods = lambda: tuple(dispatcher.method_names)
     return engine, dispatcher
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from domzero.engine.database import Database
     from domzero.engine.events import Events
     from domzero.engine.tasks import Tasks
+    from domzero.host.compression.protocol import Compression
     from domzero.host.contents.protocol import DiskContents
     from domzero.host.control.protocol import HostControl
     from domzero.host.download.protocol import Download
@@ -92,13 +93,15 @@ class Stack:
     pool: Ref = ""
     authority: str = ""
     """Host and port under which this host's pages are reached, as they stand in an https address."""
+    compression: Compression = field(init=False)
+    """Packs and unpacks archives. This and the rest up to `methods` are set by the composition root."""
     tasks: Tasks = field(init=False)
     contexts: Contexts = field(init=False)
     """Makes contexts for what the host does of its own accord."""
     machines: Machines = field(init=False)
     """The owners of the running domains."""
     methods: Callable[[], tuple[str, ...]] = field(init=False)
-    """Every method name the server answers to. This and the three before are set by the composition root."""
+    """Every method name the server answers to."""
     remote: RemoteAccess = field(default_factory=NoRemoteAccess)
     """The doors for callers from outside; set by the composition root."""
     audit: AuditFile = field(init=False)

@@ -22,6 +22,7 @@ from domzero.engine.errors import ApiError
 from domzero.engine.events import Events
 from domzero.engine.passwords import Passwords
 from domzero.host.clock import ManualClock
+from domzero.host.compression import HostCompression
 from domzero.host.contents.files import FileContents
 from domzero.host.control.sim import SimulatedControl
 from domzero.host.download.http import download
@@ -218,6 +219,7 @@ async def world(
         encode_value=XmlEncoder(GRAPH).encode_text,
     )
     stack.tasks, stack.contexts = engine.tasks, engine.contexts
+    stack.compression = HostCompression(1)
     stack.gates = build_gates(rows, clock)
     stack.machines = Machines(stack)
     dispatcher = joined(engine, stack)

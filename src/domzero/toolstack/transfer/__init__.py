@@ -1,0 +1,1 @@
+"""Machines and disks in and out of the host, as files."""

@@ -1,0 +1,215 @@
+"""Machines from archives: what `PUT /import` and its kin have in common, whatever the archive comes from.
+
+First all rows are made, then the disks are filled, then the machines are released. A failure, a cancellation and a
+client that goes away take everything back, rows and disks, unless `force` was asked for: then what is there stays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from domzero.engine.context import Context
+from domzero.engine.errors import ApiError
+from domzero.engine.steps import Steps
+from domzero.finish import in_thread
+from domzero.host.compression.protocol import CompressionError, Receive
+from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage import disks
+from domzero.toolstack.transfer.foreign import NO_BOOT_CODE, boots_from_disk, has_boot_code
+from domzero.toolstack.transfer.import_legacy import manifest_of
+from domzero.toolstack.transfer.import_plan import NewMachine, Plan, plan_import
+from domzero.toolstack.transfer.import_rows import (
+    Made,
+    complete_objects,
+    record_objects,
+    release_objects,
+    remove_objects,
+)
+from domzero.toolstack.transfer.import_stream import DiskFiller, Target, events
+from domzero.toolstack.transfer.progress import Progress
+from domzero.toolstack.transfer.remap import NewDisk, Options
+from domzero.toolstack.vm import images
+from domzero.toolstack.vm.device_names import parse_vbd_position
+from domzero.wire.xva.manifest import decode_manifest
+from domzero.wire.xva.model import Appliance, Event, Manifest, ManifestXml, XvaError
+
+NO_DIRECTORIES: Final[Mapping[str, str]] = {}
+
+
+async def import_archive(
+    stack: Stack, context: Context, receive: Receive, options: Options, *, dry_run: bool = False
+) -> tuple[Ref, ...]:
+    """Make the machines of an archive, which `receive` gives in pieces; their references, snapshots left out.
+
+    With `dry_run` nothing is made. Raises the documented errors; then nothing is left, unless `force` was asked for.
+    """
+    try:
+        async with stack.compression.decompressing(receive) as archive, aclosing(events(archive)) as found:
+            manifest, names = await _manifest(found)
+            plan = plan_import(stack.database, manifest, options, stack.settings, stack.database.new_uuid)
+            if dry_run:
+                return ()
+            passed_over = frozenset(item.id for item in manifest.objects)
+            work = _Import(stack, context, plan, options, names, passed_over)
+            return await work.carry_out(found)
+    except XvaError as error:
+        raise ApiError(error.code, *error.parameters) from error
+    except CompressionError as error:
+        raise ApiError("IMPORT_ERROR", str(error)) from error
+
+
+async def _manifest(found: AsyncGenerator[Event, None]) -> tuple[Manifest, Mapping[str, str]]:
+    """The archive's description, and, where its files have other names for disks, their identifiers by name."""
+    event = await anext(found)
+    assert isinstance(event, ManifestXml)
+    described = await in_thread(decode_manifest, event.xml)
+    return manifest_of(described) if isinstance(described, Appliance) else (described, NO_DIRECTORIES)
+
+
+@dataclass(slots=True)
+class _Import:
+    """One import. `names` see `_manifest`; `passed_over` are names in the archive that are no error."""
+
+    stack: Stack
+    context: Context
+    plan: Plan
+    options: Options
+    names: Mapping[str, str]
+    passed_over: frozenset[str]
+    made: Made = field(default_factory=Made)
+    keeps: bool = False
+    """Whether what was made stays although the import fails."""
+
+    async def carry_out(self, found: AsyncIterator[Event]) -> tuple[Ref, ...]:
+        stack = self.stack
+        # What was made is taken back before anybody else may touch it.
+        async with AsyncExitStack() as claims:
+            try:
+                async with Steps() as steps:
+                    await self._claim(claims)
+                    for disk in self.plan.found.disks.values():
+                        await self._make_disk(steps, claims, disk)
+                    await steps.do("record the machines", self._record, self._remove)
+                    for machine in self.plan.machines:
+                        await self._make_image(steps, machine)
+                    self.keeps = self.options.force
+                    notes = await self._fill(steps, found)
+                    await steps.do("complete the machines", lambda: self._complete(notes, suspended=True))
+                    await stack.database.durable()
+            except BaseException:
+                if self.keeps:
+                    self._complete({machine.id: machine.notes for machine in self.plan.machines}, suspended=False)
+                raise
+            finally:
+                release_objects(stack, self.context, self.made)
+        lone = [machine for machine in self.plan.machines if not machine.fields["is_a_snapshot"]]
+        return tuple(self.made.machines[machine.id] for machine in lone)
+
+    async def _claim(self, claims: AsyncExitStack) -> None:
+        """Hold the repository that the disks come into, and the machines that are replaced."""
+        gates = self.stack.gates
+        if self.plan.found.disks:
+            await claims.enter_async_context(gates["SR"].operation(self.context, self.options.sr, "vdi_create"))
+        for machine in self.plan.machines:
+            if machine.replaces != NULL_REF:
+                await claims.enter_async_context(gates["VM"].operation(self.context, machine.replaces, "destroy"))
+
+    async def _make_disk(self, steps: Steps, claims: AsyncExitStack, disk: NewDisk) -> None:
+        async def make() -> None:
+            fields = {**disk.fields, "is_a_snapshot": disk.fields["is_a_snapshot"] and disk.snapshot_of in self._disks}
+            self.made.disks[disk.id] = await disks.create_vdi(
+                self.stack, self.options.sr, virtual_size=disk.size, **fields
+            )
+
+        async def remove() -> None:
+            if not self.keeps:
+                await disks.destroy_vdi(self.stack, self.made.disks[disk.id])
+
+        await steps.do("make a disk", make, remove)
+        vdi = self.made.disks[disk.id]
+        await claims.enter_async_context(self.stack.gates["VDI"].operation(self.context, vdi, "blocked"))
+
+    @property
+    def _disks(self) -> Mapping[str, NewDisk]:
+        return self.plan.found.disks
+
+    def _record(self) -> None:
+        record_objects(self.stack, self.context, self.plan, self.made)
+
+    def _remove(self) -> None:
+        if not self.keeps:
+            remove_objects(self.stack, self.made)
+
+    async def _make_image(self, steps: Steps, machine: NewMachine) -> None:
+        """A file for the machine's saved memory, unless another machine of the archive has the same."""
+        stack, vm = self.stack, self.made.machines[machine.id]
+        if not machine.image:
+            return
+        known = self.made.images.get(machine.image)
+        if known is not None:
+            with stack.database.transaction() as transaction:
+                transaction.update("VM", vm, suspend_VDI=known)
+            return
+        uuid = stack.database.new_uuid()
+        image = await steps.do("remember the image", lambda: images.remember(stack, vm, uuid))
+        steps.on_failure("discard the image", lambda: images.discard(stack, vm, image))
+        await steps.do("make the image", lambda: images.make(stack, image))
+        path = await images.path(stack, image)
+        await in_thread(os.truncate, path, self.plan.images[machine.image].size)
+        self.made.images[machine.image] = image
+
+    async def _fill(self, steps: Steps, found: AsyncIterator[Event]) -> dict[str, tuple[str, ...]]:
+        """Take the content of all disks; what is to be said of each machine."""
+        if not self.options.content:
+            return {machine.id: machine.notes for machine in self.plan.machines}
+        progress = Progress(self.context.task.set_progress, self.stack.clock, self.plan.expected)
+        async with self._filler(progress) as filler:
+            await steps.do("fill the disks", lambda: _take_all(filler, found))
+            for image in self.made.images.values():
+                await steps.do("record the image", partial(images.complete, self.stack, image))
+            for vdi in self.made.disks.values():
+                await disks.update_vdi(self.stack, vdi)
+            sectors = {self.names.get(name, name): sector for name, sector in filler.first_sectors.items()}
+        return {machine.id: self._notes(machine, sectors) for machine in self.plan.machines}
+
+    @asynccontextmanager
+    async def _filler(self, progress: Progress) -> AsyncIterator[DiskFiller]:
+        by_id = {id: name for name, id in self.names.items()}
+        targets: dict[str, Target] = {}
+        for wanted, made in ((self.plan.found.disks, self.made.disks), (self.plan.images, self.made.images)):
+            for id, vdi in made.items():
+                source = await disks.disk_source(self.stack, vdi)
+                targets[by_id.get(id, id)] = Target(source, wanted[id].size)
+        filler = DiskFiller(
+            self.stack.contents, targets, self.passed_over | self.names.keys(), progress, force=self.options.force
+        )
+        try:
+            yield filler
+        finally:
+            await filler.close()
+
+    def _notes(self, machine: NewMachine, sectors: Mapping[str, bytes]) -> tuple[str, ...]:
+        """What is to be said of a machine, its boot disk included, which Xen may have booted without a loader."""
+        fields = machine.fields
+        if self.plan.own or fields["is_a_template"] or not boots_from_disk(fields):
+            return machine.notes
+        drives = [it for it in self.plan.drives if it.machine == machine.id and it.fields["type"] == "Disk"]
+        drives.sort(key=lambda it: (not it.fields["bootable"], parse_vbd_position(it.fields["userdevice"]) or 0))
+        if not drives or drives[0].disk not in sectors or has_boot_code(sectors[drives[0].disk]):
+            return machine.notes
+        return (*machine.notes, NO_BOOT_CODE)
+
+    def _complete(self, notes: Mapping[str, tuple[str, ...]], *, suspended: bool) -> None:
+        complete_objects(self.stack, self.plan, self.made, notes, suspended=suspended)
+
+
+async def _take_all(filler: DiskFiller, found: AsyncIterator[Event]) -> None:
+    async for event in found:
+        await filler.take(event)
+    await filler.finish()

@@ -1,0 +1,238 @@
+"""Which rows and disks an import is to make, decided before anything is made. Pure, apart from new uuids.
+
+Machines without `restore` are new ones: uuid, seed for addresses and addresses are their own; machines and snapshots
+that shared a seed share the new one. With `restore` they keep all three, and take the place of a halted machine that
+has the uuid already, if they are of a newer version or `force` was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from domzero.engine.database import Database
+from domzero.engine.errors import ApiError
+from domzero.idl.records import EMPTY_MAP
+from domzero.idl.types import NEVER, NULL_REF, Ref
+from domzero.toolstack.network.vif import MAC_SEED
+from domzero.toolstack.stack import StackSettings
+from domzero.toolstack.transfer.foreign import Guest, adapt
+from domzero.toolstack.transfer.import_devices import NewCard, NewDrive, new_card, new_drive
+from domzero.toolstack.transfer.manifest import Objects, is_own, objects_of, taken, taken_one
+from domzero.toolstack.transfer.remap import Found, NewDisk, Options, check_family, find_objects, new_disk
+from domzero.toolstack.vm.admission import bad_power_state
+from domzero.toolstack.vm.creation import domain_type_fields
+from domzero.toolstack.vm.memory_constraints import check_limits, check_vcpus, limits_of, target_within
+from domzero.toolstack.vm.operations import HALTED, SUSPENDED
+from domzero.toolstack.vm.templates import TEMPLATE_ONLY
+from domzero.wire.xva.manifest import check_version
+from domzero.wire.xva.model import ArchivedObject, Manifest
+
+MACHINE_FIELDS: Final = (
+    "name_label", "name_description", "user_version", "is_a_template", "memory_target", "memory_static_max",
+    "memory_dynamic_max", "memory_dynamic_min", "memory_static_min", "VCPUs_params", "VCPUs_max", "VCPUs_at_startup",
+    "actions_after_softreboot", "actions_after_shutdown", "actions_after_reboot", "actions_after_crash",
+    "PV_bootloader", "PV_kernel", "PV_ramdisk", "PV_args", "PV_bootloader_args", "PV_legacy_args", "HVM_boot_policy",
+    "HVM_boot_params", "HVM_shadow_multiplier", "platform", "PCI_bus", "other_config", "recommendations",
+    "xenstore_data", "tags", "bios_strings", "start_delay", "shutdown_delay", "order", "version", "generation_id",
+    "hardware_platform_version", "has_vendor_device", "reference_label", "domain_type", "NVRAM", "is_a_snapshot",
+    "snapshot_time", "snapshot_info", "snapshot_metadata", "transportable_snapshot_id", "last_booted_record",
+    "last_boot_CPU_flags", "blocked_operations",
+)  # fmt: skip
+"""What a machine takes over; all else begins as with a new one."""
+NOT_A_SNAPSHOT: Final[Mapping[str, Any]] = {"is_a_snapshot": False, "snapshot_time": NEVER, "snapshot_info": EMPTY_MAP}
+"""What a snapshot of a machine that is not in the archive becomes: the template that it is besides."""
+LEFT_OUT: Final = ("VGPUs", "VTPMs", "VUSBs", "attached_PCIs")
+"""Devices that machines cannot have here."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewMachine:
+    """A machine, template or snapshot to be made. `fields` are those of its row; other machines of the archive stand
+    there as identifiers, nothing where there is none."""
+
+    id: str
+    fields: Mapping[str, Any]
+    snapshot_of: str
+    parent: str
+    image: str
+    """The disk of the archive that holds its saved memory."""
+    uuid: str = ""
+    """The uuid that it is to have in the end; nothing for any."""
+    replaces: Ref = NULL_REF
+    """The machine here whose place it takes."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that an import makes, in terms of the archive's identifiers."""
+
+    found: Found
+    machines: tuple[NewMachine, ...]
+    drives: tuple[NewDrive, ...]
+    cards: tuple[NewCard, ...]
+    images: Mapping[str, NewDisk]
+    """Saved memory that comes along; not among `found.disks`."""
+    own: bool
+
+    @property
+    def expected(self) -> int:
+        """Bytes of all disks that come along."""
+        return sum(disk.size for disk in (*self.found.disks.values(), *self.images.values()))
+
+
+def plan_import(
+    database: Database, manifest: Manifest, options: Options, settings: StackSettings, new_uuid: Callable[[], str]
+) -> Plan:
+    """Decide. Raises the documented errors: IMPORT_*, VDI_*, DUPLICATE_MAC_SEED, VM_TO_IMPORT_IS_NOT_NEWER_VERSION,
+    VM_BAD_POWER_STATE, MEMORY_CONSTRAINT_VIOLATION*, INVALID_VALUE, INVALID_DEVICE, and `XvaError`."""
+    check_version(manifest.version)
+    objects, own = objects_of(manifest), is_own(manifest)
+    found = find_objects(database, objects, options)
+    planner = _Planner(database, objects, options, settings, own, new_uuid)
+    drives = tuple(planner.drives(found))
+    machines = tuple(
+        planner.machine(item, [drive for drive in drives if drive.machine == item.id])
+        for item in objects.values()
+        if item.cls == "VM"
+    )
+    check_family([(machine.id, machine.snapshot_of) for machine in machines])
+    check_family([(machine.id, machine.parent) for machine in machines])
+    check_family([(disk.id, disk.snapshot_of) for disk in found.disks.values()])
+    in_drives = {drive.disk for drive in drives}
+    disks = {id: disk for id, disk in found.disks.items() if id in in_drives}
+    images = {it.image: new_disk(database, objects[it.image]) for it in machines if it.image}
+    cards = tuple(planner.cards({machine.id: machine for machine in machines}))
+    return Plan(replace(found, disks=disks), machines, drives, cards, images, own)
+
+
+class _Planner:
+    """What the decisions about one archive share."""
+
+    def __init__(
+        self, database: Database, objects: Objects, options: Options, settings: StackSettings, own: bool,
+        new_uuid: Callable[[], str],
+    ) -> None:  # fmt: skip
+        self._database = database
+        self._objects = objects
+        self._options = options
+        self._settings = settings
+        self._own = own
+        self._new_uuid = new_uuid
+        self._seeds: dict[str, str] = {}
+
+    def drives(self, found: Found) -> Iterator[NewDrive]:
+        for item in self._objects.values():
+            if item.cls == "VBD":
+                drive = new_drive(self._database.graph, self._objects, item, found, force=self._options.force)
+                if drive is not None:
+                    yield drive
+
+    def cards(self, machines: Mapping[str, NewMachine]) -> Iterator[NewCard]:
+        for item in self._objects.values():
+            if item.cls == "VIF":
+                card = new_card(self._database.graph, self._objects, item, force=self._options.force)
+                if card is not None:
+                    keeps = self._options.restore or machines[card.machine].image != ""
+                    yield card if keeps else replace(card, fields={**card.fields, "MAC": ""})
+
+    def machine(self, item: ArchivedObject, drives: list[NewDrive]) -> NewMachine:
+        graph = self._database.graph
+        links = taken(graph, item, ("uuid", "snapshot_of", "parent", "suspend_VDI", "power_state"))
+        suspended = links["power_state"] == SUSPENDED
+        image = self._image(links["suspend_VDI"]) if suspended else ""
+        uuid, replaces = self._identity(item, links["uuid"])
+        fields = self._fields(item, image=image, replaces=replaces)
+        hard_disks = [drive.fields["userdevice"] for drive in drives if drive.fields["type"] == "Disk"]
+        guest = Guest(
+            fields, self._settings, self._own, hard_disks, self._left_out(item), suspended, self._system(item)
+        )
+        adapted = adapt(guest)
+        origin = self._machine(links["snapshot_of"])
+        lone = {} if origin else NOT_A_SNAPSHOT
+        return NewMachine(
+            item.id, {**adapted.fields, **lone}, origin, self._machine(links["parent"]), image, uuid, replaces,
+            adapted.notes,
+        )  # fmt: skip
+
+    def _fields(self, item: ArchivedObject, *, image: str, replaces: Ref) -> dict[str, Any]:
+        fields = taken(self._database.graph, item, MACHINE_FIELDS)
+        limits = check_limits(limits_of(fields))
+        check_vcpus(fields["VCPUs_at_startup"], fields["VCPUs_max"])
+        fields |= {
+            **domain_type_fields(fields["domain_type"], fields["HVM_boot_policy"]),
+            "memory_target": target_within(limits, fields["memory_target"]),
+            "HVM_shadow_multiplier": max(1.0, fields["HVM_shadow_multiplier"]),
+            "other_config": self._other_config(fields["other_config"], fields["is_a_snapshot"], replaces),
+            "power_state": SUSPENDED if image else HALTED,
+        }
+        if not image:
+            fields |= {"last_booted_record": "", "last_boot_CPU_flags": EMPTY_MAP}
+        if not self._options.restore:
+            fields["blocked_operations"] = EMPTY_MAP
+        fields["is_default_template"] = fields["other_config"].get("default_template") == "true"
+        return fields
+
+    def _other_config(self, config: Mapping[str, str], is_a_snapshot: bool, replaces: Ref) -> dict[str, str]:
+        if not self._options.restore:
+            kept = {key: value for key, value in config.items() if key not in TEMPLATE_ONLY}
+            seed = config.get(MAC_SEED) or self._new_uuid()
+            return {**kept, MAC_SEED: self._seeds.setdefault(seed, self._new_uuid())}
+        seed = config.get(MAC_SEED) or self._new_uuid()
+        if not is_a_snapshot and self._is_taken(seed, replaces):
+            raise ApiError("DUPLICATE_MAC_SEED", seed)
+        return {**config, MAC_SEED: seed}
+
+    def _is_taken(self, seed: str, replaces: Ref) -> bool:
+        return any(
+            row.record["other_config"].get(MAC_SEED) == seed and not row.record["is_a_snapshot"]
+            for ref, row in self._database.rows("VM").items()
+            if ref != replaces
+        )
+
+    def _identity(self, item: ArchivedObject, uuid: str) -> tuple[str, Ref]:
+        """The uuid that the machine is to have, and whose place it takes."""
+        if not self._options.restore or not uuid:
+            return "", NULL_REF
+        try:
+            existing = self._database.by_uuid("VM", uuid)
+        except ApiError:
+            return uuid, NULL_REF
+        record = self._database.record("VM", existing)
+        if record["power_state"] != HALTED:
+            raise bad_power_state(existing, (HALTED,), record["power_state"])
+        version = taken_one(self._database.graph, item, "version")
+        if version <= record["version"] and not self._options.force:
+            raise ApiError("VM_TO_IMPORT_IS_NOT_NEWER_VERSION", existing, str(record["version"]), str(version))
+        return uuid, existing
+
+    def _image(self, id: str) -> str:
+        """The saved memory, where it comes along and can be gone on from."""
+        if not self._own or not self._options.content:
+            return ""
+        item = self._objects.get(id)
+        if item is None or item.cls != "VDI":
+            if self._options.force:
+                return ""
+            raise ApiError("IMPORT_ERROR_FAILED_TO_FIND_OBJECT", id)
+        return id
+
+    def _machine(self, id: str) -> str:
+        """A machine of the archive; nothing for one that is not in it."""
+        item = self._objects.get(id)
+        return id if item is not None and item.cls == "VM" else ""
+
+    def _left_out(self, item: ArchivedObject) -> list[str]:
+        graph = self._database.graph
+        return [name.removesuffix("s") for name in LEFT_OUT if taken_one(graph, item, name)]
+
+    def _system(self, item: ArchivedObject) -> str:
+        """What the guest's agent said that the operating system is."""
+        graph = self._database.graph
+        metrics = self._objects.get(taken_one(graph, item, "guest_metrics"))
+        if metrics is None or metrics.cls != "VM_guest_metrics":
+            return ""
+        return str(taken_one(graph, metrics, "os_version").get("distro", "")).lower()
