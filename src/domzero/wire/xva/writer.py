@@ -23,7 +23,9 @@ def is_zero(data: Bytes) -> bool:
         return True
     if data[0] or data[-1] or data[len(data) // 2]:
         return False
-    return data == _ZEROS if len(data) == BLOCK else data == _ZEROS[: len(data)]
+    # A view would be compared byte by byte; of bytes there is no copy.
+    content = bytes(data) if isinstance(data, memoryview) else data
+    return content == (_ZEROS if len(data) == BLOCK else _ZEROS[: len(data)])
 
 
 @dataclass(frozen=True, slots=True)
