@@ -263,7 +263,7 @@ class Tasks:
         ref = handle.ref
         try:
             value = await self._stoppable(handle, work)
-            result = "" if type_ == VOID else self._encode_value(type_, value)
+            result = "" if type_ == VOID or value is None else self._encode_value(type_, value)
         except ApiError as error:
             self.finish(ref, "cancelled" if handle.cancel_requested else "failure", error_info=error.description)
             tell(error)

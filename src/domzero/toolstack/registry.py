@@ -56,6 +56,7 @@ MODULES: tuple[str, ...] = (
 PAGES: tuple[str, ...] = (
     "domzero.toolstack.blobs.pages",
     "domzero.toolstack.host.audit_log",
+    "domzero.toolstack.transfer.raw_vdi",
     "domzero.toolstack.transfer.export",
     "domzero.toolstack.transfer.import_pages",
 )
