@@ -12,11 +12,12 @@ from enum import Enum
 from typing import Any, Final
 
 from domzero.engine.errors import ApiError
-from domzero.host.hypervisor.protocol import DomainStopped, RunState, StopReason
+from domzero.host.hypervisor.protocol import DomainStopped, HypervisorError, RunState, StopReason
 from domzero.idl.types import Ref
 from domzero.toolstack.alerts import VM_CRASHED, VM_REBOOTED, VM_SHUTDOWN, on_host, tell_of_machine
 from domzero.toolstack.stack import Stack
-from domzero.toolstack.vm.boot import Boot, boot
+from domzero.toolstack.vm import core_dumps
+from domzero.toolstack.vm.boot import Boot, boot, end_domain
 from domzero.toolstack.vm.operations import HALTED, PAUSED, RUNNING
 from domzero.toolstack.vm.owner import Domain, Machine
 from domzero.toolstack.vm.placement import choose_host
@@ -47,11 +48,12 @@ _REACTIONS: Mapping[str, Reaction] = {
     "rename_restart": Reaction.RESTART,
     "soft_reboot": Reaction.RESTART,
 }
+_DUMPED = frozenset({"coredump_and_destroy", "coredump_and_restart", "rename_restart"})
+"""Actions after a crash that keep the guest's memory. A machine has one domain here, so a crashed one cannot stay under
+another name while a new one runs: of `rename_restart` the memory is what stays."""
 _NOT_DONE: Mapping[str, str] = {
-    "coredump_and_destroy": "its memory is not dumped",
-    "coredump_and_restart": "its memory is not dumped",
+    **dict.fromkeys(_DUMPED, "its memory cannot be dumped, for its process is gone"),
     "preserve": "it cannot be preserved, for its process is gone",
-    "rename_restart": "it cannot be preserved, for its process is gone",
 }
 """Parts of an action that a domain which has ended already does not allow."""
 _FIELDS: Mapping[StopReason, str] = {
@@ -83,23 +85,59 @@ async def react(stack: Stack, machine: Machine) -> None:
         stack.machines.forget(machine)
     elif domain.ended.done():
         await follow(stack, machine, domain, domain.ended.result())
+    elif domain.state is RunState.CRASHED:
+        await _crashed(stack, machine, domain)
     else:
         _record_state(stack, machine.vm, domain)
 
 
+async def _crashed(stack: Stack, machine: Machine, domain: Domain) -> None:
+    """The guest crashed and is still there: keep its memory where that is asked for, and do what follows.
+
+    The machine is shown as paused meanwhile. What is left undone when the daemon ends the next one does again.
+    """
+    vm, uptime = machine.vm, domain.uptime(stack.clock)
+    if stack.database.get("VM", vm, "power_state") == RUNNING:
+        tell_of_machine(stack, VM_CRASHED, vm, f"crashed {on_host(stack)}")
+    _record_state(stack, vm, domain)
+    action = stack.database.get("VM", vm, "actions_after_crash")
+    if action == "preserve":
+        return
+    if action in _DUMPED:
+        try:
+            await core_dumps.keep(stack, vm, domain.domid)
+        except ApiError as error:
+            log.warning("the memory of %s, which crashed, is not kept: %s", vm, error)
+    if domain.ended.done():  # somebody cut its power meanwhile
+        await follow(stack, machine, domain, domain.ended.result())
+        return
+    try:
+        await end_domain(stack, domain.domid)
+    except HypervisorError as error:
+        log.warning("domain %d, which crashed, cannot be ended: %s", domain.domid, error)
+        return
+    stopped = DomainStopped(domain.domid, StopReason.CRASH, "the guest panicked")
+    await _end_or_restart(stack, machine, domain, stopped, uptime)
+
+
 async def follow(stack: Stack, machine: Machine, domain: Domain, stopped: DomainStopped) -> None:
     """Do what the machine's settings ask for after its domain ended by itself."""
-    record = stack.database.record("VM", machine.vm)
-    reaction = reaction_to(record, stopped.reason)
-    _tell(record, stopped)
+    _tell(stack.database.record("VM", machine.vm), stopped)
     if stopped.reason is StopReason.CRASH:
         tell_of_machine(stack, VM_CRASHED, machine.vm, f"crashed {on_host(stack)}")
+    await _end_or_restart(stack, machine, domain, stopped, domain.uptime(stack.clock))
+
+
+async def _end_or_restart(
+    stack: Stack, machine: Machine, domain: Domain, stopped: DomainStopped, uptime: float
+) -> None:
+    """Halt or restart a machine whose domain has ended after so many seconds."""
+    reaction = reaction_to(stack.database.record("VM", machine.vm), stopped.reason)
     if reaction is Reaction.HALT:
         await leave(stack, machine)
         if stopped.reason in (StopReason.SHUTDOWN, StopReason.REBOOT):
             tell_of_machine(stack, VM_SHUTDOWN, machine.vm, f"was shut down by its guest {on_host(stack)}")
         return
-    uptime = domain.uptime(stack.clock)
     delay = bounce_delay(uptime, domain.bounces)
     bounces = domain.bounces + 1 if uptime < SHORT_RUN else 0
     if delay == 0:

@@ -8,7 +8,7 @@ is not managed, so that nobody takes it for one to resume from.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,28 @@ def choose_repository(stack: Stack, vm: Ref) -> Ref:
     Repositories that this host cannot write to are passed over. Raises VM_NO_SUSPEND_SR when none is left, and
     SR_SUSPEND_SPACE_INSUFFICIENT when those that are left are too full.
     """
-    needed = memory_held(stack.database.record("VM", vm))
-    usable = [sr for sr in dict.fromkeys(_candidates(stack, vm)) if _can_hold_images(stack, sr)]
+    usable = holding_images(stack, _candidates(stack, vm))
     if not usable:
         raise ApiError("VM_NO_SUSPEND_SR", vm)
+    sr = first_with_room(stack, usable, memory_held(stack.database.record("VM", vm)))
+    if sr is None:
+        raise ApiError("SR_SUSPEND_SPACE_INSUFFICIENT", usable[0])
+    return sr
+
+
+def holding_images(stack: Stack, candidates: Iterable[Ref]) -> list[Ref]:
+    """Those of the repositories in which this host can make image files, each once; null references are none."""
+    return [sr for sr in dict.fromkeys(candidates) if _can_hold_images(stack, sr)]
+
+
+def first_with_room(stack: Stack, usable: Iterable[Ref], needed: int) -> Ref | None:
+    """The first that has so many bytes free, or does not tell."""
     for sr in usable:
         record = stack.database.record("SR", sr)
         free = record["physical_size"] - record["physical_utilisation"]
         if record["physical_size"] <= 0 or free >= needed:
             return sr
-    raise ApiError("SR_SUSPEND_SPACE_INSUFFICIENT", usable[0])
+    return None
 
 
 def _candidates(stack: Stack, vm: Ref) -> Iterator[Ref]:

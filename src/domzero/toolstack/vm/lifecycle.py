@@ -91,6 +91,8 @@ async def clean_shutdown(stack: Stack, context: Context, vm: Ref) -> None:
     async with stack.gates["VM"].operation(context, vm, "clean_shutdown"), stack.machines.turn(vm) as machine:
         domain = stack.machines.living(machine)
         stopped = await _ask_to_shut_down(stack, context, vm, domain)
+        if stopped is None:
+            raise ApiError("VM_CRASHED", vm)
         if stopped.reason in (StopReason.SHUTDOWN, StopReason.DESTROYED):
             await leave(stack, machine)
             tell_of_machine(stack, VM_SHUTDOWN, vm, f"shut down {on_host(stack)}")
@@ -105,6 +107,8 @@ async def clean_reboot(stack: Stack, context: Context, vm: Ref) -> None:
     async with stack.gates["VM"].operation(context, vm, "clean_reboot"), stack.machines.turn(vm) as machine:
         domain = stack.machines.living(machine)
         stopped = await _ask_to_shut_down(stack, context, vm, domain)
+        if stopped is None:
+            raise ApiError("VM_CRASHED", vm)
         if stopped.reason is StopReason.CRASH:
             await guest_events.follow(stack, machine, domain, stopped)
             raise ApiError("VM_CRASHED", vm)
@@ -112,21 +116,23 @@ async def clean_reboot(stack: Stack, context: Context, vm: Ref) -> None:
         tell_of_machine(stack, VM_REBOOTED, vm, f"rebooted {on_host(stack)}")
 
 
-async def _ask_to_shut_down(stack: Stack, context: Context, vm: Ref, domain: Domain) -> DomainStopped:
+async def _ask_to_shut_down(stack: Stack, context: Context, vm: Ref, domain: Domain) -> DomainStopped | None:
     """Press the power button, again and again, and wait for the end of the domain, however it comes.
+
+    None for a guest that crashed instead and is kept: its owner knows what to do.
 
     A guest that is still booting misses the button, and some systems act on the second press only; those that are
     shutting down already take no notice.
     """
     deadline = stack.clock.monotonic() + SHUTDOWN_TIMEOUT
     with context.task.cancellable():
-        while not domain.ended.done():
+        while not domain.ended.done() and domain.state is not RunState.CRASHED:
             left = deadline - stack.clock.monotonic()
             if left <= 0:
                 raise ApiError("VM_SHUTDOWN_TIMEOUT", vm, str(SHUTDOWN_TIMEOUT))
             await _press_power_button(stack, vm, domain)
             await settled(stack.clock, domain.ended, min(left, PRESS_INTERVAL))
-    return domain.ended.result()
+    return domain.ended.result() if domain.ended.done() else None
 
 
 async def _press_power_button(stack: Stack, vm: Ref, domain: Domain) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from domzero.host.hypervisor.protocol import DomainEvent, DomainStatus, DomainStopped
+from domzero.host.hypervisor.protocol import DomainEvent, DomainStatus, DomainStopped, RunState
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm import adoption, guest_events
@@ -72,6 +72,9 @@ class Machines:
         for vm in adoption.unsettled(stack, set(self._machines)):
             async with self.turn(vm) as machine:
                 await self._logged(adoption.settle(stack, machine))
+        for machine in list(self._machines.values()):
+            if machine.domain is not None and machine.domain.state is RunState.CRASHED:
+                self._wake(machine)
 
     async def close(self) -> None:
         """Stop reacting; domains go on, and what happens to them is left to the next daemon."""

@@ -40,6 +40,8 @@ SET_AT_BOOT: Final = (
     "HVM_boot_params", "PV_kernel", "PV_ramdisk", "PV_args", "PV_bootloader", "PV_bootloader_args", "PV_legacy_args",
 )  # fmt: skip
 """Fields that a domain keeps for its whole life, suspended or not, whatever the record says meanwhile."""
+KEPT_AFTER_CRASH: Final = frozenset({"preserve", "coredump_and_destroy", "coredump_and_restart", "rename_restart"})
+"""Actions after a crash for which the crashed guest must still be there."""
 NOT_RECORDED: Final = frozenset({"last_booted_record", "snapshot_metadata", "allowed_operations", "current_operations"})
 
 
@@ -78,7 +80,7 @@ def machine_spec(
         boot=boot_of(vm, record, disks, settings),
         disks=disks,
         nics=nics,
-        keep_crashed=record["actions_after_crash"] == "preserve",
+        keep_crashed=record["actions_after_crash"] in KEPT_AFTER_CRASH,
         platform=record["platform"],
         faults=faults_of(record),
     )
