@@ -20,8 +20,8 @@ from domzero.wire.xva.model import (
     unreadable,
 )
 
-MAX_VALUES = 2_000_000
-"""How many values a manifest may hold; the record of a machine has some two hundred."""
+MAX_VALUES = 1_000_000
+"""How many values a manifest may hold; a machine and what belongs to it have some three hundred."""
 EXPORT_VSN = 2
 """The newest form of archives, which is the one that is written."""
 NEWEST_XAPI = (99, 99)
