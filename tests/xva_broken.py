@@ -133,8 +133,10 @@ def gzip_cut() -> Broken:
 
 
 def gzip_damaged() -> Broken:
-    data = bytearray(gzip.compress(tar(members()), 1))
-    data[-6] ^= 0xFF
+    """gzip without compression is blocks that say their length twice; one says two lengths."""
+    data = bytearray(gzip.compress(tar(members()), 0))
+    second = 10 + 5 + int.from_bytes(data[11:13], "little")
+    data[second + 3] ^= 0xFF
     return Broken(bytes(data), GENERIC)
 
 
