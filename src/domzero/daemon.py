@@ -237,6 +237,7 @@ async def _open_hands(stack: Stack, engine: Engine, hands: Hands, cleanup: Async
     cleanup.push_async_callback(hands.network.close)
     cleanup.push_async_callback(detach_all, stack)
     cleanup.push_async_callback(stack.networking.close)
+    cleanup.push_async_callback(stack.archives.save_all)
     await start_up(stack, domains)
     cleanup.push_async_callback(stack.machines.close)
     cleanup.push_async_callback(engine.stop)

@@ -1,13 +1,15 @@
-"""Keeps the measured figures fresh: host, processors, machines, disks, cards.
+"""Measures host, processors, machines, disks and cards again and again, for the archives and for the figures of rows.
 
 Figures are `volatile` fields: they reach readers and events at once and the disk when something else is written. A
-figure is written only when it moved, so a quiet host makes no events.
+figure is written only when it moved, so a quiet host makes no events. They are what the archives know last, in the
+fields' own units.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,17 +19,26 @@ from typing import Any
 from domzero.engine.clock import moment, settled
 from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
-from domzero.host.hypervisor.protocol import DomainStatistics, HypervisorError
-from domzero.host.metrics.protocol import ProcessorTimes, utilisation
+from domzero.host.hypervisor.protocol import HypervisorError
+from domzero.host.metrics.protocol import Memory, ProcessorTimes, ProcessUsage, utilisation
 from domzero.host.network.protocol import NetworkError, TrafficCounters
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.network.interface_rates import InterfaceRates
+from domzero.toolstack.rrd.alarms import Alarms
+from domzero.toolstack.rrd.archive import Archive
+from domzero.toolstack.rrd.columns import STEP
+from domzero.toolstack.rrd.export import Owner
+from domzero.toolstack.rrd.host_sources import SHORT, HostReading, Throughput, host_readings, host_sources
+from domzero.toolstack.rrd.host_sources import throughput_sources as of_repository
+from domzero.toolstack.rrd.machine_sources import Reading, machine_readings, machine_sources
+from domzero.toolstack.rrd.owners import functions_for, owner_of
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.vm.device_names import drive_name
 
 log = logging.getLogger(__name__)
 
-INTERVAL = 5.0
-"""Seconds between two rounds."""
+INTERVAL = float(STEP)
+"""Seconds between two rounds, each of which begins when a step of the archives has just ended."""
 
 PATIENCE = 2.0
 """Seconds that a hypervisor may take to tell of a machine before the others are measured without it."""
@@ -40,15 +51,6 @@ MEMORY_STEP = 1 << 20
 
 
 @dataclass(slots=True)
-class _Reading:
-    """The counters of a running machine at one moment."""
-
-    at: float
-    statistics: DomainStatistics
-    traffic: dict[int, TrafficCounters]
-
-
-@dataclass(slots=True)
 class Metrics:
     """The periodic measuring. `run` goes on until it is cancelled; `measure` is one round.
 
@@ -57,35 +59,54 @@ class Metrics:
 
     stack: Stack
     _processors: dict[int, ProcessorTimes] = field(default_factory=dict)
-    _machines: dict[int, _Reading] = field(default_factory=dict)
     _measuring: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    _moved: dict[Ref, Throughput] = field(default_factory=dict)
+    """By repository: what the machines moved that were measured in this round."""
     _interfaces: InterfaceRates = field(init=False)
+    _alarms: Alarms = field(init=False)
 
     def __post_init__(self) -> None:
         self._interfaces = InterfaceRates(self.stack)
+        self._alarms = Alarms(self.stack)
 
     async def run(self) -> None:
         """Measure for ever, every `INTERVAL` seconds."""
+        archives = self.stack.archives
         try:
             while True:
                 await self.measure()
-                await self.stack.clock.sleep(INTERVAL)
+                await self.stack.clock.sleep(INTERVAL - archives.now() % INTERVAL)
         finally:
             for task in list(self._measuring.values()):
                 task.cancel()
 
     async def measure(self) -> None:
-        """One round: the host, then every running machine."""
-        await self._measure_host()
-        await self._interfaces.measure()
-        database = self.stack.database
+        """One round: every running machine, then the host."""
+        database, archives = self.stack.database, self.stack.archives
         resident = database.get("host", self.stack.host, "resident_VMs")
         running = {domid: vm for vm in resident if (domid := database.get("VM", vm, "domid")) > 0}
-        for gone in self._machines.keys() - running.keys():
-            del self._machines[gone]
+        for gone in archives.readings.keys() - set(running.values()):
+            del archives.readings[gone]
+        self._moved = {}
         machines = iter(running.items())
         while group := dict(islice(machines, TOGETHER)):
             await self._measure_group(group)
+        await self._interfaces.measure()
+        await self._measure_host(running)
+        await self._measure_repositories()
+        await self._alarms.check()
+        await archives.keep(self._is_measured)
+
+    def _is_measured(self, owner: Owner) -> bool:
+        """Whether readings of it are still to be expected."""
+        database = self.stack.database
+        if owner.kind != "vm":
+            return True
+        try:
+            vm = database.by_uuid("VM", owner.uuid)
+            return vm in database.get("host", self.stack.host, "resident_VMs")
+        except ApiError:
+            return False
 
     async def _measure_group(self, group: Mapping[int, Ref]) -> None:
         begun = [self._begin(vm, domid) for domid, vm in group.items() if domid not in self._measuring]
@@ -103,36 +124,44 @@ class Metrics:
         if not task.cancelled() and task.exception() is not None:
             log.error("measuring domain %d failed in a way that it should not", domid, exc_info=task.exception())
 
-    async def _measure_host(self) -> None:
-        memory = await asyncio.to_thread(self.stack.facts.memory)
-        times = dict(await asyncio.to_thread(self.stack.facts.processor_times))
-        database = self.stack.database
-        now = moment(self.stack.clock.now())
-        with database.transaction(observed=True) as transaction:
-            metrics = database.get("host", self.stack.host, "metrics")
-            if abs(database.get("host_metrics", metrics, "memory_free") - memory.free) >= MEMORY_STEP:
-                transaction.update("host_metrics", metrics, memory_free=memory.free, last_updated=now)
-            for ref, row in database.rows("host_cpu").items():
-                number = row.record["number"]
-                if number in self._processors and number in times:
-                    busy = round(utilisation(self._processors[number], times[number]), 2)
-                    transaction.update("host_cpu", ref, utilisation=busy)
-        self._processors = times
+    # --- machines
 
     async def _measure_machine(self, vm: Ref, domid: int) -> None:
+        database, archives = self.stack.database, self.stack.archives
         try:
             statistics = await self.stack.hypervisor.statistics(domid)
             traffic = await self._traffic(vm, domid)
+            owner = owner_of(database, "VM", vm)
+            archive = await archives.open(owner, functions_for(database, self.stack.pool, "vm"))
+            record = database.record("VM", vm)
         except (HypervisorError, ApiError) as error:
             # An ApiError: the machine was destroyed while the hypervisor told of it.
             log.debug("domain %d could not be measured: %s", domid, error)
             return
-        reading = _Reading(self.stack.clock.monotonic(), statistics, traffic)
-        before = self._machines.get(domid)
-        self._machines[domid] = reading
-        if before is not None and reading.at > before.at and self.stack.database.find("VM", vm) is not None:
-            with self.stack.database.transaction(observed=True) as transaction:
-                self._write_machine(transaction, vm, before, reading)
+        counted = {slot: vbd for slot, vbd in self._drives(record).items() if slot in statistics.disks}
+        names = {slot: database.get("VBD", vbd, "device") or drive_name(slot) for slot, vbd in counted.items()}
+        target = record["memory_target"]
+        reading = Reading(self.stack.clock.monotonic(), domid, statistics, traffic, names, target)
+        before = archives.readings.get(vm)
+        if before is not None and before.domid != domid:
+            before = None
+        if before is None:
+            archive.interrupt()
+        archives.readings[vm] = reading
+        archive.add(archives.now(), machine_sources(reading), machine_readings(reading, before))
+        if before is not None and reading.at > before.at:
+            self._count_repositories(counted, before, reading)
+            with database.transaction(observed=True) as transaction:
+                self._write_machine(transaction, record, counted, reading, archive)
+
+    def _drives(self, record: Mapping[str, Any]) -> dict[int, Ref]:
+        """The drives of a machine by slot."""
+        found = {}
+        for vbd in record["VBDs"]:
+            position = self.stack.database.get("VBD", vbd, "userdevice")
+            if position.isdigit():
+                found[int(position)] = vbd
+        return found
 
     async def _traffic(self, vm: Ref, domid: int) -> dict[int, TrafficCounters]:
         database = self.stack.database
@@ -150,60 +179,101 @@ class Metrics:
                 log.debug("card %d of domain %d is not counted: %s", slot, domid, error)
         return traffic
 
-    def _write_machine(self, transaction: Transaction, vm: Ref, before: _Reading, after: _Reading) -> None:
+    def _count_repositories(self, drives: Mapping[int, Ref], before: Reading, after: Reading) -> None:
+        database, seconds = self.stack.database, after.at - before.at
+        for slot, vbd in drives.items():
+            then = before.statistics.disks.get(slot)
+            vdi = database.find("VDI", database.get("VBD", vbd, "VDI"))
+            if then is not None and vdi is not None:
+                moved = self._moved.setdefault(vdi.record["SR"], Throughput())
+                moved.add(then, after.statistics.disks[slot], seconds)
+
+    def _write_machine(
+        self, transaction: Transaction, record: Mapping[str, Any], drives: Mapping[int, Ref], reading: Reading,
+        archive: Archive,
+    ) -> None:  # fmt: skip
         database = self.stack.database
         now = moment(self.stack.clock.now())
-        record = database.record("VM", vm)
-        _update_if_moved(self.stack, transaction, "VM_metrics", record["metrics"], machine_figures(before, after), now)
-        for vbd in record["VBDs"]:
-            figures = disk_figures(before, after, database.get("VBD", vbd, "userdevice"))
+        _update_if_moved(
+            self.stack, transaction, "VM_metrics", record["metrics"], machine_figures(archive, reading), now
+        )
+        for slot, vbd in drives.items():
+            figures = rate_figures(archive, f"vbd_{reading.drives[slot]}_read", f"vbd_{reading.drives[slot]}_write")
             _update_if_moved(self.stack, transaction, "VBD_metrics", database.get("VBD", vbd, "metrics"), figures, now)
         for vif in record["VIFs"]:
-            figures = card_figures(before, after, int(database.get("VIF", vif, "device")))
-            _update_if_moved(self.stack, transaction, "VIF_metrics", database.get("VIF", vif, "metrics"), figures, now)
+            slot = database.get("VIF", vif, "device")
+            if int(slot) in reading.traffic:
+                figures = rate_figures(archive, f"vif_{slot}_rx", f"vif_{slot}_tx")
+                metrics = database.get("VIF", vif, "metrics")
+                _update_if_moved(self.stack, transaction, "VIF_metrics", metrics, figures, now)
+
+    # --- the host and its repositories
+
+    async def _measure_host(self, running: Mapping[int, Ref]) -> None:
+        memory, times, load, usage = await asyncio.to_thread(self._look_at_host)
+        busy = {
+            number: utilisation(self._processors[number], now) if number in self._processors else math.nan
+            for number, now in times.items()
+        }
+        self._processors = times
+        self._write_host(memory, busy)
+        database, archives = self.stack.database, self.stack.archives
+        moved = {
+            row.record["uuid"][:SHORT]: moved
+            for sr, moved in self._moved.items()
+            if (row := database.find("SR", sr)) is not None
+        }
+        readings = archives.readings.values()
+        reading = HostReading(
+            busy, memory, load, usage, self._interfaces.latest, len(database.rows("session")),
+            len(database.rows("task")), len(running), sum(len(it.statistics.cpu_seconds) for it in readings), moved,
+        )  # fmt: skip
+        owner = owner_of(database, "host", self.stack.host)
+        archive = await archives.open(owner, functions_for(database, self.stack.pool, "host"))
+        archive.add(archives.now(), host_sources(reading), host_readings(reading))
+
+    def _look_at_host(self) -> tuple[Memory, dict[int, ProcessorTimes], float, ProcessUsage]:
+        facts = self.stack.facts
+        return facts.memory(), dict(facts.processor_times()), facts.load_average(), facts.own_usage()
+
+    def _write_host(self, memory: Memory, busy: Mapping[int, float]) -> None:
+        database = self.stack.database
+        with database.transaction(observed=True) as transaction:
+            metrics = database.get("host", self.stack.host, "metrics")
+            if abs(database.get("host_metrics", metrics, "memory_free") - memory.free) >= MEMORY_STEP:
+                now = moment(self.stack.clock.now())
+                transaction.update("host_metrics", metrics, memory_free=memory.free, last_updated=now)
+            for ref, row in database.rows("host_cpu").items():
+                used = busy.get(row.record["number"], math.nan)
+                if not math.isnan(used):
+                    transaction.update("host_cpu", ref, utilisation=round(used, 2))
+
+    async def _measure_repositories(self) -> None:
+        database, archives = self.stack.database, self.stack.archives
+        for sr, moved in self._moved.items():
+            try:
+                owner = owner_of(database, "SR", sr)
+            except ApiError:
+                log.debug("repository %s is gone", sr)
+                continue
+            archive = await archives.open(owner, functions_for(database, self.stack.pool, "sr"))
+            archive.add(archives.now(), of_repository(moved.counts_requests), moved.readings())
 
 
-def machine_figures(before: _Reading, after: _Reading) -> dict[str, Any]:
-    """VM_metrics fields from two readings: memory in bytes, processors in use as fractions."""
-    seconds = after.at - before.at
-    used = zip(before.statistics.cpu_seconds, after.statistics.cpu_seconds, strict=False)
-    return {
-        "memory_actual": after.statistics.memory_actual,
-        "VCPUs_number": len(after.statistics.cpu_seconds),
-        "VCPUs_utilisation": {
-            number: round(min(1.0, max(0.0, (now - then) / seconds)), 2) for number, (then, now) in enumerate(used)
-        },
-    }
+def machine_figures(archive: Archive, reading: Reading) -> dict[str, Any]:
+    """VM_metrics fields: memory in bytes, processors in use as fractions where they are known."""
+    processors = len(reading.statistics.cpu_seconds)
+    used = {number: archive.value(f"cpu{number}") for number in range(processors)}
+    figures = {"memory_actual": reading.statistics.memory_actual, "VCPUs_number": processors}
+    if any(value != value for value in used.values()):
+        return figures
+    return {**figures, "VCPUs_utilisation": {number: round(value, 2) for number, value in used.items()}}
 
 
-def disk_figures(before: _Reading, after: _Reading, userdevice: str) -> dict[str, Any]:
-    """VBD_metrics fields from two readings: KiB per second; nothing for a disk that was not there both times."""
-    slot = int(userdevice) if userdevice.isdigit() else -1
-    then, now = before.statistics.disks.get(slot), after.statistics.disks.get(slot)
-    if then is None or now is None:
-        return {}
-    seconds = after.at - before.at
-    return {
-        "io_read_kbs": rate(then.read_bytes, now.read_bytes, seconds),
-        "io_write_kbs": rate(then.written_bytes, now.written_bytes, seconds),
-    }
-
-
-def card_figures(before: _Reading, after: _Reading, slot: int) -> dict[str, Any]:
-    """VIF_metrics fields from two readings: KiB per second, read being what the guest received."""
-    then, now = before.traffic.get(slot), after.traffic.get(slot)
-    if then is None or now is None:
-        return {}
-    seconds = after.at - before.at
-    return {
-        "io_read_kbs": rate(then.received_bytes, now.received_bytes, seconds),
-        "io_write_kbs": rate(then.sent_bytes, now.sent_bytes, seconds),
-    }
-
-
-def rate(before: int, after: int, seconds: float) -> float:
-    """KiB per second between two counters; a counter that went back (a new device) counts as none."""
-    return round(max(0, after - before) / 1024 / seconds, 3)
+def rate_figures(archive: Archive, read: str, written: str) -> dict[str, float]:
+    """The fields of VBD_metrics and VIF_metrics, KiB per second, from two sources; nothing of what is not known."""
+    figures = {"io_read_kbs": archive.value(read) / 1024, "io_write_kbs": archive.value(written) / 1024}
+    return {name: round(value, 3) for name, value in figures.items() if value == value}
 
 
 def _update_if_moved(

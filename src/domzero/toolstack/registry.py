@@ -31,6 +31,7 @@ MODULES: tuple[str, ...] = (
     "domzero.toolstack.network.vif_rules",
     "domzero.toolstack.network.vlan",
     "domzero.toolstack.pool",
+    "domzero.toolstack.rrd.data_sources",
     "domzero.toolstack.storage.pbd",
     "domzero.toolstack.storage.probing",
     "domzero.toolstack.storage.sr",
@@ -54,6 +55,8 @@ MODULES: tuple[str, ...] = (
 )
 
 PAGES: tuple[str, ...] = (
+    "domzero.toolstack.rrd.pages",
+    "domzero.toolstack.rrd.prometheus",
     "domzero.toolstack.blobs.pages",
     "domzero.toolstack.host.audit_log",
     "domzero.toolstack.transfer.raw_vdi",

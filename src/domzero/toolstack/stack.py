@@ -21,6 +21,8 @@ from domzero.engine.referrers import Referrers
 from domzero.idl.types import Ref
 from domzero.toolstack.network.networking import Networking
 from domzero.toolstack.network.remote_access import NoRemoteAccess, RemoteAccess
+from domzero.toolstack.rrd.archives import Archives
+from domzero.toolstack.rrd.owners import make_archives
 from domzero.toolstack.storage.merge_register import MergeRegister
 from domzero.toolstack.storage.shared_work import SharedWork
 from domzero.toolstack.vm.memory_ledger import MemoryLedger
@@ -110,6 +112,8 @@ class Stack:
     """Whom to tell of calls."""
     networking: Networking = field(init=False)
     """The plan of this host's network, and the lock on it."""
+    archives: Archives = field(init=False)
+    """What is measured, and was."""
     memory: MemoryLedger = field(init=False)
     image_users: Referrers = field(init=False)
     """The machines that refer to an image of saved memory."""
@@ -126,5 +130,6 @@ class Stack:
         self.audit = AuditFile(self.settings.state_dir / "log" / "audit.log")
         self.auditor = Audit(self.database, self.clock, self.audit.write)
         self.networking = Networking(self)
+        self.archives = make_archives(self.database, self.clock, self.settings.state_dir)
         self.memory = MemoryLedger(self.database)
         self.image_users = Referrers(self.database, "VM", "suspend_VDI")

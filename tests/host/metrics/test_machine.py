@@ -32,6 +32,10 @@ def test_this_machine() -> None:
     assert len(machine.processors) == os.cpu_count()
     assert 0 < machine.memory.free <= machine.memory.total
     assert set(facts.processor_times()) == {processor.number for processor in machine.processors}
+    assert facts.load_average() >= 0
+    usage = facts.own_usage()
+    assert 1 << 20 < usage.resident < machine.memory.total
+    assert 3 <= usage.open_files < 1 << 20
 
 
 def test_processors_from_text() -> None:

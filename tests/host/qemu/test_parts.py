@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domzero.host.hypervisor.protocol import HypervisorError
+from domzero.host.hypervisor.protocol import DiskCounters, HypervisorError, RequestCounters
 from domzero.host.hypervisor.qemu import accelerator, adoption, complaints, files, process, saving, signals, sizes
 from domzero.host.hypervisor.qemu.accelerator import Decision
 from domzero.host.hypervisor.qemu.files import DomainFiles, Handle
@@ -148,7 +148,8 @@ def test_complaints_without_qemus_words(said: str, reason: str) -> None:
 
 
 def test_disk_counters_by_slot() -> None:
-    stats = {"rd_bytes": 1, "wr_bytes": 2}
+    stats = {"rd_bytes": 1, "wr_bytes": 2, "rd_operations": 3, "wr_operations": 4}
+    stats |= {"rd_total_time_ns": 5_000_000, "wr_total_time_ns": 6_000_000}
     found = sizes.disk_counters(
         [
             {"qdev": "/machine/peripheral/disk-12/virtio-backend", "stats": stats},
@@ -157,7 +158,7 @@ def test_disk_counters_by_slot() -> None:
             {"stats": stats},
         ]
     )
-    assert set(found) == {3, 12}
+    assert found == dict.fromkeys((3, 12), DiskCounters(1, 2, RequestCounters(3, 4, 0.005, 0.006)))
 
 
 def test_key_codes() -> None:

@@ -96,11 +96,23 @@ class DomainStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestCounters:
+    """Requests finished since the domain started, and the time they took, each from its beginning to its end."""
+
+    reads: int
+    writes: int
+    read_seconds: float
+    write_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class DiskCounters:
     """Bytes moved since the domain started."""
 
     read_bytes: int
     written_bytes: int
+    requests: RequestCounters | None = None
+    """None where the hypervisor does not count them."""
 
 
 @dataclass(frozen=True, slots=True)

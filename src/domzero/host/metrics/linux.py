@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from domzero.host.metrics.protocol import MachineInfo, Memory, Processor, ProcessorTimes
+from domzero.host.metrics.protocol import MachineInfo, Memory, Processor, ProcessorTimes, ProcessUsage
 
 
 class LinuxFacts:
@@ -30,6 +30,16 @@ class LinuxFacts:
     def processor_times(self) -> Mapping[int, ProcessorTimes]:
         """See `HostFacts`."""
         return _read_processor_times(self._root)
+
+    def load_average(self) -> float:
+        """See `HostFacts`."""
+        return float((self._root / "proc/loadavg").read_text().split()[0])
+
+    def own_usage(self) -> ProcessUsage:
+        """See `HostFacts`."""
+        own = self._root / "proc/self"
+        pages = int((own / "statm").read_text().split()[1])
+        return ProcessUsage(pages * os.sysconf("SC_PAGESIZE"), len(os.listdir(own / "fd")))
 
 
 def _read_machine(root: Path) -> MachineInfo:

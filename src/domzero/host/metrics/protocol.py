@@ -51,6 +51,14 @@ class ProcessorTimes:
     total: int
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessUsage:
+    """What this process itself takes: bytes of memory that are present, and open files."""
+
+    resident: int
+    open_files: int
+
+
 class HostFacts(Protocol):
     """Measures the host. Every method looks anew and blocks for as long as looking takes (milliseconds)."""
 
@@ -64,6 +72,14 @@ class HostFacts(Protocol):
 
     def processor_times(self) -> Mapping[int, ProcessorTimes]:
         """Counters by processor number; two readings give a utilisation."""
+        ...
+
+    def load_average(self) -> float:
+        """Tasks that ran or wanted to, on average over the last minute."""
+        ...
+
+    def own_usage(self) -> ProcessUsage:
+        """What domzero takes itself."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,11 +27,22 @@ class _Counted:
     sent: int
 
 
+@dataclass(frozen=True, slots=True)
+class InterfaceRate:
+    """Bytes per second of one interface or bond; NaN while only one look was taken."""
+
+    received: float
+    sent: float
+    physical: bool
+
+
 @dataclass(slots=True)
 class InterfaceRates:
     """Call `measure` as often as convenient."""
 
     stack: Stack
+    latest: dict[str, InterfaceRate] = field(default_factory=dict)
+    """By device: those of the last look."""
     _before: dict[str, _Counted] = field(default_factory=dict)
     _measured: float | None = None
 
@@ -52,6 +64,7 @@ class InterfaceRates:
         database, now = self.stack.database, self.stack.clock.monotonic()
         found: dict[str, InterfaceInfo | DeviceState] = {state.name: state for state in devices}
         found |= {interface.name: interface for interface in interfaces}
+        latest = {}
         with database.transaction(observed=True) as transaction:
             for row in list(database.rows("PIF").values()):
                 pif = row.record
@@ -59,12 +72,15 @@ class InterfaceRates:
                 if pif["host"] != self.stack.host or pif["VLAN_master_of"] != NULL_REF or state is None:
                     continue
                 counted = _Counted(now, state.received_bytes, state.sent_bytes)
-                figures = {**_link(state), **rates(self._before.get(state.name), counted)}
+                rate = _rate(self._before.get(state.name), counted, physical=isinstance(state, InterfaceInfo))
+                latest[state.name] = rate
+                figures = {**_link(state), **figures_of(rate)}
                 metrics = database.find("PIF_metrics", pif["metrics"])
                 if metrics is not None and any(metrics.record[name] != value for name, value in figures.items()):
                     moved = moment(self.stack.clock.now())
                     transaction.update("PIF_metrics", metrics.ref, last_updated=moved, **figures)
                 self._before[state.name] = counted
+        self.latest = latest
 
 
 def _link(state: InterfaceInfo | DeviceState) -> dict[str, Any]:
@@ -74,12 +90,17 @@ def _link(state: InterfaceInfo | DeviceState) -> dict[str, Any]:
     return {"carrier": state.carrier, "speed": state.speed, "duplex": state.duplex}
 
 
-def rates(before: _Counted | None, after: _Counted) -> dict[str, float]:
-    """KiB per second between two moments; nothing at the first. A counter that went back counts as none."""
+def _rate(before: _Counted | None, after: _Counted, *, physical: bool) -> InterfaceRate:
+    """The rate between two moments. A counter that went back counts as none."""
     if before is None or after.at <= before.at:
-        return {}
+        return InterfaceRate(math.nan, math.nan, physical)
     seconds = after.at - before.at
-    return {
-        "io_read_kbs": round(max(0, after.received - before.received) / 1024 / seconds, 3),
-        "io_write_kbs": round(max(0, after.sent - before.sent) / 1024 / seconds, 3),
-    }
+    received = max(0, after.received - before.received) / seconds
+    return InterfaceRate(received, max(0, after.sent - before.sent) / seconds, physical)
+
+
+def figures_of(rate: InterfaceRate) -> dict[str, float]:
+    """Fields of PIF_metrics: KiB per second; nothing while nothing is known."""
+    if math.isnan(rate.received):
+        return {}
+    return {"io_read_kbs": round(rate.received / 1024, 3), "io_write_kbs": round(rate.sent / 1024, 3)}

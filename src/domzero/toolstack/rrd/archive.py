@@ -93,6 +93,10 @@ class Archive:
         self._spend(now, self.rates if seconds <= HEARTBEAT else None)
         self.last = now
 
+    def interrupt(self) -> None:
+        """The counters are about to begin anew, as those of a machine that was started again."""
+        self._raw = [UNKNOWN] * len(self.sources)
+
     def _rates(self, raw: list[float], seconds: float) -> list[float]:
         rates = raw.copy()
         for at, began_anew in self._counters:

@@ -70,15 +70,20 @@ def unpack(data: bytes) -> Archive:
         content = inflater.decompress(data[len(MAGIC) :], SIZE_MOST)
         if not inflater.eof:
             raise DamagedError("it is longer or shorter than it should be")
-        (length,) = _HEAD.unpack_from(content)
-        head = orjson.loads(content[_HEAD.size : _HEAD.size + length])
-        numbers = array("d")
-        numbers.frombytes(content[_HEAD.size + length :])
-        if head["byteorder"] != sys.byteorder:
-            numbers.byteswap()
-        return _build(head, _Numbers(numbers))
+        return restored(content)
     except (zlib.error, struct.error, ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
         raise DamagedError(f"{type(error).__name__}: {error}") from error
+
+
+def restored(content: bytes) -> Archive:
+    """The archive of which `pack` made these bytes. Raises `ValueError` and its like for others."""
+    (length,) = _HEAD.unpack_from(content)
+    head = orjson.loads(content[_HEAD.size : _HEAD.size + length])
+    numbers = array("d")
+    numbers.frombytes(content[_HEAD.size + length :])
+    if head["byteorder"] != sys.byteorder:
+        numbers.byteswap()
+    return _build(head, _Numbers(numbers))
 
 
 class _Numbers:

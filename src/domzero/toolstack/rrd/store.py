@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,11 +76,18 @@ class ArchiveStore:
         for one in (path, path.with_name(f"{path.name}.damaged")):
             _remove(one)
 
-    def tidy(self, exists: Callable[[Owner], bool], is_measured: Callable[[Owner], bool]) -> None:
-        """Remove leftovers, files of owners that do not exist any more, and the oldest where there is too much."""
+    def owners(self) -> set[Owner]:
+        """Who has a file."""
+        return {file.owner for file in self._files()}
+
+    def tidy(self, orphans: Collection[Owner], live: Collection[Owner], *, leftovers: bool) -> None:
+        """Remove the files of those orphans, and the oldest of what is not live where there is too much.
+
+        `leftovers`: nothing is being written now, so half-written files can go too.
+        """
         kept = []
         for file in self._files():
-            if file.path.suffix == ".new" or not exists(file.owner):
+            if file.owner in orphans or (leftovers and file.path.suffix == ".new"):
                 _remove(file.path)
             else:
                 kept.append(file)
@@ -88,7 +95,7 @@ class ArchiveStore:
         for file in sorted(kept, key=lambda it: (not it.is_damaged, it.age)):
             if total <= self._total_most:
                 return
-            if file.is_damaged or not is_measured(file.owner):
+            if file.is_damaged or file.owner not in live:
                 _remove(file.path)
                 total -= file.size
 

@@ -13,6 +13,7 @@ from domzero.host.hypervisor.protocol import (
     DomainStatistics,
     GuestNotRespondingError,
     HypervisorError,
+    RequestCounters,
 )
 from domzero.host.hypervisor.qemu import names
 from domzero.host.hypervisor.qemu.domain import Domain
@@ -51,8 +52,18 @@ def disk_counters(blockstats: list[dict[str, Any]]) -> dict[int, DiskCounters]:
         found = QOM_DISK.match(entry.get("qdev", ""))
         if found and not entry.get("node-name", "").startswith(names.VOID_PREFIX):
             stats = entry["stats"]
-            counters[int(found[1])] = DiskCounters(stats["rd_bytes"], stats["wr_bytes"])
+            counters[int(found[1])] = DiskCounters(stats["rd_bytes"], stats["wr_bytes"], request_counters(stats))
     return counters
+
+
+def request_counters(stats: Mapping[str, Any]) -> RequestCounters:
+    """Requests and their time, from one disk's `stats` (QEMU's BlockDeviceStats)."""
+    return RequestCounters(
+        stats["rd_operations"],
+        stats["wr_operations"],
+        stats["rd_total_time_ns"] / 1e9,
+        stats["wr_total_time_ns"] / 1e9,
+    )
 
 
 async def set_vcpus(domain: Domain, count: int, timeout: float) -> None:
