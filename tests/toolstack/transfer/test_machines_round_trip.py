@@ -69,7 +69,8 @@ async def test_disks_come_back_bit_for_bit(host: World, compression: str) -> Non
     assert row["uuid"] != source["uuid"]
     assert row["other_config"]["mac_seed"] != source["other_config"]["mac_seed"]
     assert row["other_config"]["key"] == "value"
-    assert row["current_operations"] == {} and "start" in row["allowed_operations"]
+    assert row["current_operations"] == {}
+    assert "start" in row["allowed_operations"]
     assert host.get("VIF", row["VIFs"][0], "MAC") != host.get("VIF", source["VIFs"][0], "MAC")
     assert host.get("VIF", row["VIFs"][0], "network") == host.get("VIF", source["VIFs"][0], "network")
     await host.call("VM.start", made, False, False)

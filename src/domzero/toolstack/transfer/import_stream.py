@@ -108,21 +108,25 @@ class DiskFiller:
             raise verdict
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything; what was taken is still written down with `force`."""
         await finish(self._close())
 
     async def _close(self) -> None:
-        for task in self._under_way:
-            task.cancel()
-        if self._under_way:
-            await asyncio.wait(self._under_way)
-        await self._opened.aclose()
+        try:
+            if self._force:
+                await self._settle()
+        finally:
+            for task in self._under_way:
+                task.cancel()
+            if self._under_way:
+                await asyncio.wait(self._under_way)
+            await self._opened.aclose()
 
     async def _data(self, disk: str, offset: int, data: Bytes, block: Block | None) -> None:
         target = self._targets.get(disk)
         if target is None:
             if disk not in self._passed_over:
-                raise ApiError("IMPORT_ERROR_UNEXPECTED_FILE", next(iter(self._targets), "the end"), disk)
+                raise ApiError("IMPORT_ERROR_FAILED_TO_FIND_OBJECT", disk)
             if block is not None:
                 await in_thread(self._verifier.check, block)
             return
@@ -163,9 +167,8 @@ class DiskFiller:
         if target is None:
             return
         await self._settle()
-        if event.size != target.size and not self._force:
-            raise ApiError("IMPORT_ERROR_PREMATURE_EOF")
-        self._complete.add(event.disk)
+        if event.size == target.size:
+            self._complete.add(event.disk)
         self._bytes_before += target.size
         self._progress.reach(self._bytes_before)
 
