@@ -49,13 +49,15 @@ def integer(name: str, default: int | None = None) -> Argument:
     return Argument(name, default is None, convert)
 
 
-def typed(name: str, type_: Type) -> Argument:
-    """A required value of a type."""
+def typed(name: str, type_: Type, default: Any = None) -> Argument:
+    """A value of a type; required where there is no default."""
 
     async def convert(talk: Talk, line: Line) -> Any:
+        if default is not None and line.get(name) is None:
+            return default
         return read(name, line.need(name), type_, talk.graph)
 
-    return Argument(name, True, convert)
+    return Argument(name, default is None, convert)
 
 
 def flag(name: str, default: bool = False) -> Argument:
@@ -113,13 +115,14 @@ def either(cls: str, *names: str) -> Argument:
     return Argument(", ".join(names), False, convert)
 
 
-def objects(cls: str, name: str) -> Argument:
-    """Objects whose uuids are separated by commas."""
+def objects(cls: str, name: str, *, optional: bool = False) -> Argument:
+    """Objects whose uuids are separated by commas; none where they may be left out and are."""
 
     async def convert(talk: Talk, line: Line) -> list[str]:
-        return [await talk.by_uuid(cls, one.strip()) for one in line.need(name).split(",") if one.strip()]
+        given = line.get(name) or "" if optional else line.need(name)
+        return [await talk.by_uuid(cls, one.strip()) for one in given.split(",") if one.strip()]
 
-    return Argument(name, True, convert)
+    return Argument(name, not optional, convert)
 
 
 def host(name: str = "host-uuid") -> Argument:

@@ -14,6 +14,7 @@ from domzero.xe.commands import (
     machines,
     measurements,
     networks,
+    objects,
     people,
     power,
     storage,
@@ -25,7 +26,7 @@ from domzero.xe.records import RecordClass
 
 HAND_WRITTEN: tuple[Command, ...] = (
     *power.COMMANDS, *machines.COMMANDS, *drives.COMMANDS, *storage.COMMANDS, *networks.COMMANDS, *hosts.COMMANDS,
-    *people.COMMANDS, *transfers.COMMANDS, *measurements.COMMANDS, *extras.COMMANDS,
+    *people.COMMANDS, *transfers.COMMANDS, *measurements.COMMANDS, *extras.COMMANDS, *objects.COMMANDS,
     *attachments.COMMANDS,
 )  # fmt: skip
 

@@ -202,6 +202,9 @@ _WHOLE: tuple[tuple[str, str, str, str], ...] = (
     ("pvs-server", "PVS_server", "servers", "uuid addresses first-port last-port site"),
     ("pvs-proxy", "PVS_proxy", "proxies", "uuid site VIF currently-attached status"),
     ("pvs-cache-storage", "PVS_cache_storage", "stores", "uuid host SR site size VDI"),
+    ("cluster", "Cluster", "clusters", "uuid cluster-hosts cluster-stack pool-auto-join"),
+    ("cluster-host", "Cluster_host", "hosts of clusters", "uuid cluster host enabled PIF"),
+    ("observer", "Observer", "observers", "uuid name-label enabled hosts components"),
     ("drtask", "DR_task", "recoveries", "uuid introduced-SRs"),
 )  # fmt: skip
 """Record classes whose columns are the class's fields, one for one."""

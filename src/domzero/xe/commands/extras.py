@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from domzero.idl.types import STRING, SetOf
+from domzero.idl.types import FLOAT, STRING, SetOf
 from domzero.xe.arguments import (
     choice,
     content,
@@ -108,7 +108,7 @@ DEVICES = (
 
 SITES = (
     message("drtask-create", "Attach copies of repositories after a disaster.", "DR_task.create", text("type"),
-            mapping("device-config"), typed("sr-whitelist", SetOf(STRING))),
+            mapping("device-config"), typed("sr-whitelist", SetOf(STRING), [])),
     message("drtask-destroy", "Detach them.", "DR_task.destroy", obj("DR_task")),
     message("pvs-site-introduce", "Make a site of provisioning services known.", "PVS_site.introduce",
             text("name-label"), text("name-description", ""), text("pvs-uuid", "")),
@@ -120,6 +120,15 @@ SITES = (
     message("pvs-proxy-create", "Speed a card's streams up.", "PVS_proxy.create", obj("PVS_site", "pvs-site-uuid"),
             obj("VIF", "vif-uuid")),
     message("pvs-proxy-destroy", "Speed them up no more.", "PVS_proxy.destroy", obj("PVS_proxy")),
+    message("cluster-pool-create", "Make a cluster of all hosts.", "Cluster.pool_create",
+            obj("network", "network-uuid"), text("cluster-stack", "corosync"), typed("token-timeout", FLOAT, 20.0),
+            typed("token-timeout-coefficient", FLOAT, 1.0)),
+    message("cluster-create", "Make a cluster, of one host at first.", "Cluster.create", obj("PIF", "pif-uuid"),
+            text("cluster-stack", "corosync"), flag("pool-auto-join", True), typed("token-timeout", FLOAT, 20.0),
+            typed("token-timeout-coefficient", FLOAT, 1.0), hidden=True),
+    message("cluster-destroy", "Remove a cluster whose hosts have left.", "Cluster.destroy", obj("Cluster")),
+    message("cluster-host-create", "Have a host join a cluster.", "Cluster_host.create",
+            obj("Cluster", "cluster-uuid"), obj("host", "host-uuid"), obj("PIF", "pif-uuid"), hidden=True),
     message("cluster-pool-destroy", "Dissolve a cluster.", "Cluster.pool_destroy", obj("Cluster", "cluster-uuid")),
     message("cluster-pool-force-destroy", "Dissolve a cluster by force.", "Cluster.pool_force_destroy",
             obj("Cluster", "cluster-uuid")),

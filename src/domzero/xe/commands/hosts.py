@@ -129,7 +129,7 @@ COMMANDS = (
     message("pool-emergency-transition-to-master", "Be the coordinator from now on.",
             "pool.emergency_transition_to_master"),
     message("pool-ha-enable", "Start machines elsewhere when their host fails.", "pool.enable_ha",
-            objects("SR", "heartbeat-sr-uuids"), mapping("ha-config")),
+            objects("SR", "heartbeat-sr-uuids", optional=True), mapping("ha-config")),
     message("pool-ha-disable", "Leave machines stopped when their host fails.", "pool.disable_ha"),
     message("pool-ha-prevent-restarts-for", "Start no machines for some time.", "pool.ha_prevent_restarts_for",
             integer("seconds"), hidden=True),
