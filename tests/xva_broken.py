@@ -203,6 +203,7 @@ BROKEN: Mapping[str, Callable[[], Broken]] = {
     ),
     "one id twice": lambda: with_xml(manifest([("VM", "Ref:1", {}), ("VM", "Ref:1", {})])),
     "an id that is none": lambda: with_xml(manifest([("VM", "OpaqueRef:1", {})])),
+    "a uuid that is a path": lambda: with_xml(manifest([("VM", "Ref:1", {"uuid": "../../../etc"})])),
     "a newer form": lambda: with_xml(manifest([], export_vsn=3), TOO_NEW, readable=True),
     "a newer toolstack": lambda: with_xml(manifest([], xapi=(100, 0)), TOO_NEW, readable=True),
     "a disk that is not there": lambda: changed_objects(dangling, NOT_FOUND),

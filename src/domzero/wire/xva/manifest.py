@@ -29,6 +29,7 @@ NEWEST_XAPI = (99, 99)
 and their numbers have been those of years since 2022."""
 
 _ID = re.compile(r"Ref:[0-9]{1,10}", re.ASCII)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _TEXTS = ("hostname", "date", "product_version", "product_brand", "build_number")
 _NUMBERS = ("xapi_major", "xapi_minor", "export_vsn")
 
@@ -104,11 +105,12 @@ def _object(value: Any) -> ArchivedObject:
     id = _need(struct.get("id"), str, "an object's id")
     if not _ID.fullmatch(id):
         raise unreadable(f"ova.xml: {id[:80]!a} is no id")
-    return ArchivedObject(
-        cls=_need(struct.get("class"), str, "an object's class"),
-        id=id,
-        snapshot=_need(struct.get("snapshot"), dict, "an object's snapshot"),
-    )
+    snapshot = _need(struct.get("snapshot"), dict, "an object's snapshot")
+    uuid = _need(snapshot.get("uuid", ""), str, "an object's uuid")
+    # Whoever restores an object takes its uuid over, and hosts name directories after uuids.
+    if uuid and not _UUID.fullmatch(uuid):
+        raise unreadable(f"ova.xml: {uuid[:80]!a} is no uuid")
+    return ArchivedObject(_need(struct.get("class"), str, "an object's class"), id, snapshot)
 
 
 def _need(value: Any, type: type, what: str) -> Any:

@@ -81,7 +81,7 @@ class ArchiveVersion:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedObject:
-    """One object of the archive. `id` is `Ref:<n>`.
+    """One object of the archive. `id` is `Ref:<n>`; a `uuid` in the snapshot is one, or empty.
 
     Read from an archive, `snapshot` holds what the XML says (`str` for an `int`, `list` for a set, `dict` for a map,
     bool, float, `DateTime`); members may be missing and unknown ones present. To be written, it holds the API's values
