@@ -59,6 +59,16 @@ async def test_what_the_machine_writes_is_shown(machine: Machine) -> None:
     assert await machine.reader.read() == b"", "the line is given up with the last viewer"
 
 
+async def test_the_first_picture_shows_all_of_the_past(machine: Machine, tmp_path: Path) -> None:
+    """Also to whoever looks but once, as for a picture."""
+    (tmp_path / "log").write_bytes(b"long ago\r\n" * 5000 + b"\x1b[44mlatest")
+    line = await Lines().text(machine.path, tmp_path / "log", "a machine")
+    try:
+        assert bytes((0, 0, 238, 0)) in (await take(line, 10)).pixels
+    finally:
+        line.close()
+
+
 async def test_keys_reach_the_machine(machine: Machine) -> None:
     line = await greeted(await Lines().text(machine.path, None, "a machine"))
     control, c, up = 0xFFE3, 0x63, 0xFF52

@@ -38,6 +38,11 @@ class SerialViewer:
         self.skipped = 0
         """How many bytes this viewer has lost."""
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait to be read."""
+        return len(self._waiting)
+
     async def read(self) -> bytes:
         """What the machine wrote since the last time; empty when the line has ended."""
         while not self._waiting:

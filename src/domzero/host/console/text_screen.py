@@ -38,6 +38,8 @@ class TextScreen:
         self._viewers: set[TextViewer] = set()
         self._keys = bytearray()
         self._has_keys = asyncio.Event()
+        self._past = serial.waiting
+        self._is_current = asyncio.Event()
         self.terminal = Terminal(self.type)
         self.ended = False
         loop = asyncio.get_running_loop()
@@ -58,6 +60,10 @@ class TextScreen:
             for task in self._tasks:
                 task.cancel()
 
+    async def current(self) -> None:
+        """Return when what the machine wrote before anybody looked is on the terminal."""
+        await self._is_current.wait()
+
     def type(self, data: bytes) -> None:
         """Send to the guest, when it takes it."""
         if len(self._keys) + len(data) <= UNSENT_KEYS:
@@ -66,15 +72,24 @@ class TextScreen:
 
     async def _show(self) -> None:
         try:
+            if not self._past:
+                self._is_current.set()
             while data := await self._serial.read():
                 for at in range(0, len(data), PIECE):
                     begun = self._now()
                     changed = self.terminal.feed(data[at : at + PIECE])
                     for viewer in self._viewers:
                         viewer.note(changed)
-                    await asyncio.sleep((self._now() - begun) * (1 / SHARE - 1))
+                    # The past is short, and somebody waits for it.
+                    await asyncio.sleep(0 if self._past > 0 else (self._now() - begun) * (1 / SHARE - 1))
+                    self._digested(PIECE)
         finally:
             self._end()
+
+    def _digested(self, count: int) -> None:
+        self._past -= count
+        if self._past <= 0:
+            self._is_current.set()
 
     async def _send_keys(self) -> None:
         while await self._has_keys.wait():
@@ -90,6 +105,7 @@ class TextScreen:
         if self.ended:
             return
         self.ended = True
+        self._is_current.set()
         self._serial.close()
         for viewer in self._viewers:
             viewer.end()
@@ -118,6 +134,7 @@ class TextViewer:
             if self._over:
                 return b""
             if self._wanted and self._stale:
+                await self._screen.current()
                 await self._pace()
                 self._server.send([self._screen.terminal.line(number) for number in sorted(self._stale)])
                 self._stale.clear()
