@@ -48,6 +48,7 @@ from domzero.host.clock import Clock
 from domzero.host.compression import HostCompression
 from domzero.host.console.lines import Lines
 from domzero.host.console.picture import take
+from domzero.host.upload.http import upload
 from domzero.manuals import manuals
 from domzero.paths import CLASSIC_SOCKETS
 from domzero.settings import Endpoint, Settings
@@ -68,6 +69,9 @@ log = logging.getLogger(__name__)
 
 OWNERS = ("VBD.VM", "VIF.VM", "PBD.SR", "PBD.host", "VDI.SR", "host_cpu.host", "console.VM")
 """Fields without whose object a row makes no sense; see `Database.open`."""
+
+KERNEL_CRASHES = Path("/var/crash")
+"""Where kdump-tools put what the kernel held when it crashed."""
 
 FALLBACK_PORT = 8443
 """Where the daemon listens when the proper port is taken or not allowed."""
@@ -194,6 +198,7 @@ def _join(settings: Settings, stack: Stack, passwords: Passwords) -> tuple[Engin
     )
     stack.tasks, stack.contexts = engine.tasks, engine.contexts
     stack.compression = HostCompression()
+    stack.upload = upload
     stack.gates = build_gates(stack.database, stack.clock)
     stack.machines = Machines(stack)
     dispatcher = engine.dispatcher(implementations(stack), UNIMPLEMENTED)
@@ -293,6 +298,7 @@ def _stack(
             management_probation=settings.management_probation,
             guest_kernel=hands.guest.kernel if hands.guest else None,
             guest_ramdisk=hands.guest.ramdisk if hands.guest else None,
+            crash_dir=where.state / "crash" if settings.hypervisor == "sim" else KERNEL_CRASHES,
         ),
         restart=ask_for_restart,
         stop=stopping.set,

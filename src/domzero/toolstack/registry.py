@@ -18,6 +18,7 @@ MODULES: tuple[str, ...] = (
     "domzero.toolstack.blobs.blob",
     "domzero.toolstack.console",
     "domzero.toolstack.crashdump",
+    "domzero.toolstack.host.crash_dumps",
     "domzero.toolstack.host.logs",
     "domzero.toolstack.host.power",
     "domzero.toolstack.host.queries",

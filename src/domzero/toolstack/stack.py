@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from domzero.host.metrics.protocol import HostFacts
     from domzero.host.network.protocol import NetworkBackend
     from domzero.host.storage.protocol import StorageDriver
+    from domzero.host.upload.protocol import Upload
     from domzero.toolstack.vm.machines import Machines
 
 
@@ -66,6 +67,8 @@ class StackSettings:
     guest_kernel: Path | None = None
     guest_ramdisk: Path | None = None
     """The Tiny Linux kernel and initial RAM disk; None leaves that template out."""
+    crash_dir: Path | None = None
+    """Where the host's kernel leaves what it held when it crashed; None where nobody is to look."""
 
 
 @dataclass(slots=True)
@@ -104,8 +107,12 @@ class Stack:
     """The owners of the running domains."""
     methods: Callable[[], tuple[str, ...]] = field(init=False)
     """Every method name the server answers to."""
+    upload: Upload = field(init=False)
+    """Sends files to other machines; set by the composition root."""
     remote: RemoteAccess = field(default_factory=NoRemoteAccess)
     """The doors for callers from outside; set by the composition root."""
+    hold_changes: Callable[[bool], None] = field(default=lambda _held: None)
+    """Tells whether calls that change something are to be refused; set by the composition root."""
     audit: AuditFile = field(init=False)
     """Who called what."""
     auditor: Audit = field(init=False)

@@ -9,6 +9,7 @@ from domzero.host.hypervisor.protocol import DomainStatus
 from domzero.host.storage.protocol import DriverInfo
 from domzero.toolstack.blobs.blob import recover as recover_blobs
 from domzero.toolstack.gates import refresh_changed
+from domzero.toolstack.host.crash_dumps import find_crashes
 from domzero.toolstack.host.rows import ensure_pool_and_host
 from domzero.toolstack.network.cards import rejoin_cards
 from domzero.toolstack.network.network_startup import start_networks
@@ -45,6 +46,7 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     await scan_all(stack)
     ensure_templates(stack)
     await recover_blobs(stack)
+    await find_crashes(stack)
     refresh_changed(stack.database, stack.gates, before)
     await stack.database.durable()
 

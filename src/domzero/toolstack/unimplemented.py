@@ -139,8 +139,6 @@ UNIMPLEMENTED: tuple[str, ...] = (
     "host.set_ssl_legacy",
     "host.set_uefi_certificates",
     "host.sync_data",
-    "host_crashdump.destroy",
-    "host_crashdump.upload",
     "host_patch.apply",
     "host_patch.destroy",
     "network_sriov.create",

@@ -32,6 +32,7 @@ from domzero.host.network.sim import SimNetwork
 from domzero.host.storage.iso.driver import IsoStorage
 from domzero.host.storage.protocol import StorageDriver
 from domzero.host.storage.sim import SimStorage
+from domzero.host.upload.http import upload
 from domzero.idl.types import Ref
 from domzero.toolstack.gates import build_gates
 from domzero.toolstack.registry import implementations
@@ -222,6 +223,7 @@ async def world(
     stack.compression = HostCompression(1)
     stack.gates = build_gates(rows, clock)
     stack.machines = Machines(stack)
+    stack.upload = upload
     dispatcher = joined(engine, stack)
     stack.methods = lambda: tuple(dispatcher.method_names)
     try:

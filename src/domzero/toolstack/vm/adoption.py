@@ -28,6 +28,7 @@ from domzero.toolstack.vm.specification import as_booted
 
 log = logging.getLogger(__name__)
 
+STATES = {RunState.RUNNING: RUNNING, RunState.PAUSED: PAUSED}
 ANSWER_SECONDS = 5.0
 """How long a hypervisor may take to tell of a domain that it has just taken over."""
 
@@ -107,7 +108,9 @@ async def _settle_alive(stack: Stack, machine: Machine, record: Mapping[str, Any
         return
     booted = as_booted(record) if state == SUSPENDED else record
     target = record["memory_target"] if domain.domid == record["domid"] else booted["memory_dynamic_max"]
-    agrees = domain.domid == record["domid"] and state == (RUNNING if status.state is RunState.RUNNING else PAUSED)
+    # A crash is its owner's to tell of.
+    shown = (RUNNING, PAUSED) if status.state is RunState.CRASHED else (STATES[status.state],)
+    agrees = domain.domid == record["domid"] and state in shown
     if begun or image != NULL_REF or not agrees:
         sizes = Sizes(target, booted["VCPUs_at_startup"])
         started = state != SUSPENDED and domain.domid != record["domid"]

@@ -49,6 +49,13 @@ async def _license(talk: Talk) -> None:
     await talk.record(list((await talk.api.call("host.get_license_params", ref)).items()))
 
 
+async def _upload_crash(talk: Talk) -> None:
+    dump = await talk.by_uuid("host_crashdump", talk.line.need("uuid"))
+    proxy = talk.line.get("http_proxy")
+    options = {} if proxy is None else {"http_proxy": proxy}
+    await talk.api.call("host_crashdump.upload", dump, talk.line.get("url") or "", options)
+
+
 async def _designate(talk: Talk) -> None:
     await talk.api.call("pool.designate_new_master", await talk.by_uuid("host", talk.line.need("host-uuid")))
 
@@ -112,8 +119,8 @@ COMMANDS = (
     message("host-declare-dead", "Say that a host has ceased to run.", "host.declare_dead", obj("host")),
     message("host-crashdump-destroy", "Remove what was kept of a host's crash.", "host_crashdump.destroy",
             obj("host_crashdump")),
-    message("host-crashdump-upload", "Send what was kept of a host's crash.", "host_crashdump.upload",
-            obj("host_crashdump"), text("url", ""), mapping("options"), optional="http_proxy"),
+    Command("host-crashdump-upload", "Send what was kept of a host's crash.", _upload_crash, ("uuid",),
+            ("url", "http_proxy"), ("host_crashdump.upload",)),
     Command("host-cpu-info", "Show the processors of a host.", _cpu_info, (), ("uuid",), ("host.get_cpu_info",)),
     Command("host-license-view", "Show the licence of a host.", _license, (), ("host-uuid",),
             ("host.get_license_params",)),

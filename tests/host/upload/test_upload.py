@@ -1,0 +1,125 @@
+"""A directory sent as an archive: `tar` reads it, and what goes wrong is said without secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from domzero.host.upload.http import archive, archive_size, members, upload
+from domzero.host.upload.protocol import UploadError, is_sendable
+from tests.host.upload.receiver import Receiver, receiver
+
+CONTENT = bytes(range(256)) * 5003
+
+
+@pytest.fixture
+def server() -> Iterator[Receiver]:
+    with receiver() as running:
+        yield running
+
+
+@pytest.fixture
+def crash(tmp_path: Path) -> Path:
+    directory = tmp_path / "202611212128"
+    directory.mkdir()
+    (directory / "dump.202611212128").write_bytes(CONTENT)
+    (directory / "dmesg.202611212128").write_bytes(b"panic")
+    (directory / "empty").touch()
+    (directory / "link").symlink_to("/etc/passwd")
+    os.mkfifo(directory / "pipe")
+    (directory / "inner").mkdir()
+    return directory
+
+
+async def send(url: str, directory: Path, proxy: str = "", told: list[float] | None = None) -> None:
+    await upload(url, directory, proxy=proxy, progress=(told if told is not None else []).append)
+
+
+async def test_tar_unpacks_what_came(server: Receiver, crash: Path, tmp_path: Path) -> None:
+    told: list[float] = []
+    await send(f"http://me:pass%20word@127.0.0.1:{server.port}/in/it.tar?key=1", crash, told=told)
+    await asyncio.sleep(0)
+    assert server.asked == ["/in/it.tar?key=1"]
+    assert server.headers[0]["Authorization"] == "Basic bWU6cGFzcyB3b3Jk"
+    assert told[-1] == 1.0
+    (tmp_path / "out").mkdir()
+    unpack = ["tar", "-x", "-C", tmp_path / "out"]
+    await asyncio.to_thread(subprocess.run, unpack, input=server.bodies[0], check=True)
+    out = tmp_path / "out" / crash.name
+    assert sorted(path.name for path in out.iterdir()) == ["dmesg.202611212128", "dump.202611212128", "empty"]
+    assert (out / "dump.202611212128").read_bytes() == CONTENT
+
+
+async def test_by_way_of_a_proxy(server: Receiver, crash: Path) -> None:
+    await send("http://dumps.example/x", crash, proxy=f"http://who:what@127.0.0.1:{server.port}")
+    assert server.asked == ["http://dumps.example/x"]
+    assert server.headers[0]["Proxy-Authorization"] == "Basic d2hvOndoYXQ="
+    assert server.headers[0]["Host"] == "dumps.example"
+
+
+@pytest.mark.parametrize("status", [302, 403, 500])
+async def test_only_success_is_success(server: Receiver, crash: Path, status: int) -> None:
+    server.status = status
+    with pytest.raises(UploadError, match=str(status)):
+        await send(f"http://me:secret@127.0.0.1:{server.port}/", crash)
+    assert len(server.asked) == 1
+
+
+async def test_nobody_there(crash: Path) -> None:
+    with pytest.raises(UploadError) as error:
+        await send("http://me:secret@127.0.0.1:1/", crash)
+    assert "secret" not in str(error.value)
+    with pytest.raises(UploadError, match="only http"):
+        await send("file:///etc/passwd", crash)
+    with pytest.raises(UploadError, match="cannot be read"):
+        await send("http://127.0.0.1:1/", crash / "none")
+
+
+async def test_cancelling_ends_it(server: Receiver, crash: Path) -> None:
+    server.hold = threading.Event()
+    (crash / "dump.202611212128").write_bytes(bytes(64 << 20))
+    sending = asyncio.create_task(send(server.url, crash))
+    await asyncio.to_thread(server.reached.wait, 10)
+    sending.cancel()
+    server.hold.set()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert server.bodies == [] or len(server.bodies[0]) < 64 << 20
+
+
+def test_the_size_is_what_was_announced_or_it_fails(crash: Path) -> None:
+    found = members(crash)
+    assert sum(map(len, archive(found))) == archive_size(found)
+    (crash / "dump.202611212128").write_bytes(CONTENT * 2)
+    assert sum(map(len, archive(found))) == archive_size(found)
+    (crash / "dump.202611212128").write_bytes(b"")
+    with pytest.raises(UploadError, match="shrank"):
+        list(archive(found))
+    (crash / "dump.202611212128").unlink()
+    (crash / "dump.202611212128").symlink_to("/etc/passwd")
+    with pytest.raises(UploadError, match="cannot be read"):
+        list(archive(found))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "dumps.example",
+        "ftp://dumps.example/",
+        "file:///etc",
+        "http://",
+        "http://x:y/",
+        "http://a\r\nb/",
+        "http://é/",
+        "http://a b/",
+    ],
+)
+def test_odd_addresses(url: str) -> None:
+    assert not is_sendable(url)
