@@ -88,12 +88,13 @@ def _with(guest: Guest, fields: Mapping[str, Any]) -> Guest:
 
 def _changed(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The fields with the changes made; texts that are replaced are kept in other_config."""
-    config = dict(fields["other_config"])
-    for name, value in changes.items():
+    after = {**fields, **changes}
+    config = dict(after["other_config"])
+    for name in changes:
         before = fields[name]
-        if isinstance(before, str) and before and before != value:
+        if isinstance(before, str) and before and before != after[name]:
             config.setdefault(ORIGINAL + name, before)
-    return {**fields, **changes, "other_config": {**config, **changes.get("other_config", {})}}
+    return {**after, "other_config": config}
 
 
 def _own_kernel(guest: Guest) -> Finding | None:
