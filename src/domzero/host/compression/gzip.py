@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from domzero.finish import finish, in_thread
+from domzero.host.compression.ending import end
 from domzero.host.compression.protocol import Receive, Send
 from domzero.wire.xva.inflate import Inflater
 
@@ -95,14 +96,7 @@ async def decompressing(receive: Receive) -> AsyncIterator[Receive]:
     try:
         yield next_piece
     finally:
-        ahead.cancel()
-        await finish(_over(ahead))
-
-
-async def _over(task: asyncio.Task[bytes]) -> None:
-    await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()  # looked at, so that asyncio does not report it as forgotten
+        await end(ahead)
 
 
 class _Reader:

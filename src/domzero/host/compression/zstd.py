@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 
 from domzero.finish import finish
+from domzero.host.compression.ending import end
 from domzero.host.compression.protocol import CompressionError, Receive, Send
 from domzero.host.process import ProcessError, spawn
 from domzero.wire.xva.model import premature_end, unreadable
@@ -83,14 +84,7 @@ async def _ending(task: asyncio.Task[None]) -> AsyncIterator[asyncio.Task[None]]
     try:
         yield task
     finally:
-        task.cancel()
-        await finish(_over(task))
-
-
-async def _over(task: asyncio.Task[None]) -> None:
-    await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()  # looked at, so that asyncio does not report it as forgotten
+        await end(task)
 
 
 @asynccontextmanager
