@@ -16,7 +16,7 @@ from domzero.finish import finish
 from domzero.host.compression.ending import end
 from domzero.host.compression.protocol import CompressionError, Receive, Send
 from domzero.host.process import ProcessError, spawn
-from domzero.wire.xva.model import premature_end, unreadable
+from domzero.wire.xva.model import XvaError, premature_end, unreadable
 
 LEVEL = 1
 WINDOW_MIB = 128
@@ -43,12 +43,13 @@ async def compressing(send: Send, workers: int) -> AsyncIterator[Send]:
             async def write(data: bytes | bytearray | memoryview) -> None:
                 if not await child.feed(data):
                     await pumping
-                    await child.ended()
+                    raise CompressionError(await child.complaint())
 
             yield write
             child.close()
             await pumping
-            await child.ended()
+            if complaint := await child.complaint():
+                raise CompressionError(complaint)
 
 
 @asynccontextmanager
@@ -72,10 +73,17 @@ async def decompressing(receive: Receive) -> AsyncIterator[Receive]:
                 if data := await child.receive():
                     return data
                 await feeding
-                await child.ended()
+                if complaint := await child.complaint():
+                    raise _blamed(complaint)
                 return b""
 
             yield next_piece
+
+
+def _blamed(complaint: str) -> XvaError:
+    if "premature end" in complaint or "unknown header" in complaint:
+        return premature_end()
+    return unreadable(f"damaged zstd: {complaint}")
 
 
 @asynccontextmanager
@@ -97,8 +105,8 @@ async def _program(options: Sequence[str]) -> AsyncIterator[_Child]:
             process = await spawn(argv, stdin=theirs[0].fileno(), stdout=theirs[1].fileno())
         except ProcessError as error:
             raise CompressionError(str(error)) from error
-        for end in theirs:
-            end.close()
+        for side in theirs:
+            side.close()
         child = _Child(process, *ours)
         try:
             yield child
@@ -110,9 +118,9 @@ async def _program(options: Sequence[str]) -> AsyncIterator[_Child]:
 def _connected(closing: ExitStack) -> tuple[socket.socket, socket.socket]:
     """Our end of a connection and the other one: they take more at a time than a pipe."""
     ours, theirs = socket.socketpair()
-    for end in ours, theirs:
-        closing.callback(end.close)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
+    for side in ours, theirs:
+        closing.callback(side.close)
+        side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
     ours.setblocking(False)
     return ours, theirs
 
@@ -145,17 +153,13 @@ class _Child:
         except ConnectionResetError:
             return b""
 
-    async def ended(self) -> None:
-        """Return when it has ended well. Raises `XvaError` when it blames the data, else `CompressionError`."""
+    async def complaint(self) -> str:
+        """What it said when it gave up; nothing when it ended well. Raises `CompressionError` when it was killed."""
         said = await self._said
         code = await self._process.wait()
-        if code == 0:
-            return
         if code < 0:
             raise CompressionError(f"zstd was ended by signal {-code}")
-        if "premature end" in said or "unknown header" in said:
-            raise premature_end()
-        raise unreadable(f"damaged zstd: {said}")
+        return said or f"zstd ended with code {code}" if code else ""
 
     def kill(self) -> None:
         """End it now, if it has not ended."""
