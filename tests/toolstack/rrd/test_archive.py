@@ -108,8 +108,8 @@ gaps = st.one_of(
 values = st.tuples(st.floats(-10, 100), st.floats(-5, 50), st.floats(0, 100), st.booleans())
 
 
-@settings(max_examples=12, deadline=None)
-@given(st.lists(st.tuples(gaps, values), min_size=1, max_size=60))
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.tuples(gaps, values), min_size=1, max_size=40))
 def test_rows_are_what_their_definition_says(readings: list[tuple[float, tuple[float, float, float, bool]]]) -> None:
     archive, model = Archive(EXTREMES), Model()
     now, counter = NOON + 1.25, 1000.0

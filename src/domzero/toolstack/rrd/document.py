@@ -100,6 +100,14 @@ def _last_update(archive: Archive) -> int:
     return int(archive.last) if archive.last == archive.last else 0
 
 
+def _state(archive: Archive, at: int) -> tuple[float, float, float]:
+    """As `Archive.state`, at the whole second that is said to be the time of the last update."""
+    last, value, unknown = archive.state(at)
+    passed = archive.last - archive.steps_done * STEP
+    share = math.floor(passed) / passed if passed > 0 else 0.0
+    return last, value * share, unknown * share
+
+
 def _pending(archive: Archive, at: int, level: int, function: str) -> tuple[float, int]:
     """Value and number of unknown steps of the row under way (rrdtool's `cdp_prep`)."""
     steps = RESOLUTIONS[level].steps
@@ -118,7 +126,7 @@ def rrd_xml(archive: Archive) -> Iterator[str]:
     yield f"<lastupdate>{_last_update(archive)}</lastupdate>\n"
     for at in _recorded(archive):
         source = archive.sources[at]
-        last, value, unknown = archive.state(at)
+        last, value, unknown = _state(archive, at)
         yield (
             f"<ds>\n<name>{escape(source.name)}</name>\n<type>{source.kind.value}</type>\n"
             f"<minimal_heartbeat>{int(HEARTBEAT)}</minimal_heartbeat>\n"
@@ -154,9 +162,9 @@ def rrd_json(archive: Archive) -> Iterator[str]:
             "minimal_heartbeat": HEARTBEAT,
             "min": json_number(source.minimum),
             "max": json_number(source.maximum),
-            "last_ds": json_number(archive.state(at)[0]),
-            "value": json_number(archive.state(at)[1]),
-            "unknown_sec": int(archive.state(at)[2]),
+            "last_ds": json_number(_state(archive, at)[0]),
+            "value": json_number(_state(archive, at)[1]),
+            "unknown_sec": int(_state(archive, at)[2]),
         }
         for at in _recorded(archive)
         for source in (archive.sources[at],)
