@@ -27,7 +27,8 @@ from domzero.engine.migrations import Migration
 from domzero.engine.query import compile_query
 from domzero.engine.revert import Reversal
 from domzero.engine.row import Row
-from domzero.engine.store import Store
+from domzero.engine.staging import Staging
+from domzero.engine.store import GENERATIONS_RESERVED, Store, StoreError
 from domzero.engine.tables import Tables
 from domzero.engine.transactions import Transaction
 from domzero.engine.writer import Writer
@@ -57,6 +58,8 @@ class Database:
         self._journal: Journal | None = None
         self._store: Store | None = None
         self._writer: Writer | None = None
+        self._migrations: Sequence[Migration] = ()
+        self._owners: Collection[str] = ()
 
     @classmethod
     async def open(
@@ -105,6 +108,7 @@ class Database:
         it is dropped. Other references to objects that are gone are set to null. Raises `StoreError` when the file is
         damaged or written by a newer version; then it is let go.
         """
+        self._migrations, self._owners = migrations, owners
         if self._store is None or self._writer is None:
             return
         store, loader = self._store, Loader(self.graph, self.tables, migrations, owners, self.new_uuid)
@@ -214,6 +218,27 @@ class Database:
         """
         if self._journal is not None:
             await self._journal.durable()
+
+    @property
+    def format(self) -> int:
+        """The number of migrations that stored objects went through."""
+        return len(self._migrations)
+
+    async def copy_to(self, path: Path) -> None:
+        """Write all that was acknowledged, at one moment, to a new file of the same kind. Raises `StoreError`.
+
+        Changes go on meanwhile; only their way to disk waits. A database that keeps nothing cannot be copied.
+        """
+        if self._store is None or self._writer is None:
+            raise StoreError("The database is not kept in a file.")
+        store = self._store
+        await self.durable()
+        await self._writer.run(lambda: store.copy_to(path))
+
+    def staging(self, path: Path) -> Staging:
+        """A new database at that path, to take this one's place; see `Staging`, which blocks."""
+        newest = self.generation + GENERATIONS_RESERVED
+        return Staging(self.graph, path, self._migrations, self._owners, self.new_uuid, newest)
 
     def subscribe(self, listener: Callable[[Sequence[Change]], None]) -> None:
         """Have the listener called with the changes of every transaction, right after it is applied."""

@@ -86,6 +86,15 @@ class Dispatcher:
             return self._call_route(route, params, origin)
         return self._call_special(method, params, origin)
 
+    def hold_changes(self, held: bool) -> None:
+        """Refuse calls that change something, or do so no more: for the time before a restart that would lose them."""
+        self.guard = self._refuse_changes if held else None
+
+    def _refuse_changes(self, method: str, _origin: Origin) -> None:
+        route = self._routes.find(method.removeprefix(ASYNC))
+        if route is not None and route.changes and not route.name.startswith(("session.", "task.")):
+            raise ApiError("HOST_STILL_BOOTING")
+
     def _learn(self, name: str) -> Route | None:
         """The route of a method that is called for the first time, under this name; None when there is none."""
         route = self._routes.find(name)

@@ -52,7 +52,7 @@ class Passwords:
         self._hasher = PasswordHasher() if hasher is None else hasher
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="password")
         self._writing = asyncio.Lock()
-        self._hashes = _load(path)
+        self._hashes = hashes_in(path)
         # Verified against when the account is unknown, so that its absence cannot be told by the time it takes.
         self._decoy: asyncio.Future[str] | None = None
 
@@ -134,7 +134,8 @@ def _is_fit(password: str) -> bool:
     return 0 < len(password) <= LONGEST
 
 
-def _load(path: Path) -> dict[str, str]:
+def hashes_in(path: Path) -> dict[str, str]:
+    """The hashes in a file by account name; none where there is no file. Blocks. Raises `PasswordFileError`."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

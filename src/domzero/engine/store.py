@@ -11,6 +11,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ APPLICATION_ID = 0x646F6D30
 GENERATIONS_RESERVED = 1_000_000
 """Generations that may be given out after a start without writing to disk that they were."""
 
-_TABLES = (
+TABLES = (
     "CREATE TABLE objects (created INTEGER PRIMARY KEY, ref TEXT NOT NULL, class TEXT NOT NULL, "
     "generation INTEGER NOT NULL, fields TEXT NOT NULL)",
     "CREATE TABLE state (only INTEGER PRIMARY KEY CHECK (only = 1), reserved INTEGER NOT NULL)",
@@ -86,12 +87,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._reading: sqlite3.Cursor | None = None
-        try:
-            self._lock = _lock(path.with_name(f"{path.name}.lock"))
-        except BlockingIOError as error:
-            raise StoreError(f"The database {path} is in use by another process.") from error
-        except OSError as error:
-            raise StoreError(f"The database {path} cannot be opened: {error}.") from error
+        self._lock = _claim(path)
         try:
             self._connection = self._connect()
         except BaseException:
@@ -140,7 +136,7 @@ class Store:
         if not tables:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            for statement in _TABLES:
+            for statement in TABLES:
                 connection.execute(statement)
             connection.execute("COMMIT")
 
@@ -214,6 +210,34 @@ class Store:
         encoded = [EncodedRow(*row[:4], orjson.dumps(row.fields).decode()) for row in rows]
         self._transact(("DELETE FROM objects", f"PRAGMA user_version={int(version)}"), Batch(encoded, ()))
 
+    def set_version(self, version: int) -> None:
+        """Say which migrations the objects need no more. Raises `StoreError`."""
+        self._transact((f"PRAGMA user_version={int(version)}",), Batch((), ()))
+
+    def fold(self) -> None:
+        """Move everything that was written into the one file. Raises `StoreError`."""
+        try:
+            busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.Error as error:
+            raise StoreError(f"The database {self._path} could not be written: {error}.") from error
+        if busy:
+            raise StoreError(f"The database {self._path} is in use.")
+
+    def copy_to(self, path: Path) -> None:
+        """Write everything to a new file, by SQLite's online backup. Raises `StoreError`."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.close(descriptor)
+            copy = sqlite3.connect(path)
+            try:
+                self._connection.backup(copy)
+                # One file without its write-ahead log beside it.
+                copy.execute("PRAGMA journal_mode=DELETE")
+            finally:
+                copy.close()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"The database {self._path} could not be copied: {error}.") from error
+
     def write(self, batch: Batch) -> None:
         """Put a batch on disk. Raises `StoreError` when that fails; then the file holds what it held before."""
         self._transact((), batch)
@@ -223,9 +247,7 @@ class Store:
         if self._reading is not None:
             self._reading.close()  # a reading that was broken off would keep the file open
         self._connection.close()
-        # Closing alone would not do while a child that is being started still has the descriptor.
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
-        os.close(self._lock)
+        _release(self._lock)
 
     def _transact(self, statements: Iterable[str], batch: Batch) -> None:
         try:
@@ -250,6 +272,31 @@ class Store:
             self._connection.execute(statement, [value for row in rows for value in row])
         if batch.reserved is not None:
             self._connection.execute("UPDATE state SET reserved=?", (batch.reserved,))
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Keep everybody else from a database file that is not open here. Raises `StoreError` when it is in use."""
+    lock = _claim(path)
+    try:
+        yield
+    finally:
+        _release(lock)
+
+
+def _claim(path: Path) -> int:
+    try:
+        return _lock(path.with_name(f"{path.name}.lock"))
+    except BlockingIOError as error:
+        raise StoreError(f"The database {path} is in use by another process.") from error
+    except OSError as error:
+        raise StoreError(f"The database {path} cannot be opened: {error}.") from error
+
+
+def _release(lock: int) -> None:
+    # Closing alone would not do while a child that is being started still has the descriptor.
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    os.close(lock)
 
 
 def _lock(path: Path) -> int:

@@ -56,13 +56,16 @@ MODULES: tuple[str, ...] = (
 )
 
 PAGES: tuple[str, ...] = (
-    "domzero.toolstack.rrd.pages",
-    "domzero.toolstack.rrd.prometheus",
     "domzero.toolstack.blobs.pages",
     "domzero.toolstack.host.audit_log",
-    "domzero.toolstack.transfer.raw_vdi",
+    "domzero.toolstack.host.backup",
+    "domzero.toolstack.host.database_dump",
+    "domzero.toolstack.host.restore",
+    "domzero.toolstack.rrd.pages",
+    "domzero.toolstack.rrd.prometheus",
     "domzero.toolstack.transfer.export",
     "domzero.toolstack.transfer.import_pages",
+    "domzero.toolstack.transfer.raw_vdi",
 )
 
 
