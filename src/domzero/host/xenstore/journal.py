@@ -49,7 +49,7 @@ class Journal:
     async def open(self) -> State:
         """What the last daemon of this boot left. Raises `OSError`."""
         state = await asyncio.to_thread(self._read)
-        await finish(self._renew(state))
+        await finish(self._renew(lambda: state))
         return state
 
     async def keep_short(self, state: Callable[[], State]) -> None:
@@ -58,7 +58,7 @@ class Journal:
             await self._due.wait()
             self._due.clear()
             try:
-                await finish(self._renew(state()))
+                await finish(self._renew(state))
             except OSError as error:
                 log.error("xenstore: %s cannot be written: %s; a restart would lose changes", self._path, error)
                 await self._clock.sleep(RETRY)
@@ -112,13 +112,13 @@ class Journal:
         if self._meanwhile is None and self._size > max(SHORTEST, 3 * self._began):
             self._due.set()
 
-    async def _renew(self, state: State) -> None:
-        """Put a file with just this state, and what happens until it is written, in the place of the file."""
-        self._meanwhile = []
+    async def _renew(self, state: Callable[[], State]) -> None:
+        """Put a file with just the present, and what happens until it is written, in the place of the file."""
+        present, self._meanwhile = state(), []
         fresh = self._path.with_name(f".{self._path.name}.new")
         file = -1
         try:
-            file, size = await asyncio.to_thread(self._snapshot, fresh, state)
+            file, size = await asyncio.to_thread(self._snapshot, fresh, present)
             for frame in self._meanwhile:
                 _write(file, frame)
                 size += len(frame)
