@@ -183,8 +183,7 @@ def _decode_dynamic(start: bytes, length: int | None) -> Decoder:
         yield from _skip(position, sector * SECTOR)
         yield from _decode_block(number * block, min(block, size - number * block), block)
         position = sector * SECTOR + _bitmap_length(block) + block
-    if length is not None:
-        yield from _skip(position, length - SECTOR)
+    yield from _skip(position, -(-position // SECTOR) * SECTOR if length is None else length - SECTOR)
     if _read_footer((yield Want(SECTOR)))[:2] != (size, kind):
         raise DiskFormatError("its first sector and its footer do not agree")
 
