@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from tests.api.guest import Guest, make_machine, remove_machine
 from tests.api.harness import InProcessHost, in_process, login
-from tests.api.viewer import Stream, connect, handshake, picture, request, tls
+from tests.api.viewer import Stream, connect, handshake, picture, request, tls, web_socket
 
 pytestmark = [pytest.mark.qemu, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -142,6 +143,33 @@ def test_a_command_typed_on_a_screen_of_text(guest: Guest, look: Callable[[str],
     assert len(set(picture(screen, width, height))) > 1
     serial.send(b"exit\n")
     serial.until(b"login: ")
+
+
+def test_viewers_of_every_kind_who_do_not_read(
+    host: InProcessHost, guest: Guest, look: Callable[[str], Stream]
+) -> None:
+    """What the guest writes takes it as long as without them."""
+    guest.api.VM.set_platform(guest.vm, {})
+    awake = look("vt100")
+    log_in(awake)
+
+    def seconds() -> float:
+        begun = time.monotonic()
+        awake.send(b"yes 0123456789abcdef | head -n 60000; echo do''ne\n")
+        awake.until(b"done")
+        return time.monotonic() - begun
+
+    alone = min(seconds() for _ in range(2))
+    handle = login(host.url).handle
+    serial = next(ref for ref in guest.api.VM.get_consoles(guest.vm) if guest.api.console.get_protocol(ref) == "vt100")
+    asleep = [look("vt100"), look("rfb"), web_socket(tls(host.url), f"ref={serial}&session_id={handle}")[2]]
+    handshake(asleep[1], "003.008")
+    asleep[1].send(struct.pack(">BBHHHH", 3, 0, 0, 0, 640, 384) * 500)
+    watched = min(seconds() for _ in range(2))
+    assert watched < 2 * alone + 0.5
+    awake.send(b"exit\n")
+    awake.until(b"login: ")
+    asleep[2].close()
 
 
 def test_viewings_end_with_the_guest(look: Callable[[str], Stream], guest: Guest) -> None:

@@ -136,6 +136,8 @@ def _apply(result: Options, chosen: dict[str, str], typed: bool) -> None:
 
 def _password_file(path: str) -> tuple[str, str]:
     """A user name on the first line and a password on the second."""
+    if "\0" in path:
+        raise OptionError("The name of the password file is none")
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         lines = file.read().split("\n")
     if len(lines) < 2:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import time
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,6 +115,76 @@ def test_a_guest_cannot_make_it_grow(written: bytes) -> None:
     assert (kept.columns, kept.lines) == (COLUMNS, LINES)
     shown.feed(b"\x18\x1b[2J\x1b[HOK")
     assert shown.text()[0].startswith("OK")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["control sequences", "escape sequences", "characters"])
+def test_nothing_that_a_guest_writes_takes_long(kind: str) -> None:
+    """What is fed at a time (`text_screen.PIECE`) holds up everybody else of the host for as long as it takes."""
+    repeated = {
+        "control sequences": [
+            b"\x1b[" + parameters + bytes((final,)) + b"a"
+            for final in range(0x40, 0x7F)
+            for parameters in (b"9999", b"1;9999", b"?9999", b"38;5;300;48;2;9;9;9", b"7;" * 30 + b"7")
+        ],
+        "escape sequences": [
+            b"\x1b" + middle + bytes((final,)) for middle in (b"", b"#", b"(", b"%") for final in range(0x30, 0x7F)
+        ],
+        "characters": [
+            *(bytes((code,)) for code in range(0x20)),
+            *(text.encode() for text in ("é", "字", "\U0001f600", "e\u0301", "\x1b[H\x1b[2J", "\x1b[24;80Hx\n")),
+        ],
+    }[kind]
+    longest = {}
+    for written in repeated:
+        shown = terminal()
+        shown.feed(b"x" * COLUMNS * LINES + b"\x1b[12;40H")
+        piece = (written * 1024)[:1024]
+        begun = time.process_time()
+        shown.feed(piece)
+        longest[written] = time.process_time() - begun
+    assert {written: took for written, took in longest.items() if took > 0.2} == {}
+
+
+@pytest.mark.slow
+def test_memory_stays_the_same_however_much_is_written() -> None:
+    source = random.Random(4)
+    shown = terminal()
+    middle = (
+        b"\x1b[",
+        b"\x1b]0;",
+        b"\x1bP",
+        b"\x1b7",
+        b"\x1bH",
+        b"\x1b#8",
+        "e\u0301".encode(),
+        b"\x1b[?",
+        b"\x1b[38;5;",
+    )
+
+    def some(size: int) -> bytes:
+        return b"".join(source.choice(middle) + source.randbytes(source.randrange(9)) for _ in range(size // 8))
+
+    def write(size: int) -> None:
+        for _ in range(size // 1024):
+            for number in shown.feed(some(1024)):
+                shown.line(number)
+
+    write(128 << 10)
+    tracemalloc.start()
+    try:
+        write(64 << 10)
+        before = tracemalloc.get_traced_memory()[0]
+        write(128 << 10)
+        assert tracemalloc.get_traced_memory()[0] - before < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_screen_full_of_letters() -> None:
+    shown = terminal()
+    assert shown.feed(b"\x1b#8") == set(range(LINES))
+    assert shown.text() == ["E" * COLUMNS] * LINES
 
 
 @settings(deadline=None)

@@ -94,7 +94,7 @@ def _screen(columns: int, lines: int) -> Any:
     import pyte
 
     class Screen(pyte.Screen):
-        """pyte's, but for what grows without an end or changes the size."""
+        """pyte's, but for what grows without an end, takes very long or changes the size."""
 
         def resize(self, lines: int | None = None, columns: int | None = None) -> None:
             """The screen stays as large as it is."""
@@ -102,6 +102,13 @@ def _screen(columns: int, lines: int) -> Any:
         def save_cursor(self) -> None:
             self.savepoints.clear()
             super().save_cursor()
+
+        def alignment_display(self) -> None:
+            """A screen full of E, at once: pyte makes each of them anew, and a guest may ask for nothing else."""
+            self.dirty.update(range(self.lines))
+            full = dict.fromkeys(range(self.columns), self.cursor.attrs._replace(data="E"))
+            for line in range(self.lines):
+                self.buffer[line].update(full)
 
         def draw(self, data: str) -> None:
             super().draw("".join(character for character in data if not _joins(character)))
