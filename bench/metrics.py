@@ -58,8 +58,7 @@ def _start(api: Api, machines: int) -> list[str]:
     first = new_machine(api, "machine", cards=1)
     api("VM.set_memory_limits", first, *[str(SMALL)] * 4)
     running: list[str] = []
-    for number in range(machines):
-        vm = first if number == 0 else str(api("VM.clone", first, "machine"))
+    for vm in [first, *(str(api("VM.clone", first, "machine")) for _ in range(1, machines))]:
         try:
             api("VM.start", vm, False, False)
         except RefusedError as error:

@@ -14,7 +14,8 @@ from domzero.toolstack.rrd.perfmon import TEXT_MOST, PerfmonError, Variable, Wat
 CPU = '<name value="cpu_usage"/><alarm_trigger_level value="0.5"/>'
 LATEST = {
     "cpu0": 0.25, "cpu1": 0.75, "cpu_avg": 9.0, "vif_0_rx": 1.0, "vif_1_tx": 2.0, "pif_eth0_rx": 4.0,
-    "pif_aggr_rx": 99.0, "vbd_xvda_read": 8.0, "vbd_xvda_iops_read": 99.0, "memory": math.nan, "io_throughput_total_01234567": 3.5,
+    "pif_aggr_rx": 99.0,
+    "vbd_xvda_read": 8.0, "vbd_xvda_iops_read": 99.0, "memory": math.nan, "io_throughput_total_01234567": 3.5,
 }  # fmt: skip
 
 
