@@ -39,6 +39,7 @@ MODULES: tuple[str, ...] = (
     "domzero.toolstack.storage.vbd",
     "domzero.toolstack.storage.vbd_qos",
     "domzero.toolstack.storage.vdi",
+    "domzero.toolstack.transfer.import_fetched",
     "domzero.toolstack.vm.bios_strings",
     "domzero.toolstack.vm.cloning",
     "domzero.toolstack.vm.configuration",

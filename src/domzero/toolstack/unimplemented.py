@@ -73,7 +73,6 @@ UNIMPLEMENTED: tuple[str, ...] = (
     "VM.assert_can_migrate",
     "VM.call_plugin",
     "VM.get_SRs_required_for_recovery",
-    "VM.import",
     "VM.import_convert",
     "VM.migrate_send",
     "VM.query_services",

@@ -88,18 +88,22 @@ def refuse_chunked(peer: Peer) -> None:
 
 
 def chosen_repository(stack: Stack, arguments: Arguments) -> Ref:
-    """Where the disks are to be.
+    """Where a query wants the disks. Raises as `repository_named`."""
+    return repository_named(stack, arguments.get("sr_id") or arguments.get("sr_uuid") or NULL_REF)
+
+
+def repository_named(stack: Stack, named: str) -> Ref:
+    """A repository for disks by reference or uuid; the pool's default one where that is null.
 
     Raises DEFAULT_SR_NOT_FOUND for one that does not exist, SR_OPERATION_NOT_SUPPORTED for a library of CD images.
     """
     database = stack.database
-    named = arguments.get("sr_id") or arguments.get("sr_uuid")
-    chosen = named or database.get("pool", stack.pool, "default_SR")
+    chosen = database.get("pool", stack.pool, "default_SR") if named == NULL_REF else named
     if database.find("SR", chosen) is None:
         try:
             chosen = database.by_uuid("SR", chosen)
         except ApiError:
-            raise ApiError("DEFAULT_SR_NOT_FOUND", chosen if named else NULL_REF) from None
+            raise ApiError("DEFAULT_SR_NOT_FOUND", named) from None
     if database.get("SR", chosen, "content_type") == "iso":
         raise ApiError("SR_OPERATION_NOT_SUPPORTED", chosen)
     return str(chosen)
