@@ -71,7 +71,7 @@ async def make_hands(settings: Settings, state: Path, runtime: Path, log_file: P
 
 def _simulated(settings: Settings, state: Path, log_file: Path, clock: Clock) -> Hands:
     from domzero.host.console.simulated import SimulatedTerminal
-    from domzero.host.contents.files import FileContents
+    from domzero.host.contents.sim import SimContents
     from domzero.host.control.sim import SimulatedControl
     from domzero.host.hypervisor.sim.driver import SimHypervisor
     from domzero.host.network.sim import SimNetwork
@@ -88,14 +88,15 @@ def _simulated(settings: Settings, state: Path, log_file: Path, clock: Clock) ->
     def waiting() -> list[Verb]:
         return [Verb(held.verb, held.domid) for held in hypervisor.waiting()]
 
+    dummy, file = DummyStorage(clock, state / "dummy"), SimStorage(clock, state / "storage")
     return Hands(
         hypervisor,
         {
-            "dummy": DummyStorage(clock, state / "dummy"),
-            "file": SimStorage(clock, state / "storage"),
+            "dummy": dummy,
+            "file": file,
             "iso": IsoStorage(state / "mounts"),
         },
-        FileContents(),
+        SimContents(clock, dummy, file),
         SimNetwork(clock),
         SimulatedControl(log_file),
         LinuxFacts(),

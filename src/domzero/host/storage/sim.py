@@ -13,6 +13,7 @@ A tester asks for failures and delays in the repository's device_config (or sm_c
 
 `<verb>` is one of create, attach, detach, destroy, scan, size, create-disk, destroy-disk, clone-disk, snapshot-disk,
 copy-disk, create-image, resize-disk, update-disk, source.
+Whoever moves the bytes of a disk (`contents`) meets three more: open-content, read-content, write-content.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class SimStorage(Refusals):
         self._directory = directory
         self._shelves: dict[str, dict[str, int]] = {}
         """The virtual size of each disk, of each attached repository."""
+        self._asked: dict[Path, Repository] = {}
+        """By directory: each repository as it was when the source of one of its disks was asked for."""
 
     def info(self) -> DriverInfo:
         return INFO
@@ -87,6 +90,7 @@ class SimStorage(Refusals):
     async def detach(self, repository: Repository) -> None:
         await enter("detach", repository, self._clock)
         self._shelves.pop(repository.uuid, None)
+        self._asked.pop(self._path(repository), None)
 
     async def destroy(self, repository: Repository) -> None:
         await enter("destroy", repository, self._clock)
@@ -185,9 +189,14 @@ class SimStorage(Refusals):
     async def source(self, repository: Repository, location: str) -> DiskSource:
         await enter("source", repository, self._clock)
         self._known(repository, location)
+        self._asked[self._path(repository)] = repository
         if find_image(self._path(repository), location):
             return DiskSource(self._path(repository) / image_name(location), DiskFormat.RAW)
         return DiskSource(self._disk(repository, location), DiskFormat.RAW)
+
+    def repository_at(self, path: Path) -> Repository | None:
+        """The repository that a source's file is in, with its present settings; None for a file of somebody else."""
+        return self._asked.get(path.parent)
 
     # Inside
 

@@ -27,7 +27,9 @@ VERBS = (
     "update-disk",
     "source",
 )
-KEYS = {f"{kind}-{verb}" for kind in ("fail", "delay") for verb in VERBS} | {"physical-size"}
+CONTENT_VERBS = ("open-content", "read-content", "write-content")
+"""What `contents` asks about, when bytes of a disk are moved."""
+KEYS = {f"{kind}-{verb}" for kind in ("fail", "delay") for verb in VERBS + CONTENT_VERBS} | {"physical-size"}
 PHYSICAL_SIZE = 1 << 40
 FAILURE = re.compile(r"([0-9]{1,4})\b\s*(.*)", re.ASCII | re.DOTALL)
 
