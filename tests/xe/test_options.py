@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,9 +21,7 @@ WORDS = st.one_of(
 @settings(deadline=None)
 @given(st.lists(WORDS, max_size=8), st.text(max_size=40), st.lists(st.text(max_size=20), max_size=4))
 def test_nothing_but_the_options_own_error(arguments: list[str], extra: str, lines: list[str]) -> None:
-    with contextlib.suppress(
-        OptionError, OSError, ValueError if "\0" in "".join((*arguments, extra, *lines)) else OSError
-    ):
+    with contextlib.suppress(OptionError, OSError):
         chosen = options(arguments, extra, lines)
         assert chosen.port is None or 0 < chosen.port < 65536
         assert not any("\n" in argument for argument in chosen.arguments)
@@ -37,6 +36,5 @@ def test_arguments_come_back_out_of_the_environment(arguments: list[str]) -> Non
 
 def test_a_password_file_that_is_a_directory_or_missing(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "missing"):
-        with contextlib.suppress(OSError):
+        with pytest.raises(OSError, match=str(place)):
             options(["vm-list", "-pwf", str(place)], "", [])
-            raise AssertionError("it was read")
