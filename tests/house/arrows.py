@@ -16,7 +16,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "engine": ("idl",),
     "wire": ("idl",),
     "host": ("wire", "finish"),
-    "toolstack": ("idl", "engine", "finish", CONTRACTS),
+    "toolstack": ("idl", "engine", "wire", "finish", CONTRACTS),
     "xe": ("idl", "engine", "wire"),
     "front": ("engine", "wire"),
     "pool": ("engine", "wire", CONTRACTS),

@@ -6,8 +6,9 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping
 
+import xxhash
+
 from domzero.wire.xva.model import Block, Bytes, Checksum, ChecksumTable, XvaError, checksums_failed
-from domzero.wire.xva.xxh64 import xxh64_hexdigest
 
 SHA1 = "sha1"
 XXH64 = "xxh64"
@@ -23,9 +24,13 @@ def _sha1(data: Bytes) -> str:
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()
 
 
+def _xxh64(data: Bytes) -> str:
+    return xxhash.xxh64_hexdigest(data)
+
+
 _OF_NOTHING = _sha1(b"")
 
-_ALGORITHMS: Mapping[str, Callable[[Bytes], str]] = {SHA1: _sha1, XXH64: xxh64_hexdigest}
+_ALGORITHMS: Mapping[str, Callable[[Bytes], str]] = {SHA1: _sha1, XXH64: _xxh64}
 
 
 def checksum(algorithm: str, data: Bytes) -> Checksum:
