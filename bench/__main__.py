@@ -11,7 +11,20 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import calls, commands, consoles, disks, events, machines, networks, plugging, records, starting, switched
+from bench import (
+    calls,
+    commands,
+    consoles,
+    disks,
+    events,
+    machines,
+    metrics,
+    networks,
+    plugging,
+    records,
+    starting,
+    switched,
+)
 from bench.report import Section, calibration, results
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -25,6 +38,7 @@ SUBJECTS: Mapping[str, Callable[[bool], Section]] = {
     "plugging": plugging.measure,
     "consoles": consoles.measure,
     "commands": commands.measure,
+    "metrics": metrics.measure,
     "networks": networks.measure,
     "switched": switched.measure,
 }
