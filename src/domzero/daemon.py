@@ -38,7 +38,7 @@ from domzero.front.administration import Administration
 from domzero.front.certificates import FILE_NAME, Certificate, ensure_certificate, local_identities, tls_context
 from domzero.front.cli import add_commands
 from domzero.front.consoles import Consoles
-from domzero.front.listeners import ListenError
+from domzero.front.listeners import ListenError, open_unix
 from domzero.front.remote import RemoteDoors
 from domzero.front.server import Server
 from domzero.front.snapshots import Snapshots
@@ -49,6 +49,7 @@ from domzero.host.compression import HostCompression
 from domzero.host.console.lines import Lines
 from domzero.host.console.picture import take
 from domzero.host.upload.http import upload
+from domzero.host.xenstore import service as xenstore
 from domzero.manuals import manuals
 from domzero.paths import CLASSIC_SOCKETS
 from domzero.settings import Endpoint, Settings
@@ -167,6 +168,9 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
         certificate = await made
         host, port = _listen(server, settings, where, certificate, stack.settings.address)
         stack.authority = authority(host, port)
+        path, journal = settings.xenstore_socket or where.runtime / "xenstore", where.runtime / "xenstore.journal"
+        serve_xenstore = xenstore.serving(journal, open_unix(path, 0o600), path, clock)
+        store = await cleanup.enter_async_context(serve_xenstore)
         await _open_hands(stack, engine, hands, cleanup)
         await known
         dispatcher.guard = None
@@ -176,6 +180,7 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
             stack.events.heartbeat("pool"),
             Metrics(stack).run(),
             keep_house(stack),
+            store.keep(),
         ):
             url = f"https://{bracketed(host)}:{port}"
             yield Serving(url, certificate.fingerprint, stack, engine, server, consoles, stopping, restart)

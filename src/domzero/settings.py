@@ -124,6 +124,7 @@ SETTINGS: tuple[Setting, ...] = (
         parse=parse_endpoint,
     ),
     Setting("socket", "PATH", "the Unix socket for local clients, who are trusted as root", parse=parse_path),
+    Setting("xenstore_socket", "PATH", "the Unix socket of xenstore, for programs trusted as root", parse=parse_path),
     Setting("state_dir", "DIR", "where everything that lasts is kept", parse=parse_path),
     Setting("runtime_dir", "DIR", "where sockets and process files of this boot are kept", parse=parse_path),
     Setting("root_password_file", "FILE", "take root's password from the first line of this file", parse=parse_path),

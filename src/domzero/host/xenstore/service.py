@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,6 +34,20 @@ class XenstoreService:
 
 
 @asynccontextmanager
+async def serving(kept: Path, listening: socket.socket, path: Path, clock: Clock) -> AsyncIterator[XenstoreService]:
+    """The store that is kept in a file, served to the host's own programs on a socket that listens at a path.
+
+    The socket is closed, and its file removed, at the end. Raises `OSError`.
+    """
+    async with xenstore(kept, clock) as service:
+        await service.server.serve(listening)
+        try:
+            yield service
+        finally:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
+
+@asynccontextmanager
 async def xenstore(path: Path, clock: Clock, limits: Limits = DEFAULT) -> AsyncIterator[XenstoreService]:
     """The store that is kept in a file, as the last daemon of this boot left it. Raises `OSError`."""
     boot = await asyncio.to_thread(_BOOT.read_text)
@@ -41,7 +56,9 @@ async def xenstore(path: Path, clock: Clock, limits: Limits = DEFAULT) -> AsyncI
     try:
         store = Store(clock.monotonic, limits, state, journal)
         server = XenstoreServer(store, clock)
-        yield XenstoreService(LocalXenstore(store), server, store, journal)
-        server.close()
+        try:
+            yield XenstoreService(LocalXenstore(store), server, store, journal)
+        finally:
+            server.close()
     finally:
         journal.close()
