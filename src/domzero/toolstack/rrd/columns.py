@@ -120,4 +120,5 @@ class Column:
 
 
 def is_empty(column: Column | None) -> bool:
+    """Whether nothing is known of a source any more."""
     return column is None or all(value != value for rings in column.rings for ring in rings for value in ring)
