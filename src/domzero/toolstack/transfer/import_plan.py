@@ -22,9 +22,11 @@ from domzero.toolstack.transfer.import_devices import NewCard, NewDrive, new_car
 from domzero.toolstack.transfer.manifest import Objects, is_own, objects_of, taken, taken_one
 from domzero.toolstack.transfer.remap import Found, NewDisk, Options, check_family, find_objects, new_disk
 from domzero.toolstack.vm.admission import bad_power_state
+from domzero.toolstack.vm.cloning import generation_id
 from domzero.toolstack.vm.creation import domain_type_fields
 from domzero.toolstack.vm.memory_constraints import check_limits, check_vcpus, limits_of, target_within
 from domzero.toolstack.vm.operations import HALTED, SUSPENDED
+from domzero.toolstack.vm.specification import SET_AT_BOOT, boot_record, read_boot_record
 from domzero.toolstack.vm.templates import TEMPLATE_ONLY
 from domzero.wire.xva.manifest import check_version
 from domzero.wire.xva.model import ArchivedObject, Manifest
@@ -37,11 +39,16 @@ MACHINE_FIELDS: Final = (
     "HVM_boot_params", "HVM_shadow_multiplier", "platform", "PCI_bus", "other_config", "recommendations",
     "xenstore_data", "tags", "bios_strings", "start_delay", "shutdown_delay", "order", "version", "generation_id",
     "hardware_platform_version", "has_vendor_device", "reference_label", "domain_type", "NVRAM", "is_a_snapshot",
-    "snapshot_time", "snapshot_info", "snapshot_metadata", "transportable_snapshot_id", "last_booted_record",
+    "snapshot_time", "snapshot_info", "transportable_snapshot_id", "last_booted_record",
     "last_boot_CPU_flags", "blocked_operations",
 )  # fmt: skip
 """What a machine takes over; all else begins as with a new one."""
-NOT_A_SNAPSHOT: Final[Mapping[str, Any]] = {"is_a_snapshot": False, "snapshot_time": NEVER, "snapshot_info": EMPTY_MAP}
+NOT_A_SNAPSHOT: Final[Mapping[str, Any]] = {
+    "is_a_snapshot": False,
+    "snapshot_time": NEVER,
+    "snapshot_info": EMPTY_MAP,
+    "snapshot_metadata": "",
+}
 """What a snapshot of a machine that is not in the archive becomes: the template that it is besides."""
 LEFT_OUT: Final = ("VGPUs", "VTPMs", "VUSBs", "attached_PCIs")
 """Devices that machines cannot have here."""
@@ -94,10 +101,12 @@ def plan_import(
     found = find_objects(database, objects, options)
     planner = _Planner(database, objects, options, settings, own, new_uuid)
     drives = tuple(planner.drives(found))
+    hard_disks: dict[str, list[str]] = {}
+    for drive in drives:
+        if drive.fields["type"] == "Disk":
+            hard_disks.setdefault(drive.machine, []).append(drive.fields["userdevice"])
     machines = tuple(
-        planner.machine(item, [drive for drive in drives if drive.machine == item.id])
-        for item in objects.values()
-        if item.cls == "VM"
+        planner.machine(item, hard_disks.get(item.id, [])) for item in objects.values() if item.cls == "VM"
     )
     check_family([(machine.id, machine.snapshot_of) for machine in machines])
     check_family([(machine.id, machine.parent) for machine in machines])
@@ -139,24 +148,20 @@ class _Planner:
                     keeps = self._options.restore or machines[card.machine].image != ""
                     yield card if keeps else replace(card, fields={**card.fields, "MAC": ""})
 
-    def machine(self, item: ArchivedObject, drives: list[NewDrive]) -> NewMachine:
+    def machine(self, item: ArchivedObject, hard_disks: list[str]) -> NewMachine:
         graph = self._database.graph
         links = taken(graph, item, ("uuid", "snapshot_of", "parent", "suspend_VDI", "power_state"))
         suspended = links["power_state"] == SUSPENDED
         image = self._image(links["suspend_VDI"]) if suspended else ""
         uuid, replaces = self._identity(item, links["uuid"])
         fields = self._fields(item, image=image, replaces=replaces)
-        hard_disks = [drive.fields["userdevice"] for drive in drives if drive.fields["type"] == "Disk"]
         guest = Guest(
             fields, self._settings, self._own, hard_disks, self._left_out(item), suspended, self._system(item)
         )
         adapted = adapt(guest)
         origin = self._machine(links["snapshot_of"])
-        lone = {} if origin else NOT_A_SNAPSHOT
-        return NewMachine(
-            item.id, {**adapted.fields, **lone}, origin, self._machine(links["parent"]), image, uuid, replaces,
-            adapted.notes,
-        )  # fmt: skip
+        parent, completed = self._machine(links["parent"]), {**adapted.fields, **self._snapshot(origin)}
+        return NewMachine(item.id, completed, origin, parent, image, uuid, replaces, adapted.notes)
 
     def _fields(self, item: ArchivedObject, *, image: str, replaces: Ref) -> dict[str, Any]:
         fields = taken(self._database.graph, item, MACHINE_FIELDS)
@@ -169,12 +174,30 @@ class _Planner:
             "other_config": self._other_config(fields["other_config"], fields["is_a_snapshot"], replaces),
             "power_state": SUSPENDED if image else HALTED,
         }
+        fields["last_booted_record"] = self._as_booted(item, fields) if image else ""
         if not image:
-            fields |= {"last_booted_record": "", "last_boot_CPU_flags": EMPTY_MAP}
+            fields["last_boot_CPU_flags"] = EMPTY_MAP
         if not self._options.restore:
             fields["blocked_operations"] = EMPTY_MAP
+            fields["generation_id"] = generation_id(self._new_uuid()) if fields["generation_id"] else ""
         fields["is_default_template"] = fields["other_config"].get("default_template") == "true"
         return fields
+
+    def _as_booted(self, item: ArchivedObject, fields: Mapping[str, Any]) -> str:
+        """What is known of the boot of a machine that goes on from its memory, as far as it is of the right types."""
+        text = fields["last_booted_record"]
+        booted = ArchivedObject("VM", item.id, read_boot_record(text, dict.fromkeys(SET_AT_BOOT)))
+        names = [name for name in SET_AT_BOOT if booted.snapshot[name] is not None]
+        known = taken(self._database.graph, booted, names)
+        adapted = adapt(Guest({**fields, **known}, self._settings)).fields
+        return boot_record({name: adapted[name] for name in names})
+
+    def _snapshot(self, origin: str) -> Mapping[str, Any]:
+        """What makes a snapshot one: of its machine's own record only the name is needed."""
+        if not origin:
+            return NOT_A_SNAPSHOT
+        name = taken_one(self._database.graph, self._objects[origin], "name_label")
+        return {"snapshot_metadata": boot_record({"name_label": name})}
 
     def _other_config(self, config: Mapping[str, str], is_a_snapshot: bool, replaces: Ref) -> dict[str, str]:
         if not self._options.restore:

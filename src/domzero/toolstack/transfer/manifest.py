@@ -15,7 +15,7 @@ from domzero.engine.coercion import coercer
 from domzero.engine.errors import ApiError
 from domzero.idl.graph import Graph
 from domzero.idl.records import default_value
-from domzero.idl.types import EnumOf, Type
+from domzero.idl.types import EnumOf, Type, parts
 from domzero.wire.xva.manifest import EXPORT_VSN
 from domzero.wire.xva.model import ArchivedObject, ArchiveVersion, Manifest
 
@@ -49,8 +49,8 @@ def objects_of(manifest: Manifest) -> Objects:
 def taken(graph: Graph, item: ArchivedObject, names: Iterable[str]) -> dict[str, Any]:
     """The named fields of an object as values of their types; what it does not say is as the datamodel has it.
 
-    A word that an enum does not have counts as not said: newer products have further ones. Raises IMPORT_ERROR for a
-    value of the wrong type.
+    A value with a word that an enum does not have counts as not said: newer products have further ones. Raises
+    IMPORT_ERROR for a value of the wrong type.
     """
     return {name: taken_one(graph, item, name) for name in names}
 
@@ -64,7 +64,7 @@ def taken_one(graph: Graph, item: ArchivedObject, name: str) -> Any:
     try:
         return _coercer(graph, field.type, name)(item.snapshot[name])
     except ApiError as error:
-        if isinstance(field.type, EnumOf) and isinstance(item.snapshot[name], str):
+        if error.code == "INVALID_VALUE" and any(isinstance(part, EnumOf) for part in parts(field.type)):
             return default
         raise ApiError("IMPORT_ERROR", f"{item.cls} {item.id}: {name} is no {field.type}") from error
 
