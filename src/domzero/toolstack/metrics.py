@@ -28,7 +28,15 @@ from domzero.toolstack.rrd.alarms import Alarms
 from domzero.toolstack.rrd.archive import Archive
 from domzero.toolstack.rrd.columns import STEP
 from domzero.toolstack.rrd.export import Owner
-from domzero.toolstack.rrd.host_sources import SHORT, HostReading, Throughput, host_readings, host_sources
+from domzero.toolstack.rrd.host_sources import (
+    SHORT,
+    HostReading,
+    Throughput,
+    control_domain_readings,
+    control_domain_sources,
+    host_readings,
+    host_sources,
+)
 from domzero.toolstack.rrd.host_sources import throughput_sources as of_repository
 from domzero.toolstack.rrd.machine_sources import Reading, machine_readings, machine_sources
 from domzero.toolstack.rrd.owners import functions_for, owner_of
@@ -231,6 +239,13 @@ class Metrics:
         owner = owner_of(database, "host", self.stack.host)
         archive = await archives.open(owner, functions_for(database, self.stack.pool, "host"))
         archive.add(archives.now(), host_sources(reading), host_readings(reading))
+        control_domain = database.get("host", self.stack.host, "control_domain")
+        if database.find("VM", control_domain) is not None:
+            owner = owner_of(database, "VM", control_domain)
+            archive = await archives.open(owner, functions_for(database, self.stack.pool, "vm"))
+            given = sum(it.statistics.memory_actual for it in readings)
+            sources = control_domain_sources(tuple(reading.processors))
+            archive.add(archives.now(), sources, control_domain_readings(reading, given))
 
     def _look_at_host(self) -> tuple[Memory, dict[int, ProcessorTimes], float, ProcessUsage]:
         facts = self.stack.facts

@@ -79,6 +79,15 @@ async def test_the_sources_of_the_host_and_of_its_repository(host: World) -> Non
     assert await sources(host, "SR", host.stack.database.refs("SR")[-1]) in ({}, of_repository)
 
 
+async def test_the_control_domain_is_the_host(host: World) -> None:
+    control = host.get("host", host.stack.host, "control_domain")
+    await measured(host, 2)
+    found, whole = await sources(host, "VM", control), await sources(host, "host", host.stack.host)
+    assert {"cpu0", "memory", "memory_target"} <= found.keys()
+    assert found["memory_target"]["value"] == whole["memory_total_kib"]["value"] * 1024
+    assert 0 < found["memory"]["value"] < found["memory_target"]["value"]
+
+
 async def test_recording_and_forgetting(host: World) -> None:
     vm = await started(host)
     await measured(host, 2)

@@ -59,10 +59,15 @@ def test_one_that_was_never_filled() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, len(SAVED) - 1), st.integers(1, 255), st.booleans())
-def test_a_damaged_file_is_refused(at: int, change: int, cut: bool) -> None:
+def test_a_damaged_file_is_refused_or_not_damaged_in_truth(at: int, change: int, cut: bool) -> None:
     data = SAVED[:at] if cut else SAVED[:at] + bytes([SAVED[at] ^ change]) + SAVED[at + 1 :]
-    with pytest.raises(DamagedError):
-        unpack(data)
+    try:
+        found = unpack(data)
+    except DamagedError:
+        return
+    # A few bits of the file mean nothing: those that fill the last byte before the checksum.
+    assert not cut
+    assert deflate(pack(found)) == SAVED
 
 
 @settings(max_examples=60, deadline=None)

@@ -10,6 +10,7 @@ from domzero.host.hypervisor.protocol import DiskCounters
 from domzero.host.metrics.protocol import Memory, ProcessUsage
 from domzero.toolstack.network.interface_rates import InterfaceRate
 from domzero.toolstack.rrd.sources import (
+    BYTES,
     BYTES_PER_SECOND,
     COUNT,
     FRACTION,
@@ -141,6 +142,24 @@ def _sources(
     for name, counts_requests in repositories:
         found += throughput_sources(counts_requests, name)
     return tuple(found)
+
+
+@lru_cache(maxsize=16)
+def control_domain_sources(processors: tuple[int, ...]) -> tuple[Source, ...]:
+    """Of the control domain, which is the host itself seen as a machine."""
+    return (
+        *(Source(f"cpu{number}", f"Use of processor {number}", FRACTION, maximum=1.0) for number in processors),
+        Source("cpu_usage", "Use of all processors", FRACTION, maximum=1.0, standard=False),
+        Source("memory", "Memory in use that no machine has", BYTES),
+        Source("memory_target", "Memory of the host", BYTES),
+    )
+
+
+def control_domain_readings(reading: HostReading, given: int) -> list[float]:
+    """In the order of `control_domain_sources`; `given` are the bytes that machines have."""
+    busy = list(reading.processors.values())
+    own = max(0, reading.memory.total - reading.memory.free - given)
+    return [*busy, sum(busy) / len(busy) if busy else UNKNOWN, own, reading.memory.total]
 
 
 def host_readings(reading: HostReading) -> list[float]:
