@@ -48,6 +48,8 @@ from domzero.host.clock import Clock
 from domzero.host.compression import HostCompression
 from domzero.host.console.lines import Lines
 from domzero.host.console.picture import take
+from domzero.host.updates.local import LocalUpdates
+from domzero.host.diagnosis.linux import LinuxDiagnosis
 from domzero.host.upload.http import upload
 from domzero.host.xenstore import service as xenstore
 from domzero.manuals import manuals
@@ -205,6 +207,7 @@ def _join(settings: Settings, stack: Stack, passwords: Passwords) -> tuple[Engin
     stack.compression = HostCompression()
     stack.upload = upload
     stack.gates = build_gates(stack.database, stack.clock)
+    stack.updates = LocalUpdates(stack.settings.state_dir / "updates")
     stack.machines = Machines(stack)
     dispatcher = engine.dispatcher(implementations(stack), UNIMPLEMENTED)
     dispatcher.guard = _still_booting

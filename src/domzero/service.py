@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+from domzero import paths
 from domzero.addresses import HTTPS_PORT
 from domzero.daemon import BackgroundError, Serving, StartError, places, serving, tell
 from domzero.engine.passwords import PasswordFileError
@@ -23,6 +24,7 @@ from domzero.front.listeners import ListenError
 from domzero.hands import HandsError
 from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.network.protocol import NetworkError
+from domzero.host.updates import overlay
 from domzero.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ def serve(settings: Settings) -> int:
 
     What ends it is in the log and told on standard error: in a sentence where that is known to be enough.
     """
+    overlay.enter(settings.state_dir or paths.state_dir())
     try:
         _start_log(settings)
         again = asyncio.run(run(settings))

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from domzero import paths
-from domzero.cli import reference, simulator, users
+from domzero.cli import bundle, reference, simulator, users
 from domzero.settings import SettingsError, add_arguments, resolve
 
 
@@ -31,6 +31,9 @@ def parser() -> argparse.ArgumentParser:
     written = commands.add_parser("reference", help="write the API reference as pages for a browser")
     written.set_defaults(run=reference.run)
     reference.add_arguments(written)
+    bundled = commands.add_parser("bundle", help="make, sign and check updates of domzero")
+    bundled.set_defaults(run=bundle.run)
+    bundle.add_arguments(bundled)
     for local in (user, simulated):
         local.add_argument("--socket", metavar="PATH", type=Path, help="the daemon's Unix socket")
     return top

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from domzero.host.network.protocol import NetworkBackend
     from domzero.host.storage.protocol import StorageDriver
     from domzero.host.upload.protocol import Upload
+    from domzero.host.updates.protocol import Updates
     from domzero.toolstack.vm.machines import Machines
 
 
@@ -108,6 +109,8 @@ class Stack:
     methods: Callable[[], tuple[str, ...]] = field(init=False)
     """Every method name the server answers to."""
     upload: Upload = field(init=False)
+    updates: Updates = field(init=False)
+    """Takes new versions of domzero; set by the composition root."""
     """Sends files to other machines; set by the composition root."""
     remote: RemoteAccess = field(default_factory=NoRemoteAccess)
     """The doors for callers from outside; set by the composition root."""

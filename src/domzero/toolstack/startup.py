@@ -13,6 +13,7 @@ from domzero.toolstack.host.crash_dumps import find_crashes
 from domzero.toolstack.host.rows import ensure_pool_and_host
 from domzero.toolstack.network.cards import rejoin_cards
 from domzero.toolstack.network.network_startup import start_networks
+from domzero.toolstack.patches.rules import recover as recover_patches
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage.first_repositories import ensure_repositories
 from domzero.toolstack.storage.media import replug_all, scan_all
@@ -47,6 +48,7 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     ensure_templates(stack)
     await recover_blobs(stack)
     await find_crashes(stack)
+    await recover_patches(stack)
     refresh_changed(stack.database, stack.gates, before)
     await stack.database.durable()
 

@@ -32,6 +32,7 @@ from domzero.host.network.sim import SimNetwork
 from domzero.host.storage.iso.driver import IsoStorage
 from domzero.host.storage.protocol import StorageDriver
 from domzero.host.storage.sim import SimStorage
+from domzero.host.updates.local import LocalUpdates
 from domzero.host.upload.http import upload
 from domzero.idl.types import Ref
 from domzero.toolstack.gates import build_gates
@@ -224,6 +225,7 @@ async def world(
     stack.gates = build_gates(rows, clock)
     stack.machines = Machines(stack)
     stack.upload = upload
+    stack.updates = LocalUpdates(directory / "updates")
     dispatcher = joined(engine, stack)
     stack.methods = lambda: tuple(dispatcher.method_names)
     try:

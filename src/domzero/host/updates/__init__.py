@@ -1,0 +1,1 @@
+"""Updates of the toolstack itself, from signed bundles."""

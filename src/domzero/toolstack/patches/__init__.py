@@ -1,0 +1,1 @@
+"""Patches: updates of the toolstack itself, uploaded as signed bundles."""
