@@ -127,9 +127,13 @@ def test_a_bug_report_is_sent(api: Any, this_host: str) -> None:
         api.host.bugreport_upload(this_host, f"http://127.0.0.1:{server.server_port}/report", {})
         thread.join(20)
     with tarfile.open(fileobj=io.BytesIO(received[0])) as archive:
-        assert {Path(name).name for name in archive.getnames()} == {"domzero.log", "kernel.log", "inventory.txt"}
-    with refused("INVALID_VALUE"):
-        api.host.bugreport_upload(this_host, "file:///etc/passwd", {})
+        names = {Path(name).name for name in archive.getnames()}
+    assert {"domzero-log-domzero.log", "kernel-log-kernel.log", "inventory-inventory.txt", "database-VM.jsonl"} <= names
+    for url in ("file:///etc/passwd", ""):
+        with refused("INVALID_VALUE"):
+            api.host.bugreport_upload(this_host, url, {})
+    with refused("SYSTEM_STATUS_RETRIEVAL_FAILED"):
+        api.host.bugreport_upload(this_host, "http://127.0.0.1:1/", {})
 
 
 def test_evacuation_of_a_host_that_is_alone(api: Any, this_host: str, machine: str) -> None:

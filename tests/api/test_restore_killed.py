@@ -16,7 +16,7 @@ import pytest
 from tests.api.harness import PASSWORD, ProcessHost, disconnect, login
 
 MACHINES = 40
-KILLS = 12
+KILLS = 8
 
 
 def request(host: ProcessHost, method: str, page: str, body: bytes | None = None) -> bytes:

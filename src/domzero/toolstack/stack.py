@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from domzero.host.compression.protocol import Compression
     from domzero.host.contents.protocol import DiskContents
     from domzero.host.control.protocol import HostControl
+    from domzero.host.diagnosis.protocol import Diagnosis
     from domzero.host.download.protocol import Download
     from domzero.host.hypervisor.protocol import Hypervisor
     from domzero.host.metrics.protocol import HostFacts
@@ -114,6 +115,8 @@ class Stack:
     """Sends files to other machines; set by the composition root."""
     remote: RemoteAccess = field(default_factory=NoRemoteAccess)
     """The doors for callers from outside; set by the composition root."""
+    diagnosis: Diagnosis = field(init=False)
+    """What a report tells of the machine; set by the composition root."""
     hold_changes: Callable[[bool], None] = field(default=lambda _held: None)
     """Tells whether calls that change something are to be refused; set by the composition root."""
     audit: AuditFile = field(init=False)

@@ -137,9 +137,12 @@ async def _vdi_export(talk: Talk) -> None:
     await transfer(talk, "GET", talk.line.need("filename"), "/export_raw_vdi", query)
 
 
-def _of_host(verb: str, path: str, param: str) -> Callable[[Talk, str, Object], Awaitable[None]]:
+def _of_host(
+    verb: str, path: str, param: str, passed: tuple[str, ...] = ()
+) -> Callable[[Talk, str, Object], Awaitable[None]]:
     async def one(talk: Talk, _ref: str, _record: Object) -> None:
-        await transfer(talk, verb, talk.line.need(param), path, {})
+        query = {name: value for name in passed if (value := talk.line.get(name)) is not None}
+        await transfer(talk, verb, talk.line.need(param), path, query)
 
     return one
 
@@ -212,6 +215,6 @@ COMMANDS = (
     for_each("host-logs-download", "Write a host's logs to a file.", "host",
              _of_host("GET", "/host_logs_download", "file-name"), ("file-name",), pages=("GET /host_logs_download",)),
     for_each("host-get-system-status", "Write a report of the system to a file.", "host",
-             _of_host("GET", "/system-status", "filename"), ("filename",), ("entries", "output"),
+             _of_host("GET", "/system-status", "filename", ("entries", "output")), ("filename",), ("entries", "output"),
              pages=("GET /system-status",)),
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""What a report about a problem tells of the machine."""

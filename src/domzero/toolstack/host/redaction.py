@@ -1,0 +1,108 @@
+"""Takes secrets out of texts before they leave the host: those that are known, and whatever looks like one.
+
+Known are the values of secret objects, sessions, and what stands under the name of a password in any field. What a
+program or a log might have written on its own is recognised by its form. Too much being hidden does no harm here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from json import dumps
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from domzero.engine.database import Database
+from domzero.engine.sensitive import HIDDEN, is_sensitive
+
+SHORTEST = 4
+"""Characters of the shortest value that is looked for: shorter ones are part of ordinary words."""
+
+LONGEST_LINE = 256 << 10
+"""Characters of a line; of a longer one only the beginning is kept."""
+QUOTED = 16
+PIECE = 128 << 10
+"""Characters that are looked at together, a little more or less: a search keeps all other threads waiting."""
+
+# Texts come from guests and other strangers: every repetition that a failing search would go back into is bounded.
+_SESSION = re.compile(r"OpaqueRef:[0-9a-f-]{36}")
+_KEY_WORDS = "PRIVATE KEY-----"
+_KEY = re.compile(
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL
+)
+_HASH = re.compile(r"\$(?:argon2\w{0,8}|2[aby]|[156]|y|gy)\$[^\s\"',:]+")
+_USER_INFORMATION = re.compile(r"(://[^\s/@:\"']{0,200}:)[^\s/@\"']{1,200}@")
+_AUTHORIZATION = re.compile(r"(?i)\b(basic|bearer|digest)[ \t]{1,8}[A-Za-z0-9+/=._~-]{6,}")
+_NAMED = re.compile(
+    r"(?i)((?:pass|pwd|secret|token|credential|psk|session_id|private[_-]key)[\w.-]{0,40}[\"']?[ \t]{0,8}"
+    r"(?:=>|[=:])[ \t]{0,8}[\"']?)([^\s\"',;&)}]+)"
+)
+_OPTION = re.compile(r"(?i)(-(?:password|passwd|passphrase|secret|token|pw)(?:=|[ \t]{1,8}))(\S+)")
+_QEMU_DATA = re.compile(r"(\bdata=)[^\s,]+")
+
+
+class Redactor:
+    """What was secret when it was made. Used from any thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._sessions = frozenset(database.tables.by_class["session"].rows)
+        known = {text for value in _secrets(database) for text in _spellings(value)}
+        self._known = sorted((text for text in known if len(text) >= SHORTEST), key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        """The text without secrets."""
+        if _KEY_WORDS in text:
+            text = _KEY.sub(HIDDEN, text)
+        return "".join(map(self._of_lines, _pieces(text)))
+
+    def _of_lines(self, text: str) -> str:
+        for value in self._known:
+            if value in text:
+                text = text.replace(value, HIDDEN)
+        text = _SESSION.sub(lambda found: HIDDEN if found[0] in self._sessions else found[0], text)
+        text = _HASH.sub(HIDDEN, text)
+        text = _USER_INFORMATION.sub(rf"\1{HIDDEN}@", text)
+        text = _AUTHORIZATION.sub(rf"\1 {HIDDEN}", text)
+        for pattern in (_NAMED, _OPTION, _QEMU_DATA):
+            text = pattern.sub(rf"\1{HIDDEN}", text)
+        return text
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Whole lines, many together."""
+    waiting: list[str] = []
+    size = 0
+    for line in text.splitlines(keepends=True):
+        waiting.append(line if len(line) <= LONGEST_LINE else f"{line[:QUOTED]} [a line of {len(line)} characters]\n")
+        size += len(waiting[-1])
+        if size > PIECE:
+            yield "".join(waiting)
+            waiting, size = [], 0
+    yield "".join(waiting)
+
+
+def _spellings(value: str) -> Iterator[str]:
+    """A value as it is, each of its lines, and as it stands in addresses and in JSON."""
+    for text in (value, *value.splitlines()):
+        yield text
+        yield quote(text, safe="")
+        yield quote_plus(text)
+        yield dumps(text)[1:-1]
+        yield dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _secrets(database: Database) -> Iterator[str]:
+    for name, table in database.tables.by_class.items():
+        for row in table.rows.values():
+            if name == "secret":
+                yield row.record["value"]
+            for field, value in row.record.items():
+                yield from _hidden(field, value)
+
+
+def _hidden(name: str, value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _hidden(name if is_sensitive(name) else str(key), inner)
+    elif isinstance(value, str) and value and is_sensitive(name):
+        yield value
