@@ -13,11 +13,16 @@ from bench.hosts import Host, host, new_machine
 from bench.report import Row, Section, Target, spread
 
 NOTES = """Our client as a process of its own, on the simulated host's Unix socket, output into a pipe. Beside it
-Python that starts and ends (`python -c pass`); what is above that is the client's and the host's. The ratio is that
-difference, in seconds."""
+Python that starts and ends (`python -c pass`), which is part of it. The ratio is all of it, in seconds."""
 
 MACHINES = 1_000
 START = Target(most=0.060)
+LISTS = (
+    (("vm-list", "--minimal"), Target(most=0.25)),
+    (("vm-list",), Target(most=0.5)),
+    (("vm-list", "params=all"), Target(most=2.0)),
+)
+"""Lists of all machines, and the seconds that each may take."""
 
 
 def measure(quick: bool) -> Section:
@@ -32,11 +37,11 @@ def measure(quick: bool) -> Section:
             api("VM.clone", first, "machine")
         help_ = spread([_command(ours, "help") for _ in range(rounds)])
         beside = f"{bare.text('ms', 1e3)} for the interpreter"
-        section.add(Row("xe help", help_.median - bare.median, help_.text("ms", 1e3), beside, START))
-        for arguments in (("vm-list", "--minimal"), ("vm-list",), ("vm-list", "params=all")):
+        section.add(Row("xe help", help_.median, help_.text("ms", 1e3), beside, START))
+        for arguments, target in LISTS:
             taken = spread([_command(ours, *arguments) for _ in range(rounds)])
             what = f"xe {' '.join(arguments)}, {machines} machines"
-            section.add(Row(what, taken.median - bare.median, taken.text("ms", 1e3), beside))
+            section.add(Row(what, taken.median, taken.text("ms", 1e3), beside, target))
     return section
 
 
