@@ -258,3 +258,19 @@ def test_xe(measured: Measured) -> None:
     assert "io_throughput_total" in names(printed(host, "sr-data-source-list", f"uuid={sr}"))
     assert float(printed(host, "sr-data-source-query", f"uuid={sr}", "data-source=io_throughput_total")) > 0
     assert printed(host, "sr-data-source-record", f"uuid={sr}", "data-source=io_throughput_total") == ""
+
+
+def test_history_outlives_the_daemon(tmp_path: Path) -> None:
+    with in_process(tmp_path) as host:
+        metrics = Metrics(host.daemon.stack)
+        for _ in range(5):
+            tick(host, metrics)
+        archive = host.daemon.stack.archives.live()[0][1]
+        end = archive.steps_done * 5
+    with in_process(tmp_path) as host:
+        said = subprocess.run(
+            ["curl", "-sk", "-u", f"root:{PASSWORD}", f"{host.url}/rrd_updates?start={end - 21}&host=true"],
+            check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+    values = {row.findtext("t"): float(row.findtext("v") or "") for row in ET.fromstring(said).findall("data/row")}
+    assert not math.isnan(values[str(end)])

@@ -89,6 +89,11 @@ def test_a_head_that_makes_no_sense(head: bytes) -> None:
         unpack(MAGIC + zlib.compress(len(head).to_bytes(4, "little") + head + bytes(8)))
 
 
+def test_what_follows_the_end_is_noticed() -> None:
+    with pytest.raises(DamagedError):
+        unpack(SAVED + b"x")
+
+
 def test_a_bomb_is_not_inflated() -> None:
     bomb = MAGIC + zlib.compress(bytes(SIZE_MOST + 1), level=1)
     with pytest.raises(DamagedError, match="longer"):

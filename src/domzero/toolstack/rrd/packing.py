@@ -68,7 +68,7 @@ def unpack(data: bytes) -> Archive:
     try:
         inflater = zlib.decompressobj()
         content = inflater.decompress(data[len(MAGIC) :], SIZE_MOST)
-        if not inflater.eof:
+        if not inflater.eof or inflater.unused_data:
             raise DamagedError("it is longer or shorter than it should be")
         return restored(content)
     except (zlib.error, struct.error, ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
