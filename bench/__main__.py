@@ -24,6 +24,7 @@ from bench import (
     records,
     starting,
     switched,
+    transfers,
 )
 from bench.report import Section, calibration, results
 
@@ -41,6 +42,7 @@ SUBJECTS: Mapping[str, Callable[[bool], Section]] = {
     "metrics": metrics.measure,
     "networks": networks.measure,
     "switched": switched.measure,
+    "transfers": transfers.measure,
 }
 PEERS = {"QEMU": "qemu-system-x86_64", "libvirt": "/usr/sbin/libvirtd"}
 

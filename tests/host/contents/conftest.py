@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -58,14 +59,12 @@ def contents(kind: str, directory: Path) -> DiskContents:
 
 
 def children() -> dict[int, str]:
-    """Process ids and names of this process's children."""
+    """Process ids and names of this process's children. Threads and children may end while they are counted."""
     found = {}
     for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            try:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for pid in (task / "children").read_text().split():
                 found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
-            except FileNotFoundError:
-                continue
     return found
 
 

@@ -47,7 +47,9 @@ class Connection:
                     await self._loop.sock_sendall(self._socket, handshake.receive(data))
         except TimeoutError:
             raise ContentError(f"the disk was not open within {self._patience:g} seconds") from None
-        except (OSError, NbdError) as error:
+        except OSError as error:
+            raise ContentError(f"the connection to the disk was lost: {error.strerror}") from error
+        except NbdError as error:
             raise ContentError(str(error)) from error
         self._transmission = Transmission(handshake.export)
         self._filled = 0

@@ -74,6 +74,7 @@ class QemuWriter:
     def __init__(self, connection: Connection, export: Export) -> None:
         self.size = export.size
         self._connection = connection
+        self._knows_zeros = export.context is not None
         self._can_zero = bool(export.flags & ExportFlag.SEND_WRITE_ZEROES)
 
     async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
@@ -83,7 +84,20 @@ class QemuWriter:
             await self._connection.write(start, view[start - offset : start - offset + size])
 
     async def zero(self, offset: int, length: int) -> None:
+        """What reads as zeros already is left alone: VHD would take room for zeros that are written."""
         _check(self.size, offset, length)
+        if not self._knows_zeros:
+            await self._write_zeros(offset, length)
+            return
+        reached, end = offset, offset + length
+        while reached < end:
+            for extent, flags in await self._connection.extents(reached, min(RANGE_LIMIT, end - reached)):
+                size = min(extent, end - reached)
+                if size > 0 and not flags & ZERO:
+                    await self._write_zeros(reached, size)
+                reached += size
+
+    async def _write_zeros(self, offset: int, length: int) -> None:
         if self._can_zero:
             for start, size in _cut(offset, length, RANGE_LIMIT):
                 await self._connection.zero(start, size)

@@ -5,8 +5,8 @@ Both answer before the work is done; that all went well is told by the request's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -24,12 +24,15 @@ from domzero.toolstack.transfer.content_errors import content_failure
 from domzero.toolstack.transfer.progress import Progress
 from domzero.toolstack.transfer.raw_vdi_export import Bytes, Disk, Layout, qcow2_image, raw_image, send, vhd_image
 from domzero.toolstack.transfer.raw_vdi_import import Filler, Stream, TooLongError
+from domzero.toolstack.transfer.raw_vdi_spool import SpooledStream, spooled
 from domzero.wire.disk_parts import Decoder, DiskFormatError, DiskSizeError, decode_chunks, decode_raw
 from domzero.wire.vhd import decode_vhd
 
 NEW_NAME: Final = "Imported VDI"
 IMPORTING: Final = "import"
 """What a refusal calls the writing of a disk."""
+SPOOLS: Final = "transfers"
+"""The directory, beside the host's other state, of files that cannot be read as streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Format:
     suffix: str
     layout: Layout
     decoder: Callable[[int | None], Decoder] | None
+    """None for what cannot be read as a stream."""
 
 
 FORMATS: Final[Mapping[str, Format]] = {
@@ -84,36 +88,48 @@ async def import_raw(stack: Stack, context: Context, peer: Peer, arguments: Argu
     does not reach stays as it is. Returns the new disk.
     """
     format, framed = _format(arguments), arguments.flag("chunked")
+    is_raw = format is FORMATS["raw"]
     if peer.chunked:
         peer.begin(403, length=0)
         raise ApiError("IMPORT_ERROR_CANNOT_HANDLE_CHUNKED")
-    if framed and format is not FORMATS["raw"]:
+    if framed and not is_raw:
         raise RequestError(400, "Only raw content comes in chunks.")
-    if format.decoder is None:
-        raise RequestError(400, "This format cannot be imported.")
-    decoder = decode_chunks() if framed else format.decoder(peer.length)
+    async with _stream(stack, context, peer, format, framed=framed) as stream:
+        if arguments.get("vdi"):
+            least = (peer.length or 0) if is_raw and not framed else 0
+            await _into(stack, context, peer, named_disk(stack, arguments["vdi"]), stream, least)
+            return None
+        if framed or (is_raw and peer.length is None):
+            raise RequestError(400, "The size of a new disk follows from the Content-Length.")
+        return await _into_new(stack, context, peer, _repository(stack, arguments), stream)
+
+
+@asynccontextmanager
+async def _stream(
+    stack: Stack, context: Context, peer: Peer, format: Format, *, framed: bool
+) -> AsyncIterator[Stream | SpooledStream]:
     progress = Progress(context.task.set_progress, stack.clock, peer.length or 0)
-    stream = Stream(decoder, peer, progress.reach if peer.length else lambda _: None)
-    raw_length = peer.length if format is FORMATS["raw"] and not framed else None
-    if arguments.get("vdi"):
-        await _into(stack, context, peer, named_disk(stack, arguments["vdi"]), stream, raw_length or 0)
-        return None
-    if framed or (format is FORMATS["raw"] and raw_length is None):
-        raise RequestError(411, "The size of a new disk follows from the Content-Length.")
-    return await _into_new(stack, context, peer, _repository(stack, arguments), stream)
+    reached = progress.reach if peer.length else lambda _: None
+    if format.decoder is None:
+        async with spooled(stack.contents, peer, stack.settings.state_dir / SPOOLS, reached) as stream:
+            yield stream
+    else:
+        yield Stream(decode_chunks() if framed else format.decoder(peer.length), peer, reached)
 
 
-async def _into(stack: Stack, context: Context, peer: Peer, vdi: Ref, stream: Stream, least: int) -> None:
+async def _into(
+    stack: Stack, context: Context, peer: Peer, vdi: Ref, stream: Stream | SpooledStream, least: int
+) -> None:
     """`least` is how many bytes the disk must have, as far as that is known."""
     _assert_writable(stack, vdi)
     with context.task.cancellable(), _documented(vdi):
         async with stack.gates["VDI"].operation(context, vdi, "blocked"):
             _assert_writable(stack, vdi)
+            if least > stack.database.get("VDI", vdi, "virtual_size"):
+                raise TooLongError(least)
             source = await disks.disk_source(stack, vdi)
             async with stack.contents.writing(source) as writer:
                 size = min(stack.database.get("VDI", vdi, "virtual_size"), writer.size)
-                if least > size:
-                    raise TooLongError(least)
                 peer.begin(200, _answer(context))
                 announced = await stream.size()
                 if announced is not None and announced > size:
@@ -122,18 +138,17 @@ async def _into(stack: Stack, context: Context, peer: Peer, vdi: Ref, stream: St
             await disks.update_vdi(stack, vdi)
 
 
-async def _into_new(stack: Stack, context: Context, peer: Peer, sr: Ref, stream: Stream) -> Ref:
+async def _into_new(stack: Stack, context: Context, peer: Peer, sr: Ref, stream: Stream | SpooledStream) -> Ref:
+    disks.require(stack, sr, "VDI_CREATE")
     with context.task.cancellable(), _documented(NULL_REF):
-        async with stack.gates["SR"].operation(context, sr, "vdi_create"):
-            disks.require(stack, sr, "VDI_CREATE")
-            peer.begin(200, _answer(context))
-            size = await stream.size()
-            if size is None:
-                raise DiskFormatError("it does not say how large the disk is")
-            vdi = await disks.create_vdi(stack, sr, name_label=NEW_NAME, virtual_size=size)
-    async with Steps() as steps:
-        steps.on_failure("remove the disk", lambda: disks.destroy_vdi(stack, vdi))
-        with context.task.cancellable(), _documented(vdi):
+        peer.begin(200, _answer(context))
+        size = await stream.size()
+        if size is None:
+            raise DiskFormatError("it does not say how large the disk is")
+        async with Steps() as steps:
+            async with stack.gates["SR"].operation(context, sr, "vdi_create"):
+                vdi = await disks.create_vdi(stack, sr, name_label=NEW_NAME, virtual_size=size)
+            steps.on_failure("remove the disk", lambda: disks.destroy_vdi(stack, vdi))
             async with stack.gates["VDI"].operation(context, vdi, "blocked"):
                 source = await disks.disk_source(stack, vdi)
                 async with stack.contents.writing(source) as writer:
@@ -142,7 +157,7 @@ async def _into_new(stack: Stack, context: Context, peer: Peer, sr: Ref, stream:
     return vdi
 
 
-async def _fill(stream: Stream, writer: ContentWriter, size: int, *, is_blank: bool) -> None:
+async def _fill(stream: Stream | SpooledStream, writer: ContentWriter, size: int, *, is_blank: bool) -> None:
     filler = Filler(writer, size, is_blank=is_blank)
     try:
         await stream.fill(filler)
