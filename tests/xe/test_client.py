@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,19 @@ def test_failures_have_exit_code_one(host: InProcessHost, tmp_path: Path) -> Non
     assert lost.returncode == 1
     assert "No host answers at" in lost.stderr
     assert process("vm-list", "-s", "127.0.0.1", "-p", "1").returncode == 1
+
+
+def test_what_the_host_is_at_is_told_where_asked_for(host: InProcessHost) -> None:
+    where = ("-s", "127.0.0.1", "-p", str(port_of(host)), "-pw", PASSWORD)
+    told = process("vm-list", "--minimal", "--debug", *where)
+    assert (told.returncode, told.stdout) == (0, process("vm-list", "--minimal", *where).stdout)
+    assert re.fullmatch(r"(\w+\.\w+: done, [0-9.]+ ms\n)+", told.stderr)
+    assert "VM.get_all_records: done" in told.stderr
+    wrong = ("vm-param-get", "uuid=nothing", "param-name=uuid")
+    assert process("vm-list", "--minimal", "--debug-on-fail", *where).stderr == ""
+    assert "VM.get_by_uuid: UUID_INVALID" in process(*wrong, "--debug-on-fail", *where).stderr
+    assert "ms\n" not in process(*wrong, *where).stderr
+    assert PASSWORD not in told.stderr
 
 
 def test_what_is_no_host(tmp_path: Path) -> None:

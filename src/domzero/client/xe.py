@@ -56,7 +56,8 @@ class Terminal:
 
     def _greet(self) -> None:
         chosen = self.options
-        lines = [*chosen.arguments, f"username={chosen.username}", f"password={chosen.password}"]
+        debug = ["debug=true"] if chosen.debug or chosen.debug_on_fail else []
+        lines = [*chosen.arguments, *debug, f"username={chosen.username}", f"password={chosen.password}"]
         body = "\n".join(lines).encode("utf-8", "surrogateescape")
         head = f"POST /cli HTTP/1.0\r\ncontent-length: {len(body)}\r\nuser-agent: {AGENT}\r\noriginator: cli\r\n\r\n"
         self.connection.sendall(head.encode() + body)

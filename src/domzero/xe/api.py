@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from domzero.engine.calls import Answer, Origin
+from domzero.engine.errors import ApiError
 
 ORIGINATOR = "cli"
 VERSION = "1.0"
@@ -41,6 +43,26 @@ class SessionApi:
     async def call(self, method: str, *params: Any) -> Any:
         """Make a call. Raises `ApiError`."""
         return await answer(self._dispatcher, method, (self.session, *params), self._origin)
+
+
+class ToldApi:
+    """The same API, which tells of every call: its name, what became of it and how long it took, but no values."""
+
+    def __init__(self, api: Api, tell: Callable[[str], Awaitable[None]]) -> None:
+        self._api = api
+        self._tell = tell
+        self.session = api.session
+
+    async def call(self, method: str, *params: Any) -> Any:
+        """Make a call. Raises `ApiError`."""
+        begun, outcome = time.monotonic(), "done"
+        try:
+            return await self._api.call(method, *params)
+        except ApiError as error:
+            outcome = error.code
+            raise
+        finally:
+            await self._tell(f"{method}: {outcome}, {(time.monotonic() - begun) * 1000:.1f} ms")
 
 
 async def answer(dispatcher: Dispatching, method: str, params: Sequence[Any], origin: Origin) -> Any:

@@ -62,6 +62,10 @@ class Conversation:
         """Show an error by its code."""
         await self._send(cli.command(cli.ERROR, code, tuple(params)))
 
+    async def tell(self, text: str) -> None:
+        """Say what the host is at, to somebody who wants to know."""
+        await self._send(cli.command(cli.DEBUG, text))
+
     async def exit(self, code: int) -> None:
         """Have the client end."""
         await self._send(cli.command(cli.EXIT, code))

@@ -12,7 +12,7 @@ from domzero.engine.errors import ApiError
 from domzero.idl.graph import Graph
 from domzero.wire import cli
 from domzero.wire.cli import ProtocolError
-from domzero.xe.api import Api, Dispatching, SessionApi, login
+from domzero.xe.api import Api, Dispatching, SessionApi, ToldApi, login
 from domzero.xe.catalogue import catalogue
 from domzero.xe.command import Command
 from domzero.xe.conversation import Conversation
@@ -129,7 +129,8 @@ class CommandDoor:
             name, password = line.credential("username") or "", line.credential("password") or ""
             api = await login(self.dispatcher, name, password, origin)
         try:
-            return await self._carry_out(Talk(api, line, conversation, self.graph, self.records), command)
+            seen = ToldApi(api, conversation.tell) if line.get("debug") == "true" else api
+            return await self._carry_out(Talk(seen, line, conversation, self.graph, self.records), command)
         finally:
             if opened:
                 await _logout(api)
