@@ -63,6 +63,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
         machines = [api.VM.clone(api.VM.get_by_name_label("Tiny Linux")[0], f"machine {name}") for name in "12"]
         for vm in machines:
             api.VM.provision(vm)
+            api.VM.add_to_other_config(vm, "sim:read-rate", str(100 << 20))
             api.VM.start(vm, False, False)
         metrics = Metrics(host.daemon.stack)
         for _ in range(3):

@@ -27,7 +27,6 @@ from domzero.toolstack.network.interface_rates import InterfaceRates
 from domzero.toolstack.rrd.alarms import Alarms
 from domzero.toolstack.rrd.archive import Archive
 from domzero.toolstack.rrd.columns import STEP
-from domzero.toolstack.rrd.export import Owner
 from domzero.toolstack.rrd.host_sources import (
     SHORT,
     HostReading,
@@ -103,18 +102,9 @@ class Metrics:
         await self._measure_host(running)
         await self._measure_repositories()
         await self._alarms.check()
-        await archives.keep(self._is_measured)
-
-    def _is_measured(self, owner: Owner) -> bool:
-        """Whether readings of it are still to be expected."""
-        database = self.stack.database
-        if owner.kind != "vm":
-            return True
-        try:
-            vm = database.by_uuid("VM", owner.uuid)
-            return vm in database.get("host", self.stack.host, "resident_VMs")
-        except ApiError:
-            return False
+        # What began to run meanwhile is not measured before the next round.
+        machines_here = {owner_of(database, "VM", vm) for vm in resident if database.find("VM", vm) is not None}
+        await archives.keep(lambda owner: owner.kind != "vm" or owner in machines_here)
 
     async def _measure_group(self, group: Mapping[int, Ref]) -> None:
         begun = [self._begin(vm, domid) for domid, vm in group.items() if domid not in self._measuring]

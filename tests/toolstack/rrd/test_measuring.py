@@ -12,7 +12,8 @@ from domzero.host.clock import ManualClock
 from domzero.idl.types import Ref
 from domzero.toolstack.metrics import Metrics
 from domzero.toolstack.rrd.export import Owner
-from domzero.toolstack.rrd.owners import owner_of
+from domzero.toolstack.rrd.owners import DIRECTORY, owner_of
+from domzero.toolstack.rrd.store import ArchiveStore
 from tests.toolstack.vm.world import MIB, World, world
 
 SIM = {"mac_seed": "s", "sim:cpu-load": "0.5", "sim:read-rate": "2048", "sim:write-rate": "1048576"}
@@ -101,6 +102,20 @@ async def test_recording_and_forgetting(host: World) -> None:
             assert await host.fails(f"{cls}.{message}", ref, "nonsense") == ("INVALID_VALUE", "data_source", "nonsense")
     await host.call("host.forget_data_source_archives", host.stack.host, "loadavg")
     assert not (await sources(host, "host", host.stack.host))["loadavg"]["enabled"]
+
+
+async def test_what_was_decided_is_on_disk_before_it_is_answered(host: World) -> None:
+    vm = await started(host)
+    await measured(host, 2)
+    store = ArchiveStore(host.stack.settings.state_dir / DIRECTORY)
+    await host.call("VM.record_data_source", vm, "cpu_usage")
+    kept = store.load(owner(host, "VM", vm))
+    assert kept is not None
+    assert kept.chosen == {"cpu_usage": True}
+    await host.call("VM.forget_data_source_archives", vm, "cpu_usage")
+    kept = store.load(owner(host, "VM", vm))
+    assert kept is not None
+    assert kept.chosen == {"cpu_usage": False}
 
 
 async def test_a_machine_that_does_not_run(host: World) -> None:

@@ -90,11 +90,11 @@ class Archives:
             tried = self._failed.get(owner)
             if tried is not None and now - tried < SAVE_EVERY:
                 continue
-            if await self._save(owner) and not is_measured(owner):
+            if await self.save(owner) and not is_measured(owner):
                 self._drop(owner)
         due = [owner for owner, saved in self._saved.items() if now - saved >= SAVE_EVERY]
         for owner in sorted(due, key=self._saved.__getitem__)[: 1 + len(self._live) // ROUNDS]:
-            await self._save(owner)
+            await self.save(owner)
         if self._tidied is None or now - self._tidied >= SAVE_EVERY:
             leftovers = self._tidied is None
             self._tidied = now
@@ -108,16 +108,10 @@ class Archives:
         await self._remove_gone()
         owners = list(self._live)
         for begin in range(0, len(owners), TOGETHER):
-            await asyncio.gather(*(self._save(owner) for owner in owners[begin : begin + TOGETHER]))
+            await asyncio.gather(*(self.save(owner) for owner in owners[begin : begin + TOGETHER]))
 
-    async def _remove_gone(self) -> None:
-        while self._gone:
-            owner = self._gone.pop()
-            if owner not in self._live:
-                await in_thread(self._store.remove, owner)
-
-    async def _save(self, owner: Owner) -> bool:
-        """Whether it is written down now."""
+    async def save(self, owner: Owner) -> bool:
+        """Write one down. Whether that went well; if not, it is logged."""
         archive = self._live.get(owner)
         if archive is None:
             return True
@@ -133,6 +127,12 @@ class Archives:
         if owner not in self._live and not self._exists(owner):
             self._gone.add(owner)
         return True
+
+    async def _remove_gone(self) -> None:
+        while self._gone:
+            owner = self._gone.pop()
+            if owner not in self._live:
+                await in_thread(self._store.remove, owner)
 
     def _drop(self, owner: Owner) -> None:
         for kept in (self._live, self._saved, self._failed):

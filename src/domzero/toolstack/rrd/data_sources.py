@@ -32,7 +32,7 @@ def _known(stack: Stack, cls: str, ref: Ref, name: str) -> Archive:
     return archive
 
 
-def _record(found: Measured) -> dict[str, Any]:
+def _described(found: Measured) -> dict[str, Any]:
     source = found.source
     return {
         "name_label": source.name,
@@ -48,15 +48,27 @@ def _record(found: Measured) -> dict[str, Any]:
 
 def _list(stack: Stack, cls: str, ref: Ref) -> tuple[dict[str, Any], ...]:
     archive = _archive(stack, cls, ref)
-    return () if archive is None else tuple(_record(found) for found in archive.measured())
+    return () if archive is None else tuple(_described(found) for found in archive.measured())
 
 
-def _set_recorded(stack: Stack, cls: str, ref: Ref, name: str) -> None:
+async def _record(stack: Stack, cls: str, ref: Ref, name: str) -> None:
     archive = _known(stack, cls, ref, name)
     try:
         archive.record(name)
     except KeyError:
         raise ApiError("INTERNAL_ERROR", "Too many data sources are recorded already.") from None
+    await _keep(stack, cls, ref)
+
+
+async def _forget(stack: Stack, cls: str, ref: Ref, name: str) -> None:
+    _known(stack, cls, ref, name).forget(name)
+    await _keep(stack, cls, ref)
+
+
+async def _keep(stack: Stack, cls: str, ref: Ref) -> None:
+    """What was decided is on disk before it is answered. Raises INTERNAL_ERROR when it cannot be."""
+    if not await stack.archives.save(owner_of(stack.database, cls, ref)):
+        raise ApiError("INTERNAL_ERROR", "The decision holds until the next start: it cannot be written down.")
 
 
 @implements("VM.get_data_sources")
@@ -72,15 +84,15 @@ def vm_query_data_source(stack: Stack, context: Context, self: Ref, data_source:
 
 
 @implements("VM.record_data_source")
-def vm_record_data_source(stack: Stack, context: Context, self: Ref, data_source: str) -> None:
+async def vm_record_data_source(stack: Stack, context: Context, self: Ref, data_source: str) -> None:
     """Keep the history from now on. Raises VM_BAD_POWER_STATE, INVALID_VALUE."""
-    _set_recorded(stack, "VM", self, data_source)
+    await _record(stack, "VM", self, data_source)
 
 
 @implements("VM.forget_data_source_archives")
-def vm_forget_data_source_archives(stack: Stack, context: Context, self: Ref, data_source: str) -> None:
+async def vm_forget_data_source_archives(stack: Stack, context: Context, self: Ref, data_source: str) -> None:
     """Throw the history away, and keep none from now on. Raises VM_BAD_POWER_STATE, INVALID_VALUE."""
-    _known(stack, "VM", self, data_source).forget(data_source)
+    await _forget(stack, "VM", self, data_source)
 
 
 @implements("host.get_data_sources")
@@ -96,15 +108,15 @@ def host_query_data_source(stack: Stack, context: Context, host: Ref, data_sourc
 
 
 @implements("host.record_data_source")
-def host_record_data_source(stack: Stack, context: Context, host: Ref, data_source: str) -> None:
+async def host_record_data_source(stack: Stack, context: Context, host: Ref, data_source: str) -> None:
     """Keep the history from now on. Raises INVALID_VALUE."""
-    _set_recorded(stack, "host", host, data_source)
+    await _record(stack, "host", host, data_source)
 
 
 @implements("host.forget_data_source_archives")
-def host_forget_data_source_archives(stack: Stack, context: Context, host: Ref, data_source: str) -> None:
+async def host_forget_data_source_archives(stack: Stack, context: Context, host: Ref, data_source: str) -> None:
     """Throw the history away, and keep none from now on. Raises INVALID_VALUE."""
-    _known(stack, "host", host, data_source).forget(data_source)
+    await _forget(stack, "host", host, data_source)
 
 
 @implements("host.backup_rrds")
@@ -131,12 +143,12 @@ def sr_query_data_source(stack: Stack, context: Context, sr: Ref, data_source: s
 
 
 @implements("SR.record_data_source")
-def sr_record_data_source(stack: Stack, context: Context, sr: Ref, data_source: str) -> None:
+async def sr_record_data_source(stack: Stack, context: Context, sr: Ref, data_source: str) -> None:
     """Keep the history from now on. Raises INVALID_VALUE."""
-    _set_recorded(stack, "SR", sr, data_source)
+    await _record(stack, "SR", sr, data_source)
 
 
 @implements("SR.forget_data_source_archives")
-def sr_forget_data_source_archives(stack: Stack, context: Context, sr: Ref, data_source: str) -> None:
+async def sr_forget_data_source_archives(stack: Stack, context: Context, sr: Ref, data_source: str) -> None:
     """Throw the history away, and keep none from now on. Raises INVALID_VALUE."""
-    _known(stack, "SR", sr, data_source).forget(data_source)
+    await _forget(stack, "SR", sr, data_source)
