@@ -1,17 +1,23 @@
-"""What a host serves at /docs/: the API reference as pages and, where its library is installed, as a PDF."""
+"""What a host serves to people: a first page, the client `xe`, and at /docs/ the API reference as pages and, where its
+library is installed, as a PDF.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 from domzero.datamodel.graph import GRAPH
 from domzero.front.documents import Document, Documents
+from domzero.front.routes import Routes
+from domzero.front.welcome import Welcome
 from domzero.host import process
 from domzero.toolstack.unimplemented import UNIMPLEMENTED
 
@@ -19,8 +25,32 @@ PDF_TIME = 300.0
 """Seconds that a slow machine may take to make the PDF; a usual one takes a few."""
 
 
-def manuals() -> Documents:
+CLIENT = (
+    "domzero.client.xe", "domzero.client.xe_connection", "domzero.client.xe_options", "domzero.client.xe_transfer",
+    "domzero.wire.cli",
+)  # fmt: skip
+"""The modules of `xe`, which needs nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manuals:
+    """All of them."""
+
+    parts: tuple[Documents | Welcome, ...]
+
+    def add_to(self, routes: Routes) -> None:
+        """Serve them."""
+        for part in self.parts:
+            part.add_to(routes)
+
+
+def manuals() -> Manuals:
     """The documents, none of them made yet."""
+    welcome = Welcome(f"domzero on {socket.gethostname()}", Path(__file__).parents[1], CLIENT)
+    return Manuals((welcome, _reference()))
+
+
+def _reference() -> Documents:
     return Documents("/docs", _pages, {"reference.pdf": _pdf} if _can_make_pdf() else {})
 
 

@@ -58,12 +58,17 @@ RawHandler = Callable[[Request, RawStream], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row: exactly one of `page` and `raw` is set."""
+    """One row: exactly one of `page` and `raw` is set. What is `alone` has nothing below it."""
 
     method: str
     prefix: str
     page: PageHandler | None = None
     raw: RawHandler | None = None
+    alone: bool = False
+
+    def covers(self, path: str) -> bool:
+        """Whether a request for that path is for this row."""
+        return path == self.prefix if self.alone else _covers(self.prefix, path)
 
 
 @dataclass(slots=True)
@@ -73,9 +78,12 @@ class Routes:
     rows: dict[str, list[Route]] = field(default_factory=dict)
     rpc_methods: frozenset[str] = frozenset({"POST", "OPTIONS"})
 
-    def page(self, method: str, prefix: str, handler: PageHandler) -> None:
-        """Serve a page. Raises `ValueError` when the row exists. A page for GET serves HEAD too."""
-        self._add(Route(method, prefix, page=handler))
+    def page(self, method: str, prefix: str, handler: PageHandler, *, alone: bool = False) -> None:
+        """Serve a page, and what is below it unless it is `alone`. A page for GET serves HEAD too.
+
+        Raises `ValueError` when the row exists.
+        """
+        self._add(Route(method, prefix, page=handler, alone=alone))
 
     def raw(self, method: str, prefix: str, handler: RawHandler) -> None:
         """Hand connections over. Raises `ValueError` when the row exists."""
@@ -85,18 +93,18 @@ class Routes:
         """The handler of a request. Raises `HttpError` 501, 405 or 404."""
         rows = self.rows.get("GET" if method == "HEAD" else method, [])
         for route in rows:
-            if _covers(route.prefix, path) and (route.page is not None or method != "HEAD"):
+            if route.covers(path) and (route.page is not None or method != "HEAD"):
                 return route
         if not rows and method not in ("GET", "HEAD", *self.rpc_methods):
             raise HttpError(501, f"No page takes the method {method}.")
-        others = sorted(name for name, routes in self.rows.items() if any(_covers(row.prefix, path) for row in routes))
+        others = sorted(name for name, routes in self.rows.items() if any(row.covers(path) for row in routes))
         if others:
             raise HttpError(405, f"{path} does not take the method {method}.", (("allow", ", ".join(others)),))
         raise HttpError(404, f"There is nothing at {path}.")
 
     def has(self, method: str, path: str) -> bool:
         """Whether a method is served at a path."""
-        return any(_covers(route.prefix, path) for route in self.rows.get(method, []))
+        return any(route.covers(path) for route in self.rows.get(method, []))
 
     def _add(self, route: Route) -> None:
         rows = self.rows.setdefault(route.method, [])

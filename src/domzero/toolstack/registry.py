@@ -66,6 +66,7 @@ PAGES: tuple[str, ...] = (
     "domzero.toolstack.host.log_download",
     "domzero.toolstack.host.restore",
     "domzero.toolstack.host.system_status",
+    "domzero.toolstack.host.unserved",
     "domzero.toolstack.patches.pages",
     "domzero.toolstack.rrd.pages",
     "domzero.toolstack.rrd.prometheus",
