@@ -170,6 +170,17 @@ async def test_long_lists_come_in_parts(tmp_path: Path) -> None:
         assert (await peer.ask(Operation.DIRECTORY_PART, b"/long/0\0000\0")) == b"ENOENT\0"
 
 
+async def test_an_event_that_is_too_long_for_a_message_is_left_out(tmp_path: Path) -> None:
+    async with host(tmp_path) as serving:
+        peer = await serving.peer()
+        token = b"t" * (PAYLOAD_MAX - 5)
+        await peer.ask(Operation.WATCH, b"/a\0" + token + b"\0")
+        assert await peer.event() == (b"/a", token)
+        await peer.ask(Operation.MKDIR, b"/a/b\0")
+        await peer.ask(Operation.SET_PERMS, b"/a\0n1\0")
+        assert await peer.event() == (b"/a", token)
+
+
 async def test_too_long_a_message_ends_the_connection_after_the_replies_to_those_before(tmp_path: Path) -> None:
     async with host(tmp_path) as serving:
         peer, other = await serving.peer(), await serving.peer()

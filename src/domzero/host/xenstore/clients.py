@@ -11,7 +11,7 @@ from domzero.host.xenstore.store import Domain, Store
 from domzero.host.xenstore.tree import Node
 from domzero.host.xenstore.view import View, unchanged
 from domzero.host.xenstore.watches import Watch
-from domzero.wire.xenstore import Access, Permissions, XenstoreError, home
+from domzero.wire.xenstore import PAYLOAD_MAX, Access, Permissions, XenstoreError, home
 
 Change = Callable[..., None]
 """A method of `View` that changes something."""
@@ -102,7 +102,7 @@ class Client:
         if self.domid and self.domain.transactions >= self.store.limits.transactions:
             raise XenstoreError("ENOSPC")
         self._last = next(number for number in _numbers(self._last) if number not in self._transactions)
-        self._transactions[self._last] = Transaction(self.store.view(self.caller))
+        self._transactions[self._last] = Transaction(self.store.snapshot(self.caller))
         self.domain.transactions += 1
         return self._last
 
@@ -116,7 +116,7 @@ class Client:
         if not unchanged(closed.base, self.store.root, closed.view.touched):
             raise XenstoreError("EAGAIN")
         alone = closed.base is self.store.root
-        self.store.commit_all(closed.view if alone else closed.done_again(self.store.view(self.caller)))
+        self.store.commit_all(closed.view if alone else closed.done_again(self.store.snapshot(self.caller)))
 
     def watch(self, path: str, token: bytes, relative: bool = False) -> None:
         """Hear of every change at a path and beneath it; once at first in any case."""
@@ -148,8 +148,11 @@ class Client:
         self._transactions.clear()
 
     def deliver(self, path: str, token: bytes) -> None:
-        """An event happened. One that waits already is not kept twice: it says that something changed, not what."""
-        if (path, token) in self._events:
+        """An event happened. One that waits already is not kept twice: it says that something changed, not what.
+
+        One that is too long for a message is left out, as xenstored does.
+        """
+        if (path, token) in self._events or len(path) + len(token) + 2 > PAYLOAD_MAX:
             return
         if len(self._events) >= self._most_events:
             if self._overflow:
@@ -158,6 +161,11 @@ class Client:
         self._events[path, token] = None
         if len(self._events) == 1 and self._wake:
             self._wake()
+
+    @property
+    def events_wait(self) -> bool:
+        """Whether there are events to be taken."""
+        return bool(self._events)
 
     def take_events(self) -> list[tuple[str, bytes]]:
         """The events that wait, oldest first; they wait no more."""

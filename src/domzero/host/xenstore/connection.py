@@ -22,21 +22,47 @@ log = logging.getLogger(__name__)
 
 SLICE = 32
 """Requests of one connection that are answered before others get their turn."""
+PIECE = 16_384
+"""Bytes that are read at once, and so about what waits in one connection at most."""
+_PIECE = bytearray(PIECE)
+"""Where asyncio puts what it reads: one for all, since it is taken from there before anything else is read."""
 SHORTEST_DELAY = 0.02
 """Seconds that a domain waits at least once its tokens are used up: a timer for each token would cost more than it."""
 
 
-class Connection(asyncio.Protocol):
+class Turns:
+    """The connections of a server that have something to say, beyond what they were asked for."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Connection, None] = {}
+
+    def add(self, connection: Connection) -> None:
+        """One more; it has its turn when whoever caused it has finished, or at the latest when the loop comes round."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self.take)
+        self._waiting[connection] = None
+
+    def take(self) -> None:
+        """Give each its turn."""
+        waiting, self._waiting = self._waiting, {}
+        for connection in waiting:
+            connection.turn()
+
+
+class Connection(asyncio.BufferedProtocol):
     """One stream. It belongs to its domain for ever; when the domain goes, so does the stream.
 
     A domain that was not introduced, or has as many connections as it may, is closed at once. `closed` is called at
     the end, whatever ended it.
     """
 
-    def __init__(self, store: Store, clock: Clock, domid: int, closed: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, domid: int, turns: Turns, closed: Callable[[Connection], None]
+    ) -> None:
         self.domid = domid
         self._store = store
         self._clock = clock
+        self._turns = turns
         self._closed = closed
         self._decoder = Decoder()
         self._client: Client | None = None
@@ -44,7 +70,7 @@ class Connection(asyncio.Protocol):
         self._held: Message | None = None
         self._full = False
         self._working = False
-        self._later: asyncio.Handle | None = None
+        self._soon = False
         self._delay: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -53,7 +79,7 @@ class Connection(asyncio.Protocol):
         limits = self._store.limits
         self._transport.set_write_buffer_limits(high=limits.unread)
         try:
-            client = Client(self._store, self.domid, wake=self._turn_soon, overflow=self._too_many_events)
+            client = Client(self._store, self.domid, wake=self._events_wait, overflow=self._too_many_events)
         except XenstoreError:
             log.warning("xenstore: a connection of domain %d, which is not here, was refused", self.domid)
             self._transport.abort()
@@ -65,10 +91,14 @@ class Connection(asyncio.Protocol):
         self._client = client
         client.domain.connections.append(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, _: int) -> bytearray:
+        """Where what comes next is put."""
+        return _PIECE
+
+    def buffer_updated(self, count: int) -> None:
         """Requests, or parts of them."""
         if self._client is not None:
-            self._decoder.feed(data)
+            self._decoder.feed(bytes(_PIECE[:count]))
             self._work()
 
     def pause_writing(self) -> None:
@@ -106,10 +136,9 @@ class Connection(asyncio.Protocol):
         if client is not None:
             client.domain.connections.remove(self)
             client.reset()
-        for waiting in (self._later, self._delay):
-            if waiting is not None:
-                waiting.cancel()
-        self._later = self._delay = None
+        if self._delay is not None:
+            self._delay.cancel()
+            self._delay = None
 
     def _work(self) -> None:
         """Tell what happened and answer what has come, as far as the peer reads and its tokens last."""
@@ -129,6 +158,7 @@ class Connection(asyncio.Protocol):
             self._working = False
         if output:
             self._transport.write(b"".join(output))
+        self._turns.take()
         self._go_on(rest)
 
     def _answer(self, client: Client, output: list[bytes]) -> bool:
@@ -160,7 +190,7 @@ class Connection(asyncio.Protocol):
     async def _wait(self, seconds: float) -> None:
         await self._clock.sleep(seconds)
         self._delay = None
-        self._turn_soon()
+        self._work_soon()
 
     def _go_on(self, rest: bool) -> None:
         """Read again, unless requests are left or replies are not read."""
@@ -171,16 +201,25 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.resume_reading()
         if rest and self._delay is None and not self._full:
-            self._turn_soon()
+            self._work_soon()
 
-    def _turn_soon(self) -> None:
-        """Work when others have had their turn, unless it is being worked just now."""
-        if self._later is None and not self._working:
-            self._later = asyncio.get_running_loop().call_soon(self._turn)
+    def _work_soon(self) -> None:
+        if not self._soon:
+            self._soon = True
+            asyncio.get_running_loop().call_soon(self._next_slice)
 
-    def _turn(self) -> None:
-        self._later = None
+    def _next_slice(self) -> None:
+        self._soon = False
         self._work()
+
+    def turn(self) -> None:
+        """Tell what happened."""
+        if self._client is not None and self._transport is not None and not self._full:
+            self._transport.write(b"".join(_encoded(self._client)))
+
+    def _events_wait(self) -> None:
+        if not self._working:
+            self._turns.add(self)
 
     def _too_many_events(self) -> None:
         log.warning("xenstore: a connection of domain %d does not read its watch events; it ends", self.domid)
@@ -189,6 +228,8 @@ class Connection(asyncio.Protocol):
 
 def _encoded(client: Client) -> list[bytes]:
     """The messages of the events that wait."""
+    if not client.events_wait:
+        return []
     return [
         encode(Operation.WATCH_EVENT, 0, 0, b"%b\0%b\0" % (path.encode("ascii"), token))
         for path, token in client.take_events()

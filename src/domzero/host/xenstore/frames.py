@@ -14,7 +14,7 @@ from itertools import islice
 from struct import Struct
 
 from domzero.host.xenstore.store import State
-from domzero.host.xenstore.tree import NOBODY, Node, names, walk
+from domzero.host.xenstore.tree import Node, fresh_node, names, walk
 from domzero.wire.xenstore import Access, Permission, Permissions
 
 _FRAME = Struct("<II")
@@ -73,7 +73,7 @@ def decode(content: bytes) -> tuple[State, int]:
     """The state after all whole frames, and how many bytes at the end belong to none."""
     state = State()
     # While it is built, a tree is changed in place; nobody else knows it yet.
-    state.root = Node(b"", NOBODY, 1, {})
+    state.root = fresh_node()
     position = 0
     while position + _FRAME.size <= len(content):
         length, checksum = _FRAME.unpack_from(content, position)
@@ -127,5 +127,5 @@ def _happen(state: State, entry: Entry) -> None:
 def _put(root: Node, entry: Entry) -> None:
     there = root
     for name in names(entry.name):
-        there = there.children.setdefault(name, Node(b"", NOBODY, 1, {}))
+        there = there.children.setdefault(name, fresh_node())
     there.value, there.permissions = entry.value, entry.permissions

@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 from domzero.host.clock import Clock
-from domzero.host.xenstore.connection import Connection
+from domzero.host.xenstore.connection import Connection, Turns
 from domzero.host.xenstore.store import Store
 
 
@@ -19,6 +19,7 @@ class XenstoreServer:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._turns = Turns()
         self._servers: list[asyncio.Server] = []
         self._connections: dict[Connection, None] = {}
 
@@ -29,7 +30,7 @@ class XenstoreServer:
 
     def connection(self, domid: int) -> Connection:
         """What takes one stream of a domain's, such as its end of a virtio-serial port: a protocol of asyncio's."""
-        connection = Connection(self._store, self._clock, domid, self._gone)
+        connection = Connection(self._store, self._clock, domid, self._turns, self._gone)
         self._connections[connection] = None
         return connection
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from domzero.host.xenstore.access import HOST, Caller, allowed, without
 from domzero.host.xenstore.holdings import Holdings
 from domzero.host.xenstore.limits import DEFAULT, Limits, TokenBucket
-from domzero.host.xenstore.tree import NOBODY, Cause, Change, Node, differences, find, parent, walk
+from domzero.host.xenstore.tree import NOBODY, Cause, Change, Node, differences, find, fresh_node, parent, walk
 from domzero.host.xenstore.view import View
 from domzero.host.xenstore.watches import WatchTable
 from domzero.wire.xenstore import INTRODUCED, RELEASED, Access, Permissions, XenstoreError
@@ -24,7 +24,7 @@ from domzero.wire.xenstore import INTRODUCED, RELEASED, Access, Permissions, Xen
 class State:
     """What outlives a daemon: the tree, the domains (with the one that each may act for), who may watch for them."""
 
-    root: Node = field(default_factory=lambda: Node(b"", NOBODY, 0))
+    root: Node = field(default_factory=fresh_node)
     domains: dict[int, int | None] = field(default_factory=dict)
     specials: dict[str, Permissions] = field(default_factory=lambda: {INTRODUCED: NOBODY, RELEASED: NOBODY})
 
@@ -91,6 +91,7 @@ class Store:
             self.holdings.note(Change(path, None, node))
             highest = max(highest, node.version, node.listing)
         self.fresh: Callable[[], int] = itertools.count(highest + 1).__next__
+        self._epoch = self.fresh()
         self.domains = {0: self._domain(HOST)}
         for domid, target in state.domains.items():
             self.domains[domid] = self._domain(Caller(domid, target))
@@ -99,21 +100,26 @@ class Store:
     @property
     def state(self) -> State:
         """What would have to be kept now. The tree in it will not change."""
+        self._epoch = self.fresh()
         domains = {domid: domain.caller.target for domid, domain in self.domains.items() if domid}
         return State(self.root, domains, dict(self.specials))
 
     def view(self, caller: Caller) -> View:
-        """The committed tree, to work on."""
-        room = sys.maxsize if caller.privileged else self.limits.nodes - self.holdings.owned(caller.domid)
-        return View(caller, self.root, self.fresh, room)
+        """The committed tree itself, for one change, which is to be committed."""
+        return View(caller, self.root, self.fresh, self._epoch, self._room(caller))
+
+    def snapshot(self, caller: Caller) -> View:
+        """The committed tree as it is now, to be worked on, committed or dropped at any time."""
+        self._epoch = self.fresh()
+        return View(caller, self.root, self.fresh, self.fresh(), self._room(caller))
 
     def commit(self, view: View) -> None:
-        """Make what was done to the committed tree, at once and outside of transactions, the committed tree."""
+        """The one change that was made to a `view` has happened."""
         if view.changes:
             self._commit(view.root, view.changes)
 
     def commit_all(self, view: View) -> None:
-        """Likewise for a transaction's: only what came of it in the end is told, once for each node."""
+        """What was done to a `snapshot` of the present tree happens: what came of it is told, once for each node."""
         if view.changes:
             self._commit(view.root, list(_net(self.root, view.root, view.changes)))
 
@@ -194,6 +200,9 @@ class Store:
     def _domain(self, caller: Caller) -> Domain:
         return Domain(caller, TokenBucket(self.limits.rate, self.limits.burst, self.now()))
 
+    def _room(self, caller: Caller) -> int:
+        return sys.maxsize if caller.privileged else self.limits.nodes - self.holdings.owned(caller.domid)
+
     def _commit(self, root: Node, changes: list[Change]) -> None:
         if self._recorder:
             self._recorder.nodes(changes)
@@ -222,7 +231,7 @@ class Store:
         for name, permissions in tuple(self.specials.items()):
             if any(entry.domid == domid for entry in permissions):
                 self.set_special(name, without(domid, permissions))
-        view = self.view(HOST)
+        view = self.snapshot(HOST)
         for path in self.holdings.naming(domid):
             node = find(view.root, path)
             if node is None:

@@ -1,7 +1,8 @@
-"""The tree of nodes: values that never change, so that keeping a whole tree means keeping its root.
+"""The tree of nodes: to keep a whole tree as it is means to keep its root.
 
 A change makes new nodes from the root to the place of the change and shares all others with the tree before it. Whether
-a part of two trees is the same is therefore seen at its top.
+a part of two trees is the same is therefore seen at its top. Only nodes of the same epoch are changed in place: those
+that were made since anybody kept a root, so that nobody but the one who changes them can see them.
 """
 
 from __future__ import annotations
@@ -14,26 +15,33 @@ from domzero.wire.xenstore import Access, Permission, Permissions
 
 NOBODY: Permissions = (Permission(0, Access.NONE),)
 """For domain 0 alone."""
-_NO_CHILDREN: dict[str, Node] = {}
+_NONE: dict[str, Node] = {}
 
 
 class Node:
-    """A value, who may use it, and what is beneath. Nobody changes a node once others can see it.
+    """A value, who may use it, and what is beneath.
 
     `version` tells one content (value and permissions) of a node from any other, `listing` one set of children's names.
+    `epoch` is when it was made.
     """
 
-    __slots__ = ("children", "listing", "permissions", "value", "version")
+    __slots__ = ("children", "epoch", "listing", "permissions", "value", "version")
 
     def __init__(
-        self, value: bytes, permissions: Permissions, version: int, children: dict[str, Node] = _NO_CHILDREN,
-        listing: int | None = None,
+        self, value: bytes, permissions: Permissions, version: int, epoch: int, children: dict[str, Node],
+        listing: int,
     ) -> None:  # fmt: skip
         self.value = value
         self.permissions = permissions
         self.version = version
+        self.epoch = epoch
         self.children = children
-        self.listing = version if listing is None else listing
+        self.listing = listing
+
+
+def fresh_node(value: bytes = b"", permissions: Permissions = NOBODY, version: int = 0, epoch: int = 0) -> Node:
+    """A node without children."""
+    return Node(value, permissions, version, epoch, {}, version)
 
 
 class Cause(Enum):
@@ -88,28 +96,39 @@ def nearest(root: Node, path: str) -> tuple[str, Node]:
     return "/" + "/".join(steps[:depth]), node
 
 
-def placed(root: Node, path: str, node: Node, version: int) -> Node:
+def placed(root: Node, path: str, node: Node, version: int, epoch: int) -> Node:
     """The tree with a node at a path whose parent exists; `version` counts as a new listing where names were added."""
     steps = names(path)
     parents = [root]
     for name in steps[:-1]:
         parents.append(parents[-1].children[name])
     for above, name in zip(reversed(parents), reversed(steps), strict=False):
-        children = above.children.copy()
-        listing = above.listing if name in children else version
-        children[name] = node
-        node = Node(above.value, above.permissions, above.version, children, listing)
+        own = _own(above, epoch)
+        if name not in own.children:
+            own.listing = version
+        own.children[name] = node
+        if own is above:
+            return root
+        node = own
     return node
 
 
-def removed(root: Node, path: str, version: int) -> Node:
+def removed(root: Node, path: str, version: int, epoch: int) -> Node:
     """The tree without a node that exists and is not the root."""
     above = parent(path)
     node = find(root, above)
     assert node is not None, path
-    children = node.children.copy()
-    del children[path[path.rfind("/") + 1 :]]
-    return placed(root, above, Node(node.value, node.permissions, node.version, children, version), version)
+    own = _own(node, epoch)
+    del own.children[path[path.rfind("/") + 1 :]]
+    own.listing = version
+    return root if own is node else placed(root, above, own, version, epoch)
+
+
+def _own(node: Node, epoch: int) -> Node:
+    """The node where it is of this epoch, else one like it that is."""
+    if node.epoch == epoch:
+        return node
+    return Node(node.value, node.permissions, node.version, epoch, node.children.copy(), node.listing)
 
 
 def walk(path: str, node: Node) -> Iterator[tuple[str, Node]]:
@@ -132,7 +151,7 @@ def differences(path: str, before: Node | None, after: Node | None) -> Iterator[
         if before is None or after is None or before.version != after.version:
             yield Change(path, before, after, cause)
         base = "" if path == "/" else path
-        old = before.children if before else _NO_CHILDREN
-        new = after.children if after else _NO_CHILDREN
+        old = before.children if before else _NONE
+        new = after.children if after else _NONE
         below = Cause.REMOVED_WITH if after is None else Cause.DIRECT
         waiting.extend((f"{base}/{name}", old.get(name), new.get(name), below) for name in reversed({**old, **new}))

@@ -9,7 +9,18 @@ from collections.abc import Callable
 from enum import Enum
 
 from domzero.host.xenstore.access import Caller, allowed, inherited, owns
-from domzero.host.xenstore.tree import Cause, Change, Node, differences, find, nearest, parent, placed, removed
+from domzero.host.xenstore.tree import (
+    Cause,
+    Change,
+    Node,
+    differences,
+    find,
+    fresh_node,
+    nearest,
+    parent,
+    placed,
+    removed,
+)
 from domzero.wire.xenstore import Access, Permissions, XenstoreError
 
 
@@ -27,16 +38,18 @@ Touched = set[tuple[str, Aspect]]
 class View:
     """A root, and what its caller did to it. `fresh` gives a version that no node has yet.
 
-    `room` is how many nodes the caller may make: with those that go, it gets room again. Each method raises
-    `XenstoreError` and has then changed nothing. `touched` grows by what the outcome depended on, errors too.
+    Nodes of its epoch are changed in place, so that `root` may stay the same. `room` is how many nodes the caller may
+    make: with those that go, it gets room again. Each method raises `XenstoreError` and has then changed nothing.
+    `touched` grows by what the outcome depended on, errors too.
     """
 
-    def __init__(self, caller: Caller, root: Node, fresh: Callable[[], int], room: int) -> None:
+    def __init__(self, caller: Caller, root: Node, fresh: Callable[[], int], epoch: int, room: int) -> None:
         self.root = root
         self.changes: list[Change] = []
         self.touched: Touched = set()
         self._caller = caller
         self._fresh = fresh
+        self._epoch = epoch
         self._room = room
 
     def node(self, path: str, need: Access) -> Node:
@@ -84,7 +97,7 @@ class View:
                 raise XenstoreError("ENOENT")
             return
         self.touched.add((path, Aspect.WHOLE))
-        self.root = removed(self.root, path, self._fresh())
+        self.root = removed(self.root, path, self._fresh(), self._epoch)
         gone = list(differences(path, node, None))
         self.changes.extend(gone)
         self._room += sum(1 for change in gone if change.before and self._is_mine(change.before))
@@ -111,8 +124,9 @@ class View:
 
     def _put(self, path: str, node: Node, value: bytes, permissions: Permissions) -> None:
         version = self._fresh()
-        fresh = Node(value, permissions, version, node.children, node.listing)
-        self.root = placed(self.root, path, fresh, version)
+        children = node.children if node.epoch == self._epoch else node.children.copy()
+        fresh = Node(value, permissions, version, self._epoch, children, node.listing)
+        self.root = fresh if path == "/" else placed(self.root, path, fresh, version, self._epoch)
         self.changes.append(Change(path, node, fresh))
 
     def _make(self, path: str, value: bytes) -> None:
@@ -123,13 +137,13 @@ class View:
         self._room -= len(missing)
         permissions = inherited(self._caller, lowest.permissions)
         version = self._fresh()
-        node = Node(value, permissions, version)
+        node = fresh_node(value, permissions, version, self._epoch)
         made = [Change(path, None, node)]
         for name in reversed(missing[1:]):
-            node = Node(b"", permissions, version, {name: node})
+            node = Node(b"", permissions, version, self._epoch, {name: node}, version)
             path = parent(path)
             made.append(Change(path, None, node, Cause.PARENT))
-        self.root = placed(self.root, path, node, version)
+        self.root = placed(self.root, path, node, version, self._epoch)
         self.changes.extend(reversed(made))
 
 
