@@ -17,6 +17,7 @@ from domzero.toolstack.patches.rules import recover as recover_patches
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage.first_repositories import ensure_repositories
 from domzero.toolstack.storage.media import replug_all, scan_all
+from domzero.toolstack.transfer.import_recovery import recover as recover_imports
 from domzero.toolstack.vm.adoption import machine_of
 from domzero.toolstack.vm.consoles import refresh_locations, settle_host_consoles
 from domzero.toolstack.vm.core_dumps import discard_unfinished
@@ -40,6 +41,7 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     # Before machines are adopted: that boots some, and their cards must stay.
     await stack.network.retain({status.domid for status in domains if machine_of(stack, status) is not None})
     await discard_unfinished(stack)
+    await recover_imports(stack)
     await stack.machines.adopt(domains)
     await rejoin_cards(stack, moved)
     settle_host_consoles(stack)

@@ -25,6 +25,7 @@ from domzero.toolstack.transfer.foreign import NO_BOOT_CODE, boots_from_disk, ha
 from domzero.toolstack.transfer.import_legacy import manifest_of
 from domzero.toolstack.transfer.import_plan import NewMachine, Plan, plan_import
 from domzero.toolstack.transfer.import_rows import (
+    INCOMPLETE,
     Made,
     complete_objects,
     record_objects,
@@ -96,18 +97,19 @@ class _Import:
                     for disk in self.plan.found.disks.values():
                         await self._make_disk(steps, claims, disk)
                     await steps.do("record the machines", self._record, self._remove)
+                    await stack.database.durable()
                     for machine in self.plan.machines:
                         await self._make_image(steps, machine)
                     self.keeps = self.options.force
                     notes = await self._fill(steps, found)
                     await steps.do("complete the machines", lambda: self._complete(notes, suspended=True))
-                    await stack.database.durable()
             except BaseException:
                 if self.keeps:
                     self._complete({machine.id: machine.notes for machine in self.plan.machines}, suspended=False)
                 raise
             finally:
                 release_objects(stack, self.context, self.made)
+        await stack.database.durable()
         lone = [machine for machine in self.plan.machines if not machine.fields["is_a_snapshot"]]
         return tuple(self.made.machines[machine.id] for machine in lone)
 
@@ -122,7 +124,11 @@ class _Import:
 
     async def _make_disk(self, steps: Steps, claims: AsyncExitStack, disk: NewDisk) -> None:
         async def make() -> None:
-            fields = {**disk.fields, "is_a_snapshot": disk.fields["is_a_snapshot"] and disk.snapshot_of in self._disks}
+            fields = {
+                **disk.fields,
+                "is_a_snapshot": disk.fields["is_a_snapshot"] and disk.snapshot_of in self.plan.found.disks,
+                "other_config": {**disk.fields["other_config"], INCOMPLETE: self.context.task.ref},
+            }
             self.made.disks[disk.id] = await disks.create_vdi(
                 self.stack, self.options.sr, virtual_size=disk.size, **fields
             )
@@ -132,12 +138,10 @@ class _Import:
                 await disks.destroy_vdi(self.stack, self.made.disks[disk.id])
 
         await steps.do("make a disk", make, remove)
+        # A daemon that is killed must know afterwards what it has to remove.
+        await self.stack.database.durable()
         vdi = self.made.disks[disk.id]
         await claims.enter_async_context(self.stack.gates["VDI"].operation(self.context, vdi, "blocked"))
-
-    @property
-    def _disks(self) -> Mapping[str, NewDisk]:
-        return self.plan.found.disks
 
     def _record(self) -> None:
         record_objects(self.stack, self.context, self.plan, self.made)

@@ -28,6 +28,8 @@ from domzero.toolstack.vm.rows import refresh_all
 
 IMPORT_TASK: Final = "import_task"
 """The key of a machine's other_config that names the task which made it."""
+INCOMPLETE: Final = "import-incomplete"
+"""The key of the other_config of machines and disks that names the import which has not completed them yet."""
 NOTES: Final = "import-notes"
 """The key under which it is said what was changed in it, or keeps it from running."""
 IMPORTED_WITH_NOTES: Final = Alert("VM_IMPORTED_WITH_NOTES", 3)
@@ -71,7 +73,7 @@ def _network(stack: Stack, transaction: Transaction, fields: Mapping[str, Any]) 
 
 
 def _machine(stack: Stack, transaction: Transaction, context: Context, machine: NewMachine) -> Ref:
-    config = {**machine.fields["other_config"], IMPORT_TASK: context.task.ref}
+    config = {**machine.fields["other_config"], IMPORT_TASK: context.task.ref, INCOMPLETE: context.task.ref}
     config.pop(NOTES, None)
     return transaction.create("VM", {
         **machine.fields,
@@ -125,9 +127,15 @@ def remove_objects(stack: Stack, made: Made) -> None:
 
 
 def release_objects(stack: Stack, context: Context, made: Made) -> None:
-    """The machines are not busy with the import any more."""
+    """What was made is not busy with the import any more."""
     database = stack.database
     with database.transaction() as transaction:
+        for cls, refs in (("VM", made.machines), ("VDI", made.disks)):
+            for ref in refs.values():
+                found = database.find(cls, ref)
+                if found is not None:
+                    config = {key: value for key, value in found.record["other_config"].items() if key != INCOMPLETE}
+                    transaction.update(cls, ref, other_config=config)
         for vm in made.machines.values():
             found = database.find("VM", vm)
             if found is not None:
