@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import shutil
 import subprocess
@@ -43,10 +44,10 @@ class Names(HTMLParser):
 
 @pytest.fixture(scope="module")
 def served(host: InProcessHost) -> dict[str, tuple[str, bytes]]:
-    """Everything that can be reached from /docs/ by links within it, by path: its type and content."""
+    """Everything that is reached from /docs/ by links, and what scripts load: by path, its type and content."""
     connection = http.client.HTTPSConnection(host.url.removeprefix("https://"), context=unverified(), timeout=100)
     found: dict[str, tuple[str, bytes]] = {}
-    wanted = ["/docs/"]
+    wanted = ["/docs/", "/docs/search-index.js"]
     while wanted:
         path = wanted.pop()
         if path in found:
@@ -125,3 +126,27 @@ def test_the_pdf_can_be_read(served: dict[str, tuple[str, bytes]], tmp_path: Pat
     explicit = [method.name for method in GRAPH.methods.values() if method.message.implicit is None]
     assert [name for name in explicit if name not in said and name.partition(".")[2] not in said] == []
     assert done.stdout.count("\f") > 50
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_the_search_finds(served: dict[str, tuple[str, bytes]], tmp_path: Path) -> None:
+    for name in ("search.js", "search-index.js"):
+        (tmp_path / name).write_bytes(served[f"/docs/{name}"][1])
+    queries = ["VM.start", "start", "MAC_INVALID", "snapshot revert", "no such thing anywhere", " "]
+    done = subprocess.run(
+        ["node", str(Path(__file__).with_name("search_page.js")), str(tmp_path), *queries],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    firsts = [answer["found"][:1] for answer in answers]
+    assert firsts[0] == ["class-VM.html#message-start"]
+    assert "class-VM.html#message-start" in answers[1]["found"]
+    assert firsts[2] == ["errors.html#error-MAC_INVALID"]
+    assert "class-VM.html#message-revert" in answers[3]["found"]
+    assert (answers[4]["count"], answers[4]["found"], answers[4]["hidden"]) == ("0 found", [], True)
+    assert (answers[5]["count"], answers[5]["hidden"]) == ("", True)
+    names = {path: Names(text.decode()).ids for path, (kind, text) in served.items() if kind.startswith("text/html")}
+    for link in (link for answer in answers for link in answer["found"]):
+        target, fragment = urldefrag(f"/docs/{link}")
+        assert not fragment or unquote(fragment) in names[target], link
