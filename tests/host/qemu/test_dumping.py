@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,8 +46,9 @@ def check(core: Path, *words: bytes) -> None:
 
 
 async def test_a_guest_that_panicked_is_dumped(machine: Machine, boot: KernelBoot, tmp_path: Path) -> None:
-    spec = replace(guest_spec(boot, machine.image("disk", "16M")), keep_crashed=True)
+    spec = guest_spec(boot, machine.image("disk", "16M"))
     status = await machine.hypervisor.start(spec)
+    await machine.hypervisor.keep_crashed(spec.domid, keep=True)
     assert status.serial_socket is not None
     async with Console(status.serial_socket) as console:
         await console.expect("GUEST UP", 60)

@@ -121,6 +121,7 @@ CALLS: dict[str, Call] = {
     "restore": lambda sim, image: sim.restore(machine(2, fail_restore="asked for", delay_restore="7"), image),
     "save": lambda sim, image: sim.save(1, image),
     "dump-core": lambda sim, image: sim.dump_core(1, image, MIB, print),
+    "keep-crashed": lambda sim, image: sim.keep_crashed(1, keep=True),
     "pause": lambda sim, image: sim.pause(1),
     "unpause": lambda sim, image: sim.unpause(1),
     "shutdown": lambda sim, image: sim.request_shutdown(1),

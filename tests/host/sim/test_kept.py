@@ -104,6 +104,13 @@ async def test_a_guest_that_crashed_is_kept_where_that_is_asked_for(bench: Bench
     assert (await bench.sim.status(1)).state is RunState.RUNNING
 
 
+async def test_whether_it_is_kept_can_be_said_later(bench: Bench) -> None:
+    await bench.sim.start(dataclasses.replace(machine(), faults={"crash-after": "10"}))
+    await bench.sim.keep_crashed(1, keep=True)
+    await bench.clock.advance(11)
+    assert bench.events == [DomainStateChanged(1, RunState.CRASHED)]
+
+
 def readelf(core: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["readelf", "-h", "-l", "-n", core], capture_output=True, text=True, check=True)
 

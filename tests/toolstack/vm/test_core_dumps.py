@@ -179,6 +179,16 @@ async def test_what_a_daemon_began_the_next_one_does(tmp_path: Path) -> None:
         assert second.domids() == {second.get("VM", kept, "domid")}
 
 
+async def test_a_machine_that_runs_already_is_kept_too(host: World) -> None:
+    vm = await host.machine(actions_after_crash="restart", other_config={"sim:crash-after": "100"})
+    await host.call("VM.start", vm, False, False)
+    await host.call("VM.set_actions_after_crash", vm, "coredump_and_destroy")
+    await host.clock.advance(101)
+    await host.until_state(vm, "Halted")
+    assert len(dumps(host)) == 1
+    await host.call("VM.set_actions_after_crash", vm, "destroy")
+
+
 async def test_a_change_of_mind_counts(host: World) -> None:
     """A machine that was started to be kept, and is to be destroyed by now."""
     vm = await host.machine(actions_after_crash="preserve", other_config={"sim:crash-after": "100"})

@@ -183,6 +183,10 @@ class Hypervisor(Protocol):
         """
         ...
 
+    async def keep_crashed(self, domid: int, keep: bool) -> None:
+        """Say anew whether a guest that will panic stays, paused, or ends its domain (`MachineSpec.keep_crashed`)."""
+        ...
+
     async def pause(self, domid: int) -> None:
         """Stop the virtual processors. Pausing a domain that stands still is no error."""
         ...

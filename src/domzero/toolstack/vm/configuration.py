@@ -9,11 +9,14 @@ from domzero.engine.binding import implements
 from domzero.engine.clock import moment
 from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
+from domzero.host.hypervisor.protocol import DomainNotFoundError
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.admission import bad_power_state
 from domzero.toolstack.vm.creation import domain_type_fields
+from domzero.toolstack.vm.failures import acting_on
 from domzero.toolstack.vm.memory_constraints import check_vcpus
+from domzero.toolstack.vm.specification import KEPT_AFTER_CRASH
 
 RESTART_PRIORITIES = ("restart", "best-effort", "")
 
@@ -65,9 +68,17 @@ def set_domain_type(stack: Stack, context: Context, self: Ref, value: str) -> No
 
 
 @implements("VM.set_actions_after_crash")
-def set_actions_after_crash(stack: Stack, context: Context, self: Ref, value: str) -> None:
-    """What to do when the guest crashes."""
+async def set_actions_after_crash(stack: Stack, context: Context, self: Ref, value: str) -> None:
+    """What to do when the guest crashes; it holds for a machine that runs already."""
     _set(stack, self, actions_after_crash=value)
+    domain = stack.machines.domain(self)
+    if domain is None or domain.status is None or domain.ended.done():
+        return
+    with acting_on(self):
+        try:
+            await stack.hypervisor.keep_crashed(domain.domid, keep=value in KEPT_AFTER_CRASH)
+        except DomainNotFoundError:
+            return  # it has just ended
 
 
 @implements("VM.set_has_vendor_device")

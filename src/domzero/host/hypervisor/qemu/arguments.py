@@ -183,9 +183,14 @@ def lifecycle(launch: Launch) -> list[str]:
 
     A guest that panicked is paused instead where it is to be kept.
     """
-    panic = "pause" if launch.spec.keep_crashed else "shutdown"
+    panic = panic_action(launch.spec.keep_crashed)
     arguments = ["-S", "-action", f"reboot=shutdown,shutdown=poweroff,panic={panic}"]
     return [*arguments, "-incoming", "defer"] if launch.incoming else arguments
+
+
+def panic_action(keep: bool) -> str:
+    """What QEMU does about a guest that panics."""
+    return "pause" if keep else "shutdown"
 
 
 def confinement(launch: Launch) -> list[str]:

@@ -26,6 +26,7 @@ from domzero.host.hypervisor.protocol import (
 from domzero.host.hypervisor.qemu import adoption, dumping, hotplug, pulling, resizing, saving, signals, sizes, slots
 from domzero.host.hypervisor.qemu import limits as disk_limits
 from domzero.host.hypervisor.qemu.accelerator import Choice, decide
+from domzero.host.hypervisor.qemu.arguments import panic_action
 from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.files import SOCKET_PATH_LIMIT, DomainFiles, Handle, bound
 from domzero.host.hypervisor.qemu.launch import UEFI_CODE, UEFI_VARIABLES, Host, SavedMachine, launch
@@ -166,6 +167,9 @@ class QemuHypervisor:
         domain = self._find(domid)
         async with domain.lock:
             await dumping.dump_core(domain, core, limit, progress)
+
+    async def keep_crashed(self, domid: int, keep: bool) -> None:
+        await self._find(domid).monitor.execute("set-action", panic=panic_action(keep))
 
     async def pause(self, domid: int) -> None:
         domain = self._find(domid)

@@ -107,6 +107,11 @@ class SimHypervisor:
         write_core(await self._enter("dump-core", domid, progress), core, limit)
         progress(1.0)
 
+    async def keep_crashed(self, domid: int, keep: bool) -> None:
+        domain = await self._enter("keep-crashed", domid)
+        domain.keep_crashed = keep
+        self._keep(domain)
+
     async def pause(self, domid: int) -> None:
         domain = await self._enter("pause", domid)
         if domain.state is RunState.RUNNING:

@@ -16,6 +16,7 @@ VERBS = (
     "restore",
     "save",
     "dump-core",
+    "keep-crashed",
     "pause",
     "unpause",
     "shutdown",
