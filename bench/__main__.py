@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench import (
+    archives,
     calls,
     commands,
     consoles,
@@ -43,6 +44,7 @@ SUBJECTS: Mapping[str, Callable[[bool], Section]] = {
     "networks": networks.measure,
     "switched": switched.measure,
     "transfers": transfers.measure,
+    "archives": archives.measure,
 }
 PEERS = {"QEMU": "qemu-system-x86_64", "libvirt": "/usr/sbin/libvirtd"}
 
