@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import zlib
@@ -196,6 +197,28 @@ def blocked(tmp_path: Path) -> Path:
     """A place where no directory can be made."""
     (tmp_path / "file").write_text("in the way")
     return tmp_path / "file"
+
+
+async def test_history_of_a_former_owner_does_not_come_back(tmp_path: Path) -> None:
+    ours = archives(tmp_path, ManualClock())
+    (await ours.open(owner(1))).add(ours.now(), LAYOUT, (1, 1, 1))
+    await ours.save_all()
+    ours.forget(owner(1))
+    assert await ours.kept(owner(1)) is None
+    assert (await ours.open(owner(1))).sources == []
+
+
+async def test_many_who_save_the_same_at_once(tmp_path: Path) -> None:
+    ours = archives(tmp_path, ManualClock())
+    archive = await ours.open(owner(1))
+    archive.add(ours.now(), LAYOUT, (1, 1, 1))
+    saving = asyncio.gather(*(ours.save(owner(1)) for _ in range(10)), ours.save_all())
+    await asyncio.sleep(0)
+    archive.record("c")
+    await saving
+    kept = ArchiveStore(tmp_path).load(owner(1))
+    assert kept is not None
+    assert kept.chosen == {"c": True}
 
 
 async def test_a_full_disk_is_no_end(blocked: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from domzero.engine.errors import ApiError
 from domzero.finish import in_thread
@@ -19,13 +19,12 @@ from domzero.toolstack.rrd.host_sources import SHORT
 from domzero.toolstack.rrd.owners import CLASSES
 from domzero.toolstack.rrd.perfmon import (
     KEY,
-    SR_ON_HOST,
     SR_PER_HOST,
     PerfmonError,
     Variable,
     Watch,
     body,
-    parse,
+    on_host,
     understood,
 )
 from domzero.toolstack.stack import Stack
@@ -84,7 +83,7 @@ class Alarms:
                 owner = Owner(kind, row.record["uuid"])
                 for variable in self._parsed(owner, text):
                     if variable.name == SR_PER_HOST:
-                        yield host, _on_host(variable, owner)
+                        yield host, on_host(variable, owner.uuid[:SHORT])
                     else:
                         yield owner, variable
 
@@ -130,16 +129,6 @@ class Alarms:
             create(self.stack, context, ALARM, variable.priority, WORDS[owner.kind], owner.uuid, text)
         finally:
             self.stack.tasks.release(context.task)
-
-
-def _on_host(variable: Variable, repository: Owner) -> Variable:
-    """A repository's variable as one of the host."""
-    name = SR_ON_HOST + repository.uuid[:SHORT]
-    (found,) = parse(
-        f'<config><variable><name value="{name}"/><alarm_trigger_level value="{variable.level!r}"/></variable></config>'
-    )
-    text = variable.text.replace(f'"{SR_PER_HOST}"', f'"{name}"')
-    return replace(variable, name=name, pattern=found.pattern, text=text)
 
 
 def last_minute(archive: Archive) -> dict[str, float]:

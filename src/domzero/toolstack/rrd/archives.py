@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
 
 from domzero.engine.clock import Clock
 from domzero.finish import in_thread
@@ -40,6 +41,8 @@ class Archives:
         self._failed: dict[Owner, float] = {}
         self._gone: set[Owner] = set()
         self._opening = asyncio.Lock()
+        self._turns: WeakValueDictionary[Owner, asyncio.Lock] = WeakValueDictionary()
+        """One file is written by one at a time."""
         self._tidied: float | None = None
         self._offset: float | None = None
         self.readings: dict[Ref, Reading] = {}
@@ -68,13 +71,18 @@ class Archives:
         async with self._opening:
             found = self._live.get(owner)
             if found is None:
-                found = await in_thread(self._store.load, owner) or Archive(functions)
+                # What belonged to a former owner of the uuid is not to come back.
+                kept = None if owner in self._gone else await in_thread(self._store.load, owner)
+                self._gone.discard(owner)
+                found = kept or Archive(functions)
                 self._live[owner] = found
                 self._saved[owner] = self._clock.monotonic()
         return found
 
     async def kept(self, owner: Owner) -> Archive | None:
         """The archive as it is, measured or not; None where there never was one."""
+        if owner in self._gone:
+            return None
         return self._live.get(owner) or await in_thread(self._store.load, owner)
 
     def forget(self, owner: Owner) -> None:
@@ -112,21 +120,23 @@ class Archives:
 
     async def save(self, owner: Owner) -> bool:
         """Write one down. Whether that went well; if not, it is logged."""
-        archive = self._live.get(owner)
-        if archive is None:
+        turn = self._turns.setdefault(owner, asyncio.Lock())
+        async with turn:
+            archive = self._live.get(owner)
+            if archive is None:
+                return True
+            self._saved[owner] = self._clock.monotonic()
+            pieces = pack(archive)
+            try:
+                await in_thread(lambda: self._store.save(owner, deflate(pieces)))
+            except OSError as error:
+                log.warning("the history of %s cannot be kept: %s", owner, error)
+                self._failed[owner] = self._clock.monotonic()
+                return False
+            self._failed.pop(owner, None)
+            if owner not in self._live and not self._exists(owner):
+                self._gone.add(owner)
             return True
-        self._saved[owner] = self._clock.monotonic()
-        pieces = pack(archive)
-        try:
-            await in_thread(lambda: self._store.save(owner, deflate(pieces)))
-        except OSError as error:
-            log.warning("the history of %s cannot be kept: %s", owner, error)
-            self._failed[owner] = self._clock.monotonic()
-            return False
-        self._failed.pop(owner, None)
-        if owner not in self._live and not self._exists(owner):
-            self._gone.add(owner)
-        return True
 
     async def _remove_gone(self) -> None:
         while self._gone:

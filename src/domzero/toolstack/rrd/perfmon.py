@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
@@ -98,6 +98,13 @@ class Watch:
             return False
         self.quiet_until = now + variable.inhibit
         return True
+
+
+def on_host(variable: Variable, repository: str) -> Variable:
+    """A repository's `SR_PER_HOST` as the variable of a host; the repository's short uuid says which it is."""
+    name = SR_ON_HOST + repository
+    text = variable.text.replace(quoteattr(SR_PER_HOST), quoteattr(name))
+    return replace(variable, name=name, pattern=_expression(name, None), text=text)
 
 
 def body(variable: Variable, value: float) -> str:
