@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,3 +69,40 @@ def test_seen_with_tigervnc(host: InProcessHost, guest: Guest, tmp_path: Path) -
         tiger(port, environment),
     ):
         wait_until_shown(expected, environment, tmp_path / "shot.png")
+
+
+def test_nothing_listens_for_viewers_but_the_host(host: InProcessHost, guest: Guest) -> None:
+    """Of this process and those that it started: QEMU's own servers are Unix sockets in a directory of its own."""
+    handle = login(host.url).handle
+    with tunnel(host.url, f"ref={guest.vm}&session_id={handle}") as port:
+        listening = {line.split()[9]: line.split()[1] for name in ("tcp", "tcp6") for line in listeners(name)}
+        ours = [pid for pid in children() if b"qemu-system" in (Path("/proc") / pid / "cmdline").read_bytes()]
+        assert ours, "no QEMU of this host was found"
+        assert [address for pid in ours for inode in sockets(pid) if (address := listening.get(inode))] == []
+        mine = {int(address.rpartition(":")[2], 16) for inode in sockets("self") if (address := listening.get(inode))}
+        assert mine == {port, int(host.url.rpartition(":")[2])}
+
+
+def children() -> list[str]:
+    """The processes that this one started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # others come and go
+            if int(entry.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.append(entry.parent.name)
+    return found
+
+
+def listeners(name: str) -> list[str]:
+    """The lines of proc(5)'s table that are about sockets in the state LISTEN."""
+    return [line for line in (Path("/proc/net") / name).read_text().splitlines()[1:] if line.split()[3] == "0A"]
+
+
+def sockets(pid: str) -> set[str]:
+    """The inodes of a process's sockets."""
+    found = set()
+    for entry in (Path("/proc") / pid / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if (target := os.readlink(entry)).startswith("socket:["):
+                found.add(target[8:-1])
+    return found
