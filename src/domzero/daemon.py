@@ -19,7 +19,6 @@ from typing import Any
 
 from argon2 import PasswordHasher
 
-from domzero import paths
 from domzero.addresses import HTTPS_PORT, authority, bracketed
 from domzero.datamodel.graph import GRAPH
 from domzero.engine.assembly import Engine, assemble
@@ -48,12 +47,13 @@ from domzero.host.clock import Clock
 from domzero.host.compression import HostCompression
 from domzero.host.console.lines import Lines
 from domzero.host.console.picture import take
-from domzero.host.updates.local import LocalUpdates
 from domzero.host.diagnosis.linux import LinuxDiagnosis
+from domzero.host.updates.local import LocalUpdates
 from domzero.host.upload.http import upload
 from domzero.host.xenstore import service as xenstore
 from domzero.manuals import manuals
 from domzero.paths import CLASSIC_SOCKETS
+from domzero.places import Places, StartError, places
 from domzero.settings import Endpoint, Settings
 from domzero.toolstack.gates import build_gates
 from domzero.toolstack.housekeeping import keep_house
@@ -87,24 +87,6 @@ class BackgroundError(Exception):
     """Something that must go on for ever ended; the daemon had to stop."""
 
 
-class StartError(Exception):
-    """The daemon cannot start; the text says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """The directories and files of one daemon."""
-
-    state: Path
-    runtime: Path
-    socket: Path
-
-    @property
-    def log_file(self) -> Path:
-        """domzero's own log."""
-        return self.state / "log" / "domzero.log"
-
-
 @dataclass(frozen=True, slots=True)
 class Serving:
     """A daemon that serves. `stopping` is set when it was asked to end; `restart` then tells whether to come back."""
@@ -117,22 +99,6 @@ class Serving:
     consoles: Consoles
     stopping: asyncio.Event
     restart: asyncio.Event
-
-
-def places(settings: Settings) -> Places:
-    """Where this daemon keeps things; the directories are made, readable by nobody else. Raises `StartError`."""
-    state = settings.state_dir or paths.state_dir()
-    runtime = settings.runtime_dir or (state / "run" if settings.state_dir else paths.runtime_dir(state))
-    chosen = Places(state, runtime, settings.socket or paths.socket_path(runtime))
-    try:
-        for directory in (chosen.state, chosen.runtime, chosen.log_file.parent):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        chosen.socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartError(
-            f"{error.filename} cannot be made: {error.strerror}. Choose --state-dir, --runtime-dir or --socket."
-        ) from error
-    return chosen
 
 
 @asynccontextmanager
@@ -148,21 +114,15 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
     file = settings.root_password_file
     password = None if file is None else await asyncio.to_thread(password_in, file)
     async with AsyncExitStack() as cleanup:
-        for name in await asyncio.to_thread(Replacement(where.state).apply):
-            log.warning("%s is what was restored; the old one is below %s", name, where.state / "before-restore")
-        database = await Database.claim(GRAPH, where.state / "state.db")
-        cleanup.push_async_callback(database.close)
-        passwords = Passwords(where.state / "passwords.json", hasher)
-        cleanup.callback(passwords.close)
+        database, passwords = await _claim(where, hasher, cleanup)
         # A key and hashes take more processor time than all the rest; they are made in threads beside it.
         made = await cleanup.enter_async_context(beside(asyncio.to_thread(_certificate, where.state / "tls", settings)))
         known = await cleanup.enter_async_context(beside(_ensure_root_password(passwords, password)))
         await database.load(clock, owners=OWNERS)
-        for finding in database.findings:
-            log.warning("database: %s", finding)
         hands = await make_hands(settings, where.state, where.runtime, where.log_file, clock)
         stopping, restart = asyncio.Event(), asyncio.Event()
         stack = _stack(settings, where, database, clock, hands, stopping, restart)
+        stack.diagnosis = LinuxDiagnosis(where.runtime, where.log_file.parent)
         cleanup.callback(stack.audit.close)
         engine, dispatcher = _join(settings, stack, passwords)
         server, consoles = _door(engine, dispatcher, hands, stack)
@@ -191,6 +151,17 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
             await server.stop(STOP_GRACE)
 
 
+async def _claim(where: Places, hasher: PasswordHasher | None, cleanup: AsyncExitStack) -> tuple[Database, Passwords]:
+    """What lasts, kept from everybody else; what was restored has been put in place."""
+    for name in await asyncio.to_thread(Replacement(where.state).apply):
+        log.warning("%s is what was restored; the old one is below %s", name, where.state / "before-restore")
+    database = await Database.claim(GRAPH, where.state / "state.db")
+    cleanup.push_async_callback(database.close)
+    passwords = Passwords(where.state / "passwords.json", hasher)
+    cleanup.callback(passwords.close)
+    return database, passwords
+
+
 def _join(settings: Settings, stack: Stack, passwords: Passwords) -> tuple[Engine, Dispatcher]:
     """Engine and toolstack put together, with a dispatcher that refuses everything as long as its guard is there."""
     engine = assemble(
@@ -206,8 +177,8 @@ def _join(settings: Settings, stack: Stack, passwords: Passwords) -> tuple[Engin
     stack.tasks, stack.contexts = engine.tasks, engine.contexts
     stack.compression = HostCompression()
     stack.upload = upload
-    stack.gates = build_gates(stack.database, stack.clock)
     stack.updates = LocalUpdates(stack.settings.state_dir / "updates")
+    stack.gates = build_gates(stack.database, stack.clock)
     stack.machines = Machines(stack)
     dispatcher = engine.dispatcher(implementations(stack), UNIMPLEMENTED)
     dispatcher.guard = _still_booting

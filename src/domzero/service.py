@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from domzero import paths
 from domzero.addresses import HTTPS_PORT
-from domzero.daemon import BackgroundError, Serving, StartError, places, serving, tell
+from domzero.daemon import BackgroundError, Serving, serving, tell
 from domzero.engine.passwords import PasswordFileError
 from domzero.engine.store import StoreError
 from domzero.front.certificates import CertificateError
@@ -25,6 +25,7 @@ from domzero.hands import HandsError
 from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.network.protocol import NetworkError
 from domzero.host.updates import overlay
+from domzero.places import StartError, places
 from domzero.settings import Settings
 
 log = logging.getLogger(__name__)

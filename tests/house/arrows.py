@@ -25,6 +25,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "cli": ("idl", "datamodel", "wire", "client", "sdkgen", "settings", "paths", "service"),
     "settings": (),
     "paths": (),
+    "places": ("paths", "settings"),
     "finish": (),
     "addresses": (),
     "service": (EVERYTHING,),

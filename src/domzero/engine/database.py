@@ -8,6 +8,7 @@ immutable records and pay no copy. A transaction is in memory, and visible, when
 from __future__ import annotations
 
 import gc
+import logging
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
@@ -35,6 +36,8 @@ from domzero.engine.writer import Writer
 from domzero.idl.graph import Graph
 from domzero.idl.records import Layout, Record
 from domzero.idl.types import Ref
+
+log = logging.getLogger(__name__)
 
 
 def random_uuid() -> str:
@@ -118,6 +121,8 @@ class Database:
             await self._release()
             raise
         self.findings = tuple(loader.findings)
+        for finding in self.findings:
+            log.warning("%s", finding)
         encoders = {name: Encoder(layout) for name, layout in self.layouts.items()}
         self._journal = Journal(store, self._writer, clock, encoders, self._is_live, self._revert, start)
 

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from domzero.host.metrics.protocol import HostFacts
     from domzero.host.network.protocol import NetworkBackend
     from domzero.host.storage.protocol import StorageDriver
-    from domzero.host.upload.protocol import Upload
     from domzero.host.updates.protocol import Updates
+    from domzero.host.upload.protocol import Upload
     from domzero.toolstack.vm.machines import Machines
 
 
@@ -109,9 +109,9 @@ class Stack:
     """The owners of the running domains."""
     methods: Callable[[], tuple[str, ...]] = field(init=False)
     """Every method name the server answers to."""
-    upload: Upload = field(init=False)
     updates: Updates = field(init=False)
     """Takes new versions of domzero; set by the composition root."""
+    upload: Upload = field(init=False)
     """Sends files to other machines; set by the composition root."""
     remote: RemoteAccess = field(default_factory=NoRemoteAccess)
     """The doors for callers from outside; set by the composition root."""
