@@ -84,7 +84,7 @@ async def _start(
     with ExitStack() as closing:
         argv: list[str] = []
         descriptors: list[int] = []
-        nodes = [_storage(layer, number) for number, layer in enumerate(chain)]
+        nodes = [storage_of_layer(layer, number) for number, layer in enumerate(chain)]
         for number, layer in enumerate(chain):
             if isinstance(layer.place, RemoteImage) and layer.place.secret:
                 descriptors.append(remote.secret_pipe(layer.place))
@@ -132,7 +132,7 @@ def _sockets(directory: Path) -> tuple[socket.socket, socket.socket]:
     return listener, ours
 
 
-def _storage(layer: DiskSource, number: int) -> dict[str, object]:
+def storage_of_layer(layer: DiskSource, number: int) -> dict[str, object]:
     """The node of what a layer is in. Raises `HypervisorError` for what cannot hold a disk, `OSError`."""
     place = layer.place
     if isinstance(place, RemoteImage):
