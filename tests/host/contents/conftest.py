@@ -58,14 +58,25 @@ def contents(kind: str, directory: Path) -> DiskContents:
     return FileContents() if kind == "file" else QemuContents(directory)
 
 
+_others: set[int] = set()
+"""The children that were there before the test."""
+
+
+@pytest.fixture(autouse=True)
+def none_of_others() -> None:
+    """Children that other tests of this process have are none of ours."""
+    _others.clear()
+    _others.update(children())
+
+
 def children() -> dict[int, str]:
-    """Process ids and names of this process's children. Threads and children may end while they are counted."""
+    """Process ids and names of the children that a test has. Threads and children may end while they are counted."""
     found = {}
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):
             for pid in (task / "children").read_text().split():
                 found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
-    return found
+    return {pid: name for pid, name in found.items() if pid not in _others}
 
 
 def open_files() -> int:
