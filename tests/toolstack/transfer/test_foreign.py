@@ -122,3 +122,15 @@ async def test_what_cannot_start_is_said_at_import(host: World, loader: bool) ->
     messages = [it.record for it in host.stack.database.rows("message").values()]
     (body,) = (it["body"] for it in messages if it["obj_uuid"] == row["uuid"])
     assert notes in body
+
+
+async def test_what_this_host_lacks_is_said_at_import(host: World) -> None:
+    many = {"VCPUs_max": "4096", "VCPUs_at_startup": "4096"}
+    (vm,) = await import_bytes(host, xva(machine("wide", vm=many)))
+    assert "HOST_NOT_ENOUGH_PCPUS" in host.get("VM", vm, "other_config")["import-notes"]
+    size = str(1 << 50)
+    large = dict.fromkeys(("memory_static_max", "memory_dynamic_max", "memory_dynamic_min"), size)
+    (vm,) = await import_bytes(host, xva(machine("large", vm=large)))
+    assert "bytes of memory" in host.get("VM", vm, "other_config")["import-notes"]
+    (vm,) = await import_bytes(host, xva(machine("plain")))
+    assert "import-notes" not in host.get("VM", vm, "other_config")

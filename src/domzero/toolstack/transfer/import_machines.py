@@ -21,8 +21,8 @@ from domzero.host.compression.protocol import CompressionError, Receive
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage import disks
-from domzero.toolstack.transfer.foreign import NO_BOOT_CODE, boots_from_disk, has_boot_code
 from domzero.toolstack.transfer.import_legacy import manifest_of
+from domzero.toolstack.transfer.import_notes import notes_of
 from domzero.toolstack.transfer.import_plan import NewMachine, Plan, plan_import
 from domzero.toolstack.transfer.import_rows import (
     INCOMPLETE,
@@ -36,7 +36,6 @@ from domzero.toolstack.transfer.import_stream import DiskFiller, Target, events
 from domzero.toolstack.transfer.progress import Progress
 from domzero.toolstack.transfer.remap import NewDisk, Options
 from domzero.toolstack.vm import images
-from domzero.toolstack.vm.device_names import parse_vbd_position
 from domzero.wire.xva.manifest import decode_manifest
 from domzero.wire.xva.model import Appliance, Event, Manifest, ManifestXml, XvaError
 
@@ -171,7 +170,7 @@ class _Import:
     async def _fill(self, steps: Steps, found: AsyncIterator[Event]) -> dict[str, tuple[str, ...]]:
         """Take the content of all disks; what is to be said of each machine."""
         if not self.options.content:
-            return {machine.id: machine.notes for machine in self.plan.machines}
+            return self._notes({})
         progress = Progress(self.context.task.set_progress, self.stack.clock, self.plan.expected)
         async with self._filler(progress) as filler:
             await steps.do("fill the disks", lambda: _take_all(filler, found))
@@ -180,7 +179,13 @@ class _Import:
             for vdi in self.made.disks.values():
                 await disks.update_vdi(self.stack, vdi)
             sectors = {self.names.get(name, name): sector for name, sector in filler.first_sectors.items()}
-        return {machine.id: self._notes(machine, sectors) for machine in self.plan.machines}
+        return self._notes(sectors)
+
+    def _notes(self, sectors: Mapping[str, bytes]) -> dict[str, tuple[str, ...]]:
+        return {
+            machine.id: notes_of(self.stack, self.plan, machine, self.made.machines[machine.id], sectors)
+            for machine in self.plan.machines
+        }
 
     @asynccontextmanager
     async def _filler(self, progress: Progress) -> AsyncIterator[DiskFiller]:
@@ -197,17 +202,6 @@ class _Import:
             yield filler
         finally:
             await filler.close()
-
-    def _notes(self, machine: NewMachine, sectors: Mapping[str, bytes]) -> tuple[str, ...]:
-        """What is to be said of a machine, its boot disk included, which Xen may have booted without a loader."""
-        fields = machine.fields
-        if self.plan.own or fields["is_a_template"] or not boots_from_disk(fields):
-            return machine.notes
-        drives = [it for it in self.plan.drives if it.machine == machine.id and it.fields["type"] == "Disk"]
-        drives.sort(key=lambda it: (not it.fields["bootable"], parse_vbd_position(it.fields["userdevice"]) or 0))
-        if not drives or drives[0].disk not in sectors or has_boot_code(sectors[drives[0].disk]):
-            return machine.notes
-        return (*machine.notes, NO_BOOT_CODE)
 
     def _complete(self, notes: Mapping[str, tuple[str, ...]], *, suspended: bool) -> None:
         complete_objects(self.stack, self.plan, self.made, notes, suspended=suspended)
