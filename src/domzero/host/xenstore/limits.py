@@ -8,6 +8,8 @@ from domzero.wire.xenstore import Operation
 
 COSTS = {Operation.TRANSACTION_START: 20}
 """Tokens that an operation takes; one where nothing is said (guide 5.4)."""
+EVENTS_OF_A_TOKEN = 16
+"""Watch events that a request may cause before it costs one token more, and so on: they are work, too."""
 HOST_QUEUE = 65_536
 """Watch events that may wait for a reader of the host, whom nothing else limits."""
 
@@ -64,3 +66,7 @@ class TokenBucket:
             self._tokens -= cost
             return 0.0
         return (cost - self._tokens) / self._rate
+
+    def owe(self, cost: float) -> None:
+        """What was done has turned out dearer than it seemed; it is paid back before anything else is had."""
+        self._tokens -= cost

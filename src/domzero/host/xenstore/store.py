@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from domzero.host.xenstore.access import HOST, Caller, allowed, without
@@ -72,7 +72,7 @@ class Domain:
 class Store:
     """One tree for all. Every method is done when it returns; nothing comes between its parts.
 
-    `now` gives the time in seconds, never less than before.
+    `now` gives the time in seconds, never less than before. `told` counts the events that changes have caused.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Store:
         self.now = now
         self.watches = WatchTable()
         self.holdings = Holdings()
+        self.told = 0
         highest = 0
         for path, node in walk("/", self.root):
             self.holdings.note(Change(path, None, node))
@@ -218,6 +219,7 @@ class Store:
         watches = self.watches.over if change.cause is Cause.DIRECT else self.watches.at
         for watch in watches(change.path):
             if self._visible(watch.watcher.caller, change):
+                self.told += 1
                 watch.tell(change.path)
 
     def _visible(self, caller: Caller, change: Change) -> bool:
@@ -245,8 +247,11 @@ class Store:
 
 def _net(before: Node, after: Node, changes: list[Change]) -> Iterator[Change]:
     """Each node that differs, once."""
+    causes = {change.path: change.cause for change in changes}
     if any(change.after is None for change in changes):
-        yield from differences("/", before, after)
+        for change in differences("/", before, after):
+            made_for_child = change.before is None and causes.get(change.path) is Cause.PARENT
+            yield replace(change, cause=Cause.PARENT) if made_for_child else change
         return
-    for path, cause in {change.path: change.cause for change in changes}.items():
+    for path, cause in causes.items():
         yield Change(path, find(before, path), find(after, path), cause)
