@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from domzero.engine.exchange import collect_pages
+from domzero.toolstack import registry
+from domzero.toolstack.host import unserved
 from domzero.toolstack.host.unserved import REASONS
 from tests.api.harness import PASSWORD, InProcessHost
 from tests.api.pages import CURL, get
@@ -80,3 +84,18 @@ def test_their_task_fails(host: InProcessHost, api: Any, session: Any) -> None:
     assert not done
     assert REASONS["wlb"].encode() in said
     assert api.task.get_error_info(task) == ["INTERNAL_ERROR", REASONS["wlb"]]
+
+
+def test_the_document_lists_the_pages_that_there_are(host: InProcessHost) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "http-pages.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if re.match(r"\| `[A-Z]+ /", line)]
+    listed = {(page, "not served" in row[-1]) for row in rows for page in re.findall(r"`([A-Z]+ /[^`]*)`", row[0])}
+    routes = host.daemon.server.routes
+    served = {f"{method} {route.prefix}" for method, found in routes.rows.items() for route in found}
+    refused = {f"{page.method} {page.path}" for page, _ in collect_pages(unserved)}
+    assert listed == {(page, page in refused) for page in served}
+    assert refused <= {page for page, _ in listed}
+    roles = {f"{page.method} {page.path}": page.role for page, _ in registry.pages(host.daemon.stack)}
+    for row in rows:
+        for page in re.findall(r"`([A-Z]+ /[^`]*)`", row[0]):
+            assert page not in roles or f"`{roles[page]}`" in row[1]
