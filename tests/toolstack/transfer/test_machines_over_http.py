@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.api.harness import PASSWORD, InProcessHost, in_process, login
-from tests.xe.terminal import process, socket_of
+from tests.xe.terminal import process, secured, socket_of
 from tests.xva_writer import machine, xva
 
 pytestmark = pytest.mark.slow
@@ -183,3 +183,27 @@ def test_xe_exports_and_imports(host: InProcessHost, api: Any, tmp_path: Path, c
     assert said.returncode == 0, said.stderr
     said = xe(host, "vm-import", f"filename={tmp_path / 'm'}", "metadata=true")
     assert said.returncode == 0, said.stderr
+
+
+def put(host: InProcessHost, session: Any, body: bytes) -> dict[str, Any]:
+    """Import as the oldest clients do: HTTP/1.0, no length, the end of what is sent is the end. The task's record."""
+    task = session.xenapi.task.create("import", "")
+    with secured(host) as connection:
+        request = f"PUT /import?task_id={task}&session_id={session.handle} HTTP/1.0\r\n\r\n"
+        connection.sendall(request.encode())
+        answer = connection.recv(4096)
+        assert answer.split(b"\r\n")[0].endswith(b"200 OK")
+        connection.sendall(body)
+        if len(body) < 100_000:
+            connection.close()
+        else:
+            while connection.recv(4096):
+                continue
+    return ended(session.xenapi, task)
+
+
+def test_bodies_without_a_length(host: InProcessHost, archive: Path) -> None:
+    session = login(host.url)
+    whole = archive.read_bytes()
+    assert put(host, session, whole)["status"] == "success"
+    assert put(host, session, whole[:50_000])["error_info"] == ["IMPORT_ERROR_PREMATURE_EOF"]
