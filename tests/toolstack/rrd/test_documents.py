@@ -121,8 +121,8 @@ def test_a_whole_archive_is_the_same_in_both_forms() -> None:
 
 
 @pytest.mark.skipif(shutil.which("rrdtool") is None, reason="rrdtool is not installed")
-@pytest.mark.parametrize("readings", [61, 64])
-def test_rrdtool_reads_a_whole_archive_and_goes_on_with_it(tmp_path: Path, readings: int) -> None:
+def test_rrdtool_reads_a_whole_archive_and_goes_on_with_it(tmp_path: Path) -> None:
+    readings = 64
     archive = filled(readings, late=2)
     dump, file = tmp_path / "dump.xml", tmp_path / "file.rrd"
     dump.write_text("".join(rrd_xml(archive)))
@@ -151,7 +151,7 @@ def test_rrdtool_reads_a_whole_archive_and_goes_on_with_it(tmp_path: Path, readi
     rrdtool("restore", str(dump), str(file))
     compare()
     # rrdtool goes on where we stopped, and so do we: both come to the same rows.
-    for number in range(readings, readings + 30):
+    for number in range(readings, readings + 15):
         now = BEGIN + 5 * number + 2
         rrdtool("update", str(file), f"{now}:{1000 + number}:{50 * number}")
         archive.add(now, LAYOUT, (1000.0 + number, 50.0 * number))
