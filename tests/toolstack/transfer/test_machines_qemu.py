@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from domzero.toolstack.storage.disks import disk_source
 from tests.api.guest import Guest, make_machine, remove_machine
 from tests.api.harness import InProcessHost, in_process, login
 from tests.toolstack.transfer.test_machines_over_http import curl, ended, first_disk, sign_in, upload
+from tests.xva_writer import machine, xva
 
 pytestmark = [pytest.mark.qemu, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -49,10 +51,12 @@ def path_of(host: InProcessHost, vdi: str) -> Path:
 
 def same(host: InProcessHost, one: str, other: str) -> None:
     """`qemu-img` finds no difference between two disks."""
-    done = subprocess.run(
-        ["qemu-img", "compare", "-s", path_of(host, one), path_of(host, other)], capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    # Not `-s`: what is zero and what is not there reads the same.
+    compare(path_of(host, one), path_of(host, other))
+
+
+def compare(one: Path, other: Path) -> None:
+    done = subprocess.run(["qemu-img", "compare", one, other], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -71,8 +75,8 @@ def test_a_machine_is_the_same_bit_for_bit_and_boots(host: InProcessHost, api: A
     copy = Guest(host, api, vm)
     api.VM.start(vm, False, False)
     assert copy.boots() == 2
-    for machine in (guest.vm, vm):
-        remove_machine(api, machine)
+    for made in (guest.vm, vm):
+        remove_machine(api, made)
 
 
 def test_a_suspended_machine_goes_on_where_it_was(host: InProcessHost, api: Any, tmp_path: Path) -> None:
@@ -90,3 +94,50 @@ def test_a_suspended_machine_goes_on_where_it_was(host: InProcessHost, api: Any,
     awake = Guest(host, api, vm)
     assert min(awake.ticks_reach(seen + 3)) > 1
     remove_machine(api, vm)
+
+
+def tools() -> list[str]:
+    """The command lines of this process's children that move disks."""
+    children = Path(f"/proc/{os.getpid()}/task")
+    pids = {pid for task in children.iterdir() for pid in (task / "children").read_text().split()}
+    lines = [Path("/proc", pid, "cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in pids]
+    return [line for line in lines if "qemu-storage-daemon" in line or "zstd" in line]
+
+
+def test_archives_of_others_come_and_broken_ones_leave_nothing(host: InProcessHost, api: Any, tmp_path: Path) -> None:
+    content = os.urandom(5 << 20) + bytes(40 << 20) + b"end of it"
+    file = tmp_path / "theirs.xva"
+    file.write_bytes(xva(machine("theirs", {"0": content}), compress="zstd", checksum="sha1"))
+    vm = imported(host, api, file)
+    raw = tmp_path / "content"
+    raw.write_bytes(content.ljust(int(api.VDI.get_virtual_size(first_disk(api, vm))), b"\0"))
+    compare(raw, path_of(host, first_disk(api, vm)))
+    image = path_of(host, first_disk(api, vm))
+    assert image.stat().st_blocks * 512 < 8 << 20
+    before = set(image.parent.iterdir()), set(api.VDI.get_all()), set(api.VM.get_all())
+    file.write_bytes(file.read_bytes()[: 3 << 20])
+    assert upload(host, api, file)["error_info"] == ["IMPORT_ERROR_PREMATURE_EOF"]
+    assert (set(image.parent.iterdir()), set(api.VDI.get_all()), set(api.VM.get_all())) == before
+    assert tools() == []
+    remove_machine(api, vm)
+
+
+def test_a_huge_sparse_disk_takes_neither_time_nor_room(host: InProcessHost, api: Any, tmp_path: Path) -> None:
+    guest = make_machine(host, api, "huge")
+    sr = api.pool.get_default_SR(api.pool.get_all()[0])
+    vdi = api.VDI.create({
+        "name_label": "huge", "name_description": "", "SR": sr, "virtual_size": str(4 << 40), "type": "user",
+        "sharable": False, "read_only": False, "other_config": {},
+    })  # fmt: skip
+    api.VBD.create({
+        "VM": guest.vm, "VDI": vdi, "userdevice": "1", "bootable": False, "mode": "RW", "type": "Disk",
+        "unpluggable": True, "empty": False, "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {},
+    })  # fmt: skip
+    file = tmp_path / "huge.xva"
+    export(host, api, guest.vm, file)
+    assert file.stat().st_size < 8 << 20
+    vm = imported(host, api, file)
+    sizes = {api.VDI.get_virtual_size(api.VBD.get_VDI(vbd)) for vbd in api.VM.get_VBDs(vm)}
+    assert str(4 << 40) in sizes
+    for made in (guest.vm, vm):
+        remove_machine(api, made)
