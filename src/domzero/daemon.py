@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -39,7 +39,7 @@ from domzero.front.cli import add_commands
 from domzero.front.consoles import Consoles
 from domzero.front.listeners import ListenError, open_unix
 from domzero.front.remote import RemoteDoors
-from domzero.front.server import Server
+from domzero.front.server import SOCKET_MODE, Server
 from domzero.front.snapshots import Snapshots
 from domzero.front.transfers import Transfers
 from domzero.hands import Hands, make_clock, make_hands, managed_interfaces
@@ -51,6 +51,7 @@ from domzero.host.diagnosis.linux import LinuxDiagnosis
 from domzero.host.updates.local import LocalUpdates
 from domzero.host.upload.http import upload
 from domzero.host.xenstore import service as xenstore
+from domzero.host.xenstore.service import XenstoreService
 from domzero.manuals import manuals
 from domzero.paths import CLASSIC_SOCKETS
 from domzero.places import Places, StartError, places
@@ -118,7 +119,7 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
         # A key and hashes take more processor time than all the rest; they are made in threads beside it.
         made = await cleanup.enter_async_context(beside(asyncio.to_thread(_certificate, where.state / "tls", settings)))
         known = await cleanup.enter_async_context(beside(_ensure_root_password(passwords, password)))
-        await database.load(clock, owners=OWNERS)
+        await _load(database, clock)
         hands = await make_hands(settings, where.state, where.runtime, where.log_file, clock)
         stopping, restart = asyncio.Event(), asyncio.Event()
         stack = _stack(settings, where, database, clock, hands, stopping, restart)
@@ -130,9 +131,7 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
         certificate = await made
         host, port = _listen(server, settings, where, certificate, stack.settings.address)
         stack.authority = authority(host, port)
-        path, journal = settings.xenstore_socket or where.runtime / "xenstore", where.runtime / "xenstore.journal"
-        serve_xenstore = xenstore.serving(journal, open_unix(path, 0o600), path, clock)
-        store = await cleanup.enter_async_context(serve_xenstore)
+        store = await cleanup.enter_async_context(_xenstore(settings, where, clock))
         await _open_hands(stack, engine, hands, cleanup)
         await known
         dispatcher.guard = None
@@ -149,6 +148,17 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
             stack.events.close()
             consoles.close()
             await server.stop(STOP_GRACE)
+
+
+async def _load(database: Database, clock: Clock) -> None:
+    await database.load(clock, owners=OWNERS)
+    for finding in database.findings:
+        log.warning("database: %s", finding)
+
+
+def _xenstore(settings: Settings, where: Places, clock: Clock) -> AbstractAsyncContextManager[XenstoreService]:
+    path = settings.xenstore_socket or where.runtime / "xenstore"
+    return xenstore.serving(where.runtime / "xenstore.journal", open_unix(path, SOCKET_MODE), path, clock)
 
 
 async def _claim(where: Places, hasher: PasswordHasher | None, cleanup: AsyncExitStack) -> tuple[Database, Passwords]:
