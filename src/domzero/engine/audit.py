@@ -11,10 +11,14 @@ import hashlib
 import json
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
+import orjson
+
 from domzero.engine.calls import Origin
-from domzero.engine.clock import Clock
+from domzero.engine.clock import Clock, moment
 from domzero.engine.context import Context
 from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
@@ -151,7 +155,7 @@ class _Line:
     def _end(self, result: str, made: list[dict[str, str]]) -> None:
         clock = self._audit.clock
         line: dict[str, Any] = {
-            "time": f"{clock.now():%Y%m%dT%H:%M:%SZ}",
+            "time": _second(int(clock.now().timestamp())),
             **self._caller,
             "call": self._call.name,
             "result": result,
@@ -160,9 +164,28 @@ class _Line:
         for name, told in (("objects", self._objects), ("made", made), ("parameters", self._values)):
             if told:
                 line[name] = told
-        self._audit.write(json.dumps(line, separators=(",", ":")))
+        self._audit.write(_encoded(line))
 
 
+@lru_cache(maxsize=2)
+def _second(since_1970: int) -> str:
+    return moment(datetime.fromtimestamp(since_1970, UTC))
+
+
+_encode_anything = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _encoded(line: dict[str, Any]) -> str:
+    """The line in ASCII alone: there are line breaks beyond it."""
+    try:
+        # Ten times as fast, and nearly always enough.
+        encoded = orjson.dumps(line)
+    except orjson.JSONEncodeError:
+        return _encode_anything(line)
+    return encoded.decode() if encoded.isascii() and b"\x7f" not in encoded else _encode_anything(line)
+
+
+@lru_cache(maxsize=256)
 def short(session: str) -> str:
     """What a session is called in the audit: nobody can use it in the session's place, or guess the session from it."""
     return hashlib.sha256(session.encode("utf-8", "replace")).hexdigest()[:12]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 HIDDEN = "(hidden)"
@@ -16,6 +17,7 @@ _WHOLE = frozenset({"xenstore_data", "xenstore-data", "NVRAM", "contents", "lice
 """Names of what is handed through as it is, to guests above all: nobody here knows what of it is secret."""
 
 
+@lru_cache(maxsize=4096)
 def is_sensitive(name: str) -> bool:
     """Whether what goes by this name is not to be shown."""
     return name in _WHOLE or _WORDS.search(name) is not None
