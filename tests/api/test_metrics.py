@@ -143,6 +143,8 @@ def test_updates_of_some(measured: Measured) -> None:
         (f"sr_uuid={sr}&vm_uuid=none", {f"sr:{sr}"}),
         ("sr_uuid=all&vm_uuid=none", {f"sr:{sr}"}),
         ("vm_uuid=all", {f"vm:{uuid}", f"vm:{control}"}),
+        (f"vm_uuid={uuid}&vm_uuid={control}", {f"vm:{uuid}", f"vm:{control}"}),
+        (f"vm_uuid={uuid},{control}", {f"vm:{uuid}", f"vm:{control}"}),
     ):
         names = legend(measured.curl(f"/rrd_updates?{start}&{query}")[2])
         assert {":".join(name.split(":")[1:3]) for name in names} == kinds, query

@@ -12,7 +12,7 @@ What it returns becomes the result of the request's task, an `ApiError` that it 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
@@ -42,8 +42,9 @@ class PeerGoneError(ConnectionError):
 class Arguments(Mapping[str, str]):
     """The query's parameters and the cookies (the query counts where both have a name)."""
 
-    def __init__(self, values: Mapping[str, str]) -> None:
+    def __init__(self, values: Mapping[str, str], pairs: Iterable[tuple[str, str]] | None = None) -> None:
         self._values = dict(values)
+        self._pairs = tuple(self._values.items() if pairs is None else pairs)
 
     def __getitem__(self, name: str) -> str:
         return self._values[name]
@@ -60,6 +61,10 @@ class Arguments(Mapping[str, str]):
             if value := self._values.get(name):
                 return value
         raise RequestError(400, f"The query lacks {' or '.join(names)}.")
+
+    def every(self, name: str) -> tuple[str, ...]:
+        """All values of a name that the query may give more than once, in its order."""
+        return tuple(value for key, value in self._pairs if key == name)
 
     def flag(self, name: str, default: bool = False) -> bool:
         """A truth value: `true` or `1`, `false` or `0`. Raises `RequestError` 400 for anything else."""

@@ -149,7 +149,8 @@ class Transfers:
         return serve
 
     async def _serve(self, page: Page, rank: int, function: PageFunction, request: Request, peer: StreamPeer) -> None:
-        arguments = Arguments({**request.head.cookies(), **request.head.arguments()})
+        pairs = request.head.argument_pairs()
+        arguments = Arguments({**request.head.cookies(), **dict(pairs)}, pairs)
         if page.public is not None and is_anonymous(request) and page.public(arguments):
             unbound = Arguments({name: value for name, value in arguments.items() if name not in TASK_ARGUMENTS})
             await self._carry_out(page, function, None, request.origin, peer, unbound)

@@ -74,7 +74,11 @@ class RequestHead:
 
     def arguments(self) -> dict[str, str]:
         """The query's parameters, decoded, `+` as a blank; the last of a name counts."""
-        return dict(parse_qsl(self.query, keep_blank_values=True))
+        return dict(self.argument_pairs())
+
+    def argument_pairs(self) -> list[tuple[str, str]]:
+        """The same in the query's order, also those whose name comes again."""
+        return parse_qsl(self.query, keep_blank_values=True)
 
     def cookies(self) -> dict[str, str]:
         """All cookies, decoded. XenServer's clients separate them by `;` or by `&`."""

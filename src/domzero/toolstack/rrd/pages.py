@@ -110,7 +110,8 @@ def _wanted(stack: Stack, arguments: Arguments) -> Iterator[tuple[Owner, Archive
     if arguments.flag("host"):
         yield from _found(stack, [owner_of(stack.database, "host", stack.host)])
     for kind, name, absent in (("vm", "vm_uuid", ALL), ("sr", "sr_uuid", NONE)):
-        words = arguments.get(name) or (arguments.get("uuid") if kind == "vm" else None) or absent
+        said = ",".join(filter(None, arguments.every(name)))
+        words = said or (arguments.get("uuid") if kind == "vm" else None) or absent
         if words == ALL:
             yield from ((owner, archive) for owner, archive in archives.live() if owner.kind == kind)
         elif words != NONE:
