@@ -211,7 +211,10 @@ def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands, stack: Stack) ->
     if hands.simulation is not None:
         hands.simulation.add_to(server.routes)
     access = Access(engine.sessions, engine.door, engine.roles, engine.clock)
-    consoles = Consoles(access, ConsolePlaces(stack), Lines(hands.console), subscribe=engine.database.subscribe)
+    consoles = Consoles(
+        access, ConsolePlaces(stack), Lines(hands.console), auditor=stack.auditor,
+        subscribe=engine.database.subscribe,
+    )  # fmt: skip
     consoles.add_to(server.routes)
     Snapshots(access, consoles, take).add_to(server.routes)
     Transfers(access, engine.tasks, engine.contexts).add_to(server.routes, pages(stack))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -96,6 +97,23 @@ def test_a_viewing_ends_with_the_role_of_a_pool_admin(host: InProcessHost, api: 
     deadline = time.monotonic() + 10
     while host.daemon.consoles.viewings:
         assert time.monotonic() < deadline
+
+
+def test_the_audit_tells_who_looked_and_who_might_not(host: InProcessHost, api: Any, session: Any, door: Any) -> None:
+    found = consoles(api)["vt100"]
+    _, _, stream = connect(door(), f"ref={found}&session_id={session.handle}")
+    stream.until(b"simulated host\r\n")
+    host.run(host.daemon.engine.users.add("curious", "a password", "vm-admin"))
+    curious = login(host.url, "curious", "a password")
+    assert connect(door(), f"ref={found}&session_id={curious.handle}")[0] == 403
+    _, _, stream = request(door(), f"GET /audit_log?session_id={session.handle} HTTP/1.0")
+    lines = [json.loads(line) for line in stream.rest().splitlines()]
+    looked = [line for line in lines if line["call"] == "CONNECT /console"]
+    console = [{"class": "console", "uuid": api.console.get_uuid(found)}]
+    assert [(line["who"], line["result"], line["objects"]) for line in looked[-2:]] == [
+        ("root", "success", console),
+        ("curious", "RBAC_PERMISSION_DENIED", console),
+    ]
 
 
 def test_a_setting_takes_it_away_and_gives_it_back(tmp_path: Path) -> None:

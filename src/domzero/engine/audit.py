@@ -25,7 +25,7 @@ from domzero.engine.errors import ApiError
 from domzero.engine.exchange import Arguments, Page, PageFunction, Peer
 from domzero.engine.sensitive import is_sensitive, without_secrets
 from domzero.engine.sessions import Session
-from domzero.idl.types import NULL_REF, RefTo, SetOf, Type
+from domzero.idl.types import NULL_REF, STRING, RefTo, SetOf, Type
 
 LONGEST_VALUE = 200
 """Characters of a text that are kept; more would let a client fill the log."""
@@ -215,6 +215,15 @@ def _caller(session: Session | None, origin: Origin) -> dict[str, str]:
         caller["who"] = session.account.name or session.account.sid
         caller["session"] = short(session.ref)
     return caller
+
+
+class StreamCall:
+    """A stream that is joined, as a call: its one parameter is the object that it belongs to."""
+
+    def __init__(self, name: str, cls: str) -> None:
+        self.name = name
+        self.parameters: Sequence[tuple[str, Type]] = ((cls, RefTo(cls)),)
+        self.result: Type = STRING
 
 
 class _PageCall:

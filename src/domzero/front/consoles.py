@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from domzero.engine.audit import Auditor, StreamCall
+from domzero.engine.calls import Origin
 from domzero.engine.changes import Change
 from domzero.engine.errors import ApiError
 from domzero.front.access import Access, Caller, require
@@ -71,6 +73,10 @@ class Lines(Protocol):
     async def host(self, title: str | None) -> Line: ...
 
 
+LOOKING = StreamCall(f"CONNECT {PATH}", "console")
+"""What the audit calls a viewing, which one may type in, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConsoleLimits:
     """What viewers may use up. Times are in seconds."""
@@ -98,11 +104,11 @@ class Consoles:
     """The handlers, and who is looking.
 
     `subscribe` has a function called with the changes of every commit: a viewing ends with its session, with the role
-    that permitted it, and with its console.
+    that permitted it, and with its console. `auditor` is told who looks, and who may not.
     """
 
     def __init__(
-        self, access: Access, places: Places, lines: Lines, *,
+        self, access: Access, places: Places, lines: Lines, *, auditor: Auditor,
         subscribe: Callable[[Callable[[Sequence[Change]], None]], None], limits: ConsoleLimits | None = None,
     ) -> None:  # fmt: skip
         self.limits = limits or ConsoleLimits()
@@ -110,6 +116,7 @@ class Consoles:
         self._access = access
         self._places = places
         self._lines = lines
+        self._auditor = auditor
         self._closed = False
         subscribe(self._follow)
 
@@ -147,7 +154,7 @@ class Consoles:
         try:
             name = console_name(request.head)
             async with self._access.caller(request, "console") as caller:
-                place = await self.find(name, caller)
+                place = await self._admitted(name, caller, request.origin)
                 async with self._line(place, caller) as (viewing, line):
                     viewer = answer()
                     await self._view(viewing, line, viewer)
@@ -156,6 +163,18 @@ class Consoles:
         finally:
             if viewer is not None:
                 await viewer.close()
+
+    async def _admitted(self, name: str, caller: Caller, origin: Origin) -> Place:
+        """The same as `find`, and the audit is told. Raises `HttpError`."""
+        try:
+            place = await self.find(name, caller)
+        except HttpError as error:
+            if error.status == 403:
+                deed = self._auditor.begin(LOOKING, caller.session, origin, (name,))
+                deed.failed(ApiError("RBAC_PERMISSION_DENIED", LOOKING.name))
+            raise
+        self._auditor.begin(LOOKING, caller.session, origin, (place.console,)).done("")
+        return place
 
     async def find(self, name: str, caller: Caller) -> Place:
         """The console that a caller may look at. Raises `HttpError` 403 or 404."""
