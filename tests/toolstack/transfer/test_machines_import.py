@@ -23,7 +23,7 @@ from tests.toolstack.vm.world import MIB, World
 from tests.xva_broken import BROKEN, CHECKSUMS, EOF, wrong_checksum
 from tests.xva_writer import Machine, legacy, machine, xva
 
-CONTENT = b"boot" + bytes(3 * MIB) + b"\x55" * 5000 + bytes(2 * MIB) + b"end"
+CONTENT = b"boot" + bytes(3 * MIB) + b"\x55" * 5000 + bytes(MIB) + b"end"
 ROWS = ("VM", "VBD", "VIF", "VDI", "network", "VM_metrics", "VBD_metrics", "VIF_metrics", "message")
 
 
@@ -64,7 +64,7 @@ FORMS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("form", each(3, FORMS), ids=str)
+@pytest.mark.parametrize("form", each(7, FORMS), ids=str)
 async def test_every_form_of_archive_gives_the_same_disk(host: World, form: dict[str, Any]) -> None:
     archive = xva(machine("web", {"0": CONTENT}), **form)
     (vm,) = await import_bytes(host, archive)
@@ -78,6 +78,7 @@ async def test_every_form_of_archive_gives_the_same_disk(host: World, form: dict
     await host.call("VM.start", vm, False, False)
 
 
+@pytest.mark.slow
 async def test_a_network_that_is_not_here_is_made_once(host: World) -> None:
     archive = changed("network", {"name_label": "a network of theirs", "bridge": "xapi77"})
     first, second = (await import_bytes(host, archive))[0], (await import_bytes(host, archive))[0]
@@ -97,6 +98,7 @@ async def test_a_cd_image_is_looked_for_here(host: World) -> None:
         assert host.get("VBD", drive, "empty") == (expected == NULL_REF)
 
 
+@pytest.mark.slow
 async def test_the_legacy_form(host: World) -> None:
     (vm,) = await import_bytes(host, legacy("old", {"xvda": CONTENT, "xvdb": b"second"}, chunk=MIB))
     row = host.row("VM", vm)
@@ -106,7 +108,7 @@ async def test_the_legacy_form(host: World) -> None:
     assert row["PV_args"] == "root=/dev/vda ro"
 
 
-@pytest.mark.parametrize("what", each(9, BROKEN))
+@pytest.mark.parametrize("what", each(11, BROKEN))
 async def test_a_broken_archive_is_refused_and_leaves_nothing(host: World, what: str) -> None:
     broken = BROKEN[what]()
     async with nothing_left(host):
@@ -275,6 +277,7 @@ async def test_a_cancelled_import_leaves_nothing(host: World) -> None:
             await task
 
 
+@pytest.mark.slow
 async def test_repositories(host: World) -> None:
     await cd_image(host)
     library = next(ref for ref, row in host.stack.database.rows("SR").items() if row.record["content_type"] == "iso")
@@ -287,6 +290,7 @@ async def test_repositories(host: World) -> None:
         assert host.get("VDI", disks_of(host, vm)[0], "SR") == default
 
 
+@pytest.mark.slow
 async def test_restoring_a_machine_that_is_here(host: World) -> None:
     made = machine("web")
     (old,) = await import_bytes(host, xva(made), restore="true")

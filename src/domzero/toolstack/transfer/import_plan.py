@@ -114,6 +114,8 @@ def plan_import(
     in_drives = {drive.disk for drive in drives}
     disks = {id: disk for id, disk in found.disks.items() if id in in_drives}
     images = {it.image: new_disk(database, objects[it.image]) for it in machines if it.image}
+    if not in_drives.isdisjoint(images):
+        raise ApiError("IMPORT_ERROR", "The archive has saved memory in a drive.")
     cards = tuple(planner.cards({machine.id: machine for machine in machines}))
     return Plan(replace(found, disks=disks), machines, drives, cards, images, own)
 
