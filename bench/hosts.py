@@ -6,7 +6,7 @@ import contextlib
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +33,10 @@ class Host:
 
 
 @contextlib.contextmanager
-def host(directory: Path, hypervisor: str = "sim", core: int | None = SERVER_CORE) -> Iterator[Host]:
-    """`domzero serve` with its state in the directory, until the block ends."""
+def host(
+    directory: Path, hypervisor: str = "sim", core: int | None = SERVER_CORE, options: Sequence[str] = ()
+) -> Iterator[Host]:
+    """`domzero serve` with its state in the directory, until the block ends. `options` are further ones."""
     password, path = directory / "password", directory / "socket"
     password.write_text(secrets.token_urlsafe())
     state = directory / "state"
@@ -42,6 +44,7 @@ def host(directory: Path, hypervisor: str = "sim", core: int | None = SERVER_COR
     with server(
         *("domzero.cli.main", "serve", "--hypervisor", hypervisor, "--https", "127.0.0.1:0", "--socket", path),
         *("--state-dir", state, "--root-password-file", password, "--log-level", "error"),
+        *options,
         core=core,
     ) as (pid, url):
         yield Host(pid, url.rpartition(":")[2], path, state, time.monotonic() - begin)

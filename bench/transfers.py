@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -19,10 +20,11 @@ from bench.hosts import Host, host
 from bench.report import Row, Section, Target, spread
 
 NOTES = """A disk of a `file` repository (qcow2) that is full of random data, in the page cache. Ours: `curl` fetches or
-sends the raw content by `/export_raw_vdi` and `/import_raw_vdi`. Beside it: `qemu-img convert` between the same image and
-`qemu-nbd`, which throws away what it gets (export) or writes a new qcow2 image (import); over TCP with TLS 1.3 on both
-sides, or over a Unix socket. An import is over when the task says so, and the peer's when all is written out to its
-medium, as ours is. Memory is how much the daemon's resident set grew at its highest, over all these transfers."""
+sends the raw content by `/export_raw_vdi` and `/import_raw_vdi`. Beside it: `qemu-img convert` between the same image
+and `qemu-nbd`, which throws away what it gets (export) or writes a new qcow2 image (import); both over TCP on the
+loopback address, with TLS 1.3 or without. An import is over when the task says so, and the peer's when its server has
+closed the image; both put it on the medium. Memory is how much the daemon's resident set grew at its highest, over all
+these transfers."""
 
 RATE, MEMORY = Target(least=0.8), Target(most=1.0)
 MEMORY_LIMIT = 64 << 20
@@ -35,6 +37,8 @@ class Scene:
     """What both sides move: a file of random bytes, a disk that holds them, and that disk's image."""
 
     host: Host
+    http: int
+    """The port without TLS."""
     api: Api
     directory: Path
     size: int
@@ -47,11 +51,11 @@ def measure(quick: bool) -> Section:
     """Raw content both ways, with TLS and without; the daemon's memory."""
     section = Section("Transfers", NOTES)
     size, rounds = (128 * MIB, 2) if quick else (1024 * MIB, 7)
-    with tempfile.TemporaryDirectory() as name, host(Path(name), "qemu", core=None) as ours:
-        scene = _scene(ours, Path(name), size)
-        before = resident(ours.pid)
+    with tempfile.TemporaryDirectory() as name, plain_host(Path(name)) as (ours, http):
+        before = settled(ours.pid)
+        scene = _scene(ours, Path(name), size, http)
         for tls in (True, False):
-            how = "over TLS" if tls else "over a Unix socket"
+            how = "over TLS" if tls else "without TLS"
             peer = Peer(scene, tls)
             compare(section, f"raw export {how}", scene, rounds, lambda: ours_out(scene, tls), peer.export)  # noqa: B023
             compare(section, f"raw import {how}", scene, rounds, lambda: ours_in(scene, tls), peer.receive)  # noqa: B023
@@ -65,7 +69,8 @@ def compare(
     section: Section, what: str, scene: Scene, rounds: int, ours: Callable[[], None], theirs: Callable[[], None]
 ) -> None:
     """A row of rates, ours and the other's in turn, after one of each that does not count."""
-    mine, beside = [], []
+    mine: list[float] = []
+    beside: list[float] = []
     for number in range(rounds + 1):
         for work, seconds in ((ours, mine), (theirs, beside)):
             begin = time.monotonic()
@@ -77,13 +82,35 @@ def compare(
     section.add(Row(what, ratio, rates[0].text("MiB/s"), rates[1].text("MiB/s"), RATE))
 
 
+def settled(pid: int) -> int:
+    """What a process has resident now, in bytes; from now on `resident` counts anew (proc(5), clear_refs)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return resident(pid)
+
+
 def resident(pid: int) -> int:
     """The most memory that a process has had resident, in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
 
-def _scene(ours: Host, directory: Path, size: int) -> Scene:
+@contextlib.contextmanager
+def plain_host(directory: Path) -> Iterator[tuple[Host, int]]:
+    """A real host, and the port on which it speaks HTTP without TLS."""
+    port = free_port()
+    with host(directory, "qemu", core=None, options=("--http", f"127.0.0.1:{port}")) as ours:
+        yield ours, port
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody has at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _scene(ours: Host, directory: Path, size: int, http: int = 0) -> Scene:
+    """A file of random bytes, and a disk that holds them."""
     api = ours.api()
     file = directory / "content"
     with file.open("wb") as out:
@@ -91,7 +118,7 @@ def _scene(ours: Host, directory: Path, size: int) -> Scene:
             out.write(os.urandom(MIB))
     disk = new_disk(api, size)
     image = ours.state / "sr" / f"{api('VDI.get_location', disk)}.qcow2"
-    scene = Scene(ours, api, directory, size, file, disk, image)
+    scene = Scene(ours, http, api, directory, size, file, disk, image)
     ours_in(scene, tls=False)
     return scene
 
@@ -106,9 +133,9 @@ def new_disk(api: Api, size: int) -> str:
 
 def curl(scene: Scene, path: str, tls: bool, *arguments: str | Path) -> None:
     """Ask for a page."""
-    door = [f"https://127.0.0.1:{scene.host.port}"] if tls else ["--unix-socket", scene.host.socket, "http://localhost"]
-    door[-1] = f"{door[-1]}{path}"
-    subprocess.run(["curl", "--silent", "--show-error", "--fail", "--insecure", *arguments, *door], check=True)
+    door = f"https://127.0.0.1:{scene.host.port}" if tls else f"http://127.0.0.1:{scene.http}"
+    argv = ["curl", "--silent", "--show-error", "--fail", "--insecure", *arguments, f"{door}{path}"]
+    subprocess.run(argv, check=True)
 
 
 def ours_out(scene: Scene, tls: bool) -> None:
@@ -147,7 +174,7 @@ class Peer:
         image = self._scene.directory / "peer.qcow2"
         with contextlib.suppress(FileNotFoundError):
             image.unlink()
-        create = ["qemu-img", "create", "-q", "-f", "qcow2", image, str(self._scene.size)]
+        create: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2", image, str(self._scene.size)]
         subprocess.run(create, check=True)
         with self._served(f"driver=qcow2,file.filename={image}") as target:
             self._convert(["-f", "raw", self._scene.file], target)
@@ -155,15 +182,13 @@ class Peer:
     @contextlib.contextmanager
     def _served(self, image: str) -> Iterator[list[str]]:
         """A server of that image, and how a client is told where it is. The image is closed after the block."""
-        if self._credentials is None:
-            path = self._scene.directory / "nbd"
-            door, where = ["--socket", str(path)], f"driver=nbd,server.type=unix,server.path={path}"
-            objects: list[str] = []
-        else:
-            port = 20000 + os.getpid() % 10000
-            door = ["--bind", "127.0.0.1", "--port", str(port), "--tls-creds", "tls"]
-            door += ["--object", TLS_OBJECT.format(self._credentials, "server", "no")]
-            where = f"driver=nbd,server.type=inet,server.host=127.0.0.1,server.port={port},tls-creds=tls"
+        port = free_port()
+        door = ["--bind", "127.0.0.1", "--port", str(port)]
+        where = f"driver=nbd,server.type=inet,server.host=127.0.0.1,server.port={port}"
+        objects: list[str] = []
+        if self._credentials is not None:
+            door += ["--tls-creds", "tls", "--object", TLS_OBJECT.format(self._credentials, "server", "no")]
+            where += ",tls-creds=tls"
             objects = ["--object", TLS_OBJECT.format(self._credentials, "client", "yes")]
         argv = ["qemu-nbd", "--fork", "--pid-file", str(self._scene.directory / "pid"), *door, "--image-opts", image]
         subprocess.run(argv, check=True)

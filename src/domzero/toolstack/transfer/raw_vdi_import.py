@@ -15,6 +15,8 @@ AHEAD: Final = 8
 """Pieces that are written while one is received."""
 ENOUGH: Final = PIECE // 2
 """Bytes that are worth a request to the medium."""
+FLUSH_EVERY: Final = 64 << 20
+"""Bytes after which the medium is asked to begin with putting them down, rather than with all of them at the end."""
 GRAIN: Final = 64 << 10
 """Parts of this size are left out where they are zeros."""
 _ZEROS: Final = bytes(GRAIN)
@@ -46,6 +48,8 @@ class Filler:
         self._zeros = (0, 0)
         self._reached = 0
         self._under_way: set[asyncio.Task[None]] = set()
+        self._unflushed = 0
+        self._flushing: asyncio.Task[None] | None = None
 
     async def put(self, offset: int, data: Bytes) -> None:
         """These bytes are there."""
@@ -110,6 +114,10 @@ class Filler:
                 await self._zero(offset + start, offset + end)
             else:
                 await self._start(self._writer.write(offset + start, view[start:end]))
+                self._unflushed += end - start
+        if self._unflushed >= FLUSH_EVERY and (self._flushing is None or self._flushing.done()):
+            self._unflushed = 0
+            self._flushing = await self._start(self._writer.flush())
 
     async def _zero(self, start: int, end: int) -> None:
         if self._is_blank:
@@ -125,10 +133,12 @@ class Filler:
         if end > start:
             await self._start(self._writer.zero(start, end - start))
 
-    async def _start(self, work: Awaitable[None]) -> None:
-        self._under_way.add(asyncio.ensure_future(work))
+    async def _start(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._under_way.add(task)
         while len(self._under_way) >= AHEAD:
             await self._wait()
+        return task
 
     async def _wait(self) -> None:
         done, self._under_way = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
