@@ -141,3 +141,33 @@ def test_a_huge_sparse_disk_takes_neither_time_nor_room(host: InProcessHost, api
     assert str(4 << 40) in sizes
     for made in (guest.vm, vm):
         remove_machine(api, made)
+
+
+SAYS = b"booted from its own disk\r\n"
+LOADER = bytes.fromhex("31c0 8ed8 fc be167c baf803 ac 08c0 7403 ee ebf8 f4 ebfd") + SAYS + b"\0"
+"""A boot sector that writes a sentence to the first serial line, a byte at a time, and halts."""
+XEN = {
+    "HVM_boot_policy": "", "HVM_boot_params": {}, "PV_args": "root=/dev/xvda1 ro console=hvc0",
+    "memory_static_max": str(128 << 20), "memory_dynamic_max": str(128 << 20), "memory_dynamic_min": str(128 << 20),
+    "VCPUs_max": "1", "VCPUs_at_startup": "1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "boot", [{"PV_bootloader": "pygrub"}, {"PV_kernel": "/boot/guest/vmlinuz-2.6.18-xen"}], ids=["pygrub", "kernel"]
+)
+def test_a_paravirtual_machine_of_xen_boots(
+    host: InProcessHost, api: Any, tmp_path: Path, boot: dict[str, str]
+) -> None:
+    disk = LOADER.ljust(510, b"\0") + b"\x55\xaa" + bytes(1 << 20)
+    file = tmp_path / "xen.xva"
+    file.write_bytes(xva(machine("from Xen", {"0": disk}, vm={**XEN, **boot})))
+    vm = imported(host, api, file)
+    assert api.VM.get_PV_args(vm) == "root=/dev/vda1 ro console=ttyS0"
+    notes = api.VM.get_other_config(vm)["import-notes"]
+    assert ("vmlinuz-2.6.18-xen" in notes) == ("PV_kernel" in boot)
+    assert "no boot loader" not in notes
+    guest = Guest(host, api, vm)
+    api.VM.start(vm, False, False)
+    guest.wait_for(lambda log: SAYS in log, "the boot")
+    remove_machine(api, vm)
