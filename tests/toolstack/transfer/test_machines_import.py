@@ -21,7 +21,7 @@ from tests.toolstack.transfer.peers import MemoryPeer, ask, import_bytes
 from tests.toolstack.transfer.test_machines_round_trip import content, disks_of
 from tests.toolstack.vm.world import MIB, World
 from tests.xva_broken import BROKEN, CHECKSUMS, EOF, wrong_checksum
-from tests.xva_writer import Machine, legacy, machine, xva
+from tests.xva_writer import Machine, compressed, legacy, machine, tar, xva
 
 CONTENT = b"boot" + bytes(3 * MIB) + b"\x55" * 5000 + bytes(MIB) + b"end"
 ROWS = ("VM", "VBD", "VIF", "VDI", "network", "VM_metrics", "VBD_metrics", "VIF_metrics", "message")
@@ -199,6 +199,16 @@ def changed(cls: str, fields: dict[str, Any], disks: dict[str, bytes] | None = N
 async def test_objects_that_make_no_sense(host: World, cls: str, fields: dict[str, Any], code: str) -> None:
     async with nothing_left(host):
         assert (await failed(host, changed(cls, fields)))[0] == code
+
+
+@pytest.mark.slow
+async def test_a_bomb_for_a_description(host: World) -> None:
+    """A few kilobytes that would be forty megabytes of XML."""
+    bomb = compressed(tar([("ova.xml", b"<value>" + b" " * (40 << 20))]), "gzip")
+    async with nothing_left(host):
+        peer = MemoryPeer(bomb, piece=4096)
+        with pytest.raises(ApiError, match="larger than"):
+            await ask(host, import_machines, peer, MACHINES)
 
 
 async def test_what_a_stranger_says_of_itself_does_not_become_true(host: World) -> None:

@@ -37,8 +37,10 @@ from domzero.toolstack.transfer.progress import Progress
 from domzero.toolstack.transfer.remap import NewDisk, Options
 from domzero.toolstack.vm import images
 from domzero.wire.xva.manifest import decode_manifest
-from domzero.wire.xva.model import Appliance, Event, Manifest, ManifestXml, XvaError
+from domzero.wire.xva.model import MAX_MANIFEST, Appliance, Event, Manifest, ManifestXml, XvaError
 
+LARGEST_WITH_DISKS: Final = 16 << 20
+"""Bytes of the description of machines that come with their disks: some hundreds of them."""
 NO_DIRECTORIES: Final[Mapping[str, str]] = {}
 
 
@@ -50,7 +52,8 @@ async def import_archive(
     With `dry_run` nothing is made. Raises the documented errors; then nothing is left, unless `force` was asked for.
     """
     try:
-        async with stack.compression.decompressing(receive) as archive, aclosing(events(archive)) as found:
+        largest = LARGEST_WITH_DISKS if options.content else MAX_MANIFEST
+        async with stack.compression.decompressing(receive) as archive, aclosing(events(archive, largest)) as found:
             manifest, names = await _manifest(found)
             plan = plan_import(stack.database, manifest, options, stack.settings, stack.database.new_uuid)
             if dry_run:

@@ -31,15 +31,21 @@ SECTOR: Final = 512
 _ZEROS: Final = bytes(GRAIN)
 
 
-async def events(receive: Receive) -> AsyncGenerator[Event, None]:
+async def events(receive: Receive, largest: int) -> AsyncGenerator[Event, None]:
     """What is in an uncompressed archive, in order, up to its end; what comes after that is not read.
 
-    Raises `XvaError`, and what `receive` raises.
+    `largest` is how many bytes its description may have. Raises `XvaError`, IMPORT_ERROR for a larger one, and
+    what `receive` raises.
     """
     reader = ArchiveReader()
+    described, taken = False, 0
     while piece := await receive():
         for event in reader.feed(piece):
+            described = True
             yield event
+        taken += len(piece)
+        if not described and taken > largest:
+            raise ApiError("IMPORT_ERROR", f"The archive's description is larger than {largest} bytes.")
         if reader.ended:
             break
     for event in reader.finish():
