@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import XenAPI
 
 from tests.api.harness import PASSWORD, InProcessHost, in_process, login
 from tests.api.pages import get, put
-from tests.xe.terminal import process, socket_of
+from tests.xe.terminal import process, secured, socket_of
 
 PAGE = "/pool/xmldbdump"
 
@@ -130,6 +133,50 @@ def left(host: InProcessHost) -> list[str]:
     assert host.settings.state_dir is not None
     place = Path(host.settings.state_dir) / "restore"
     return [path.name for path in place.iterdir()] if place.exists() else []
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextmanager
+def sending(host: InProcessHost, page: str, handle: str, content: bytes, length: int) -> Iterator[socket.socket]:
+    """A client in the middle of an upload, of which it has sent a part."""
+    query = page if "?" in page else f"{page}?session_id={handle}"
+    head = f"PUT {query} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+    with secured(host) as connection:
+        connection.sendall(head.encode() + content)
+        until(lambda: left(host) == ["incoming"])
+        yield connection
+
+
+@pytest.mark.parametrize("page", [PAGE, "/host_restore"])
+def test_a_client_that_vanishes_leaves_nothing(host: InProcessHost, session: Any, dumped: Path, page: str) -> None:
+    with sending(host, page, session.handle, dumped.read_bytes()[:3000] if page == PAGE else b"", 100_000):
+        pass
+    until(lambda: left(host) == [])
+
+
+def test_one_at_a_time(host: InProcessHost, session: Any, dumped: Path) -> None:
+    with sending(host, PAGE, session.handle, dumped.read_bytes()[:3000], 100_000):
+        taken, said = put(host, f"{PAGE}?dry_run=true", dumped)
+        assert not taken
+        assert b"503" in said
+    until(lambda: left(host) == [])
+    assert put(host, f"{PAGE}?dry_run=true", dumped)[0]
+
+
+def test_a_restore_can_be_cancelled(host: InProcessHost, api: Any, session: Any, dumped: Path) -> None:
+    task = api.task.create("restore", "")
+    page = f"{PAGE}?task_id={task}&dry_run=true&session_id={session.handle}"
+    with sending(host, page, session.handle, dumped.read_bytes()[:3000], 100_000):
+        until(lambda: "cancel" in api.task.get_allowed_operations(task))
+        api.task.cancel(task)
+        until(lambda: api.task.get_status(task) == "cancelled")
+    until(lambda: left(host) == [])
 
 
 def test_whoever_may_not_gets_nothing(host: InProcessHost, dumped: Path) -> None:

@@ -145,3 +145,7 @@ def test_xe(host: InProcessHost, tmp_path: Path) -> None:
     assert "<capability" in done.stdout
     done = process("host-bugreport-upload", *where)
     assert done.returncode == 1
+    assert "url" in done.stderr
+    done = process("host-bugreport-upload", "url=http://127.0.0.1:1/", "http_proxy=http://127.0.0.1:2/", *where)
+    assert "The report could not be sent" in done.stderr
+    assert not list(Path(host.settings.state_dir or "").glob("scratch-*"))

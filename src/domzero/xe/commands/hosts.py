@@ -51,9 +51,17 @@ async def _license(talk: Talk) -> None:
 
 async def _upload_crash(talk: Talk) -> None:
     dump = await talk.by_uuid("host_crashdump", talk.line.need("uuid"))
+    await talk.api.call("host_crashdump.upload", dump, *_destination(talk))
+
+
+async def _upload_report(talk: Talk, ref: str, _: Object) -> None:
+    await talk.api.call("host.bugreport_upload", ref, *_destination(talk))
+
+
+def _destination(talk: Talk) -> tuple[str, dict[str, str]]:
+    """Where something is to be sent, and the options of that."""
     proxy = talk.line.get("http_proxy")
-    options = {} if proxy is None else {"http_proxy": proxy}
-    await talk.api.call("host_crashdump.upload", dump, talk.line.get("url") or "", options)
+    return talk.line.get("url") or "", {} if proxy is None else {"http_proxy": proxy}
 
 
 async def _designate(talk: Talk) -> None:
@@ -83,9 +91,8 @@ COMMANDS = (
     each("host-set-hostname-live", "Rename a host.", "host", "host.set_hostname_live", text("host-name")),
     each("host-set-power-on-mode", "Say how a host is switched on from afar.", "host", "host.set_power_on_mode",
          text("power-on-mode"), mapping("power-on-config")),
-    each("host-bugreport-upload", "Send a report.", "host", "host.bugreport_upload", text("url", ""),
-         mapping("options"),
-         optional="http_proxy"),
+    for_each("host-bugreport-upload", "Send a report.", "host", _upload_report, (), ("url", "http_proxy"),
+             ("host.bugreport_upload",)),
     each("host-get-server-certificate", "Show the certificate of a host.", "host", "host.get_server_certificate"),
     each("host-reset-server-certificate", "Make a new certificate.", "host", "host.reset_server_certificate"),
     each("host-apply-edition", "Choose the edition.", "host", "host.apply_edition", text("edition"), flag("force"),
