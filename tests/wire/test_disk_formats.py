@@ -21,7 +21,7 @@ from tests.wire.disk_streams import UNTOUCHED, ShortError, decoded, encoded
 ID = UUID("11111111-2222-4333-8444-555555555555")
 NOW = 1_800_000_000
 KIB, MIB = 1 << 10, 1 << 20
-SIZES = (512, 2 * MIB, 37 * MIB + 512)
+SIZES = (512, 2 * MIB, pytest.param(37 * MIB + 512, marks=pytest.mark.slow))
 
 
 def sample(size: int) -> tuple[bytes, list[tuple[int, int]]]:

@@ -19,7 +19,7 @@ from domzero.host.storage.images import source_arguments
 KIB, MIB = 1 << 10, 1 << 20
 SIZE = 24 * MIB
 DATA = random.Random(7).randbytes(3 * MIB)
-KINDS = ("file", "raw", "qcow2", "chain", "vpc", "extent")
+KINDS = ("file", "chain", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("raw", "qcow2", "vpc", "extent")))
 
 
 def tool(*argv: str | Path) -> str:

@@ -14,8 +14,10 @@ from tests.api.harness import InProcessHost, login
 from tests.host.contents.conftest import children
 
 MIB = 1 << 20
-SIZE = 12 * MIB
-DATA = random.Random(3).randbytes(2 * MIB) + bytes(3 * MIB) + random.Random(4).randbytes(MIB + 12345)
+SIZE = 6 * MIB
+HOLE = 2 * MIB
+DATA = random.Random(3).randbytes(MIB) + bytes(HOLE) + random.Random(4).randbytes(MIB + 12345)
+"""What most tests put on a disk, in front."""
 
 
 @dataclass
