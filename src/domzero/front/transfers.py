@@ -114,7 +114,9 @@ class StreamPeer:
 
     async def _patiently(self, waiting: Awaitable[Result]) -> Result:
         try:
-            return await asyncio.wait_for(waiting, self.stall)
+            # Not `wait_for`: it loses a cancellation that comes together with what is waited for.
+            async with asyncio.timeout(self.stall):
+                return await waiting
         except TimeoutError:
             raise PeerGoneError(f"nothing moved for {self.stall:g} seconds") from None
         except ConnectionError as error:

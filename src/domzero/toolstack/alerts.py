@@ -37,6 +37,7 @@ VM_SUSPENDED: Final = Alert("VM_SUSPENDED", 5)
 VM_RESUMED: Final = Alert("VM_RESUMED", 5)
 VM_CRASHED: Final = Alert("VM_CRASHED", 3)
 VM_CLONED: Final = Alert("VM_CLONED", 5)
+BOND_STATUS_CHANGED: Final = Alert("BOND_STATUS_CHANGED", 3)
 PBD_PLUG_FAILED: Final = Alert("PBD_PLUG_FAILED_ON_SERVER_START", 3)
 MANAGEMENT_TAKEN_BACK: Final = Alert("HOST_MANAGEMENT_CHANGE_TAKEN_BACK", 3)
 """The host's own: XenServer keeps a change that cuts it off."""

@@ -198,5 +198,8 @@ async def test_links_of_a_bond(host: World) -> None:
     host.network._interfaces = (INTERFACES[0], replace(INTERFACES[1], carrier=False))
     await refresh_interfaces(host.stack)
     assert host.get("Bond", bond, "links_up") == 1
+    told = [row.record for row in host.stack.database.rows("message").values()]
+    assert [(one["name"], one["cls"]) for one in told] == [("BOND_STATUS_CHANGED", "Host")] * 2
+    assert "1 of 2 up (before: 2)" in told[-1]["body"]
     assert host.get("PIF_metrics", metrics, "speed") == 1000
     assert host.get("PIF", pif(host, "eth0"), "bond_slave_of") != NULL_REF

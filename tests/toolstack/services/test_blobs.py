@@ -155,6 +155,34 @@ def test_an_upload_that_fails_changes_nothing(host: InProcessHost, api: Any, tmp
     assert not list(directory(host).glob(f"*{files.UNFINISHED}"))
 
 
+def test_an_upload_can_be_cancelled(host: InProcessHost, api: Any) -> None:
+    blob, task = api.blob.create("", False), api.task.create("upload", "")
+    with secured(host) as connection:
+        who = base64.b64encode(f"root:{PASSWORD}".encode()).decode()
+        head = f"PUT /blob?ref={blob}&task_id={task} HTTP/1.0\r\nContent-Length: 100\r\nAuthorization: Basic {who}"
+        connection.sendall(f"{head}\r\n\r\nabc".encode())
+        token = ""
+        while api.task.get_progress(task) == 0.0:
+            token = getattr(api.event, "from")([f"task/{task}"], token, 5.0)["token"]
+        api.task.cancel(task)
+        while api.task.get_status(task) in ("pending", "cancelling"):
+            token = getattr(api.event, "from")([f"task/{task}"], token, 5.0)["token"]
+    assert api.task.get_status(task) == "cancelled"
+    assert curl(host, f"ref={blob}")[0] == 404
+    assert not list(directory(host).glob(f"*{files.UNFINISHED}"))
+
+
+def test_a_reader_reads_and_does_not_write(host: InProcessHost, api: Any, tmp_path: Path) -> None:
+    host.run(host.daemon.engine.users.add("reader", "sesame", "read-only"))
+    blob = api.blob.create("", False)
+    assert put(host, f"ref={blob}", b"hello", tmp_path) == 200
+    (tmp_path / "evil").write_bytes(b"evil")
+    as_reader = ("--user", "reader:sesame")
+    assert curl(host, f"ref={blob}", *as_reader, known=False)[:2] == (200, b"hello")
+    assert curl(host, f"ref={blob}", "-T", tmp_path / "evil", *as_reader, known=False)[0] == 403
+    assert curl(host, f"ref={blob}")[1] == b"hello"
+
+
 def test_too_much_is_refused(host: InProcessHost, api: Any, tmp_path: Path) -> None:
     blob = api.blob.create("", False)
     huge = ("-X", "PUT", "-H", f"Content-Length: {files.LARGEST + 1}", "-H", "Expect:")

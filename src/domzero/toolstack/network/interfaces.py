@@ -17,6 +17,7 @@ from domzero.engine.transactions import Transaction
 from domzero.host.network.protocol import DeviceState, InterfaceInfo, NetworkError
 from domzero.idl.records import Record
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.alerts import BOND_STATUS_CHANGED, tell
 from domzero.toolstack.network.host_address import follow_address
 from domzero.toolstack.network.network import bridge_for_interface, by_bridge
 from domzero.toolstack.stack import Stack
@@ -252,7 +253,11 @@ def _observe_bond(
     bond = pif["bond_master_of"][0]
     members = [database.get("PIF", slave, "device") for slave in database.get("Bond", bond, "slaves")]
     up = sum(1 for member in members if member in interfaces and interfaces[member].carrier)
-    transaction.update("Bond", bond, links_up=up)
+    if up != (before := database.get("Bond", bond, "links_up")):
+        transaction.update("Bond", bond, links_up=up)
+        name = "+".join(sorted(members))
+        body = f"The status of the {name} bond changed: {up} of {len(members)} up (before: {before})"
+        tell(stack, BOND_STATUS_CHANGED, "Host", database.get("host", stack.host, "uuid"), body)
     if database.find("PIF_metrics", pif["metrics"]) is not None:
         transaction.update(
             "PIF_metrics",

@@ -134,7 +134,11 @@ async def _follow(
             state = await domain.monitor.execute("query-dump")
             if state["total"] > 0:
                 progress(min(1.0, state["completed"] / state["total"]))
-    _, data = await asyncio.wait_for(asyncio.shield(ended), END_SECONDS)
+    try:
+        async with asyncio.timeout(END_SECONDS):
+            _, data = await asyncio.shield(ended)
+    except TimeoutError:
+        raise HypervisorError("QEMU does not say how the dump ended") from None
     if problem := data.get("error") or (data["result"]["status"] != "completed" and data["result"]["status"]):
         raise HypervisorError(f"the memory could not be dumped: {problem}")
     progress(1.0)
