@@ -89,16 +89,14 @@ def hostile(place: Desk, name: str) -> Path:
     path.unlink(missing_ok=True)
     argv: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2"]
     if name == "names the host's files":
-        argv += ["-u", "-b", "/etc/passwd", "-F", "raw"]
+        (place.directory / "outside").write_bytes(b"the host's own")
+        argv += ["-u", "-b", str(place.directory / "outside"), "-F", "raw"]
     elif name == "names a file of another disk":
         argv += ["-u", "-b", str(next((place.directory / "sr").iterdir())), "-F", "qcow2"]
     elif name == "keeps its data elsewhere":
-        argv += ["-o", "data_file=/etc/passwd,data_file_raw=on"]
-    subprocess.run([*argv, path, "8M"], check=name != "keeps its data elsewhere")
-    if name == "keeps its data elsewhere":
-        outside = place.directory / "outside"
-        argv[-1] = f"data_file={outside},data_file_raw=on"
-        subprocess.run([*argv, path, "8M"], check=True)
+        # qemu-img makes the data file anew, whatever it is: it must be one of the test's own.
+        argv += ["-o", f"data_file={place.directory / 'outside'},data_file_raw=on"]
+    subprocess.run([*argv, path, "8M"], check=True)
     if name == "claims too much":
         with path.open("r+b") as file:
             file.seek(24)
