@@ -230,6 +230,22 @@ def test_xe(host: InProcessHost, api: Any, tmp_path: Path) -> None:
     assert not (directory(host) / uuid).exists()
 
 
+def test_blobs_go_with_what_they_belong_to(host: InProcessHost, api: Any, tmp_path: Path) -> None:
+    network = printed(host, "network-create", "name-label=brief").strip()
+    place = f"device-config:location={tmp_path}/brief"
+    sr = printed(host, "sr-create", "name-label=brief", "type=file", place).strip()
+    blobs_of = {
+        api.network.create_new_blob(api.network.get_by_uuid(network), "one", "", False),
+        api.SR.create_new_blob(api.SR.get_by_uuid(sr), "two", "", False),
+    }
+    assert blobs_of <= set(api.blob.get_all())
+    printed(host, "network-destroy", f"uuid={network}")
+    for pbd in api.SR.get_PBDs(api.SR.get_by_uuid(sr)):
+        api.PBD.unplug(pbd)
+    printed(host, "sr-destroy", f"uuid={sr}")
+    assert not blobs_of & set(api.blob.get_all())
+
+
 def test_leftovers_are_cleaned_at_a_start(tmp_path: Path) -> None:
     with in_process(tmp_path) as host:
         api = login(host.url).xenapi
