@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -11,6 +13,37 @@ pytest_plugins = ["tests.cost"]
 
 hypothesis.settings.register_profile("fast", max_examples=20)
 """What `script/test fast` asks for; a test that names a number of its own keeps it."""
+
+
+ACCOUNTS = tuple(Path("/etc", name) for name in ("passwd", "group", "shadow", "hosts"))
+
+
+@pytest.fixture(autouse=True)
+def the_machine_keeps_its_own(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test takes a line from the machine's own files: tests run as root, and a hostile image may name any file.
+
+    Lines may be added meanwhile, by the installation of a package.
+    """
+    before = request.config.stash[OWN_FILES]
+    yield
+    for path, size in before.items():
+        assert _size(path) >= size, f"{path} lost lines while this test ran"
+
+
+OWN_FILES: pytest.StashKey[dict[Path, int]] = pytest.StashKey()
+
+
+def _size(path: Path) -> int:
+    """Bytes, but none of a file that is emptied and stretched."""
+    try:
+        return 0 if path.read_bytes()[:1] == b"\0" else path.stat().st_size
+    except OSError:
+        return 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Note what the machine has before any test runs."""
+    config.stash[OWN_FILES] = {path: _size(path) for path in ACCOUNTS}
 
 
 @pytest.hookimpl(tryfirst=True)
