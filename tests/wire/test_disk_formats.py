@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from domzero.wire.disk_parts import DiskFormatError, DiskSizeError, Runs, decode_chunks, decode_raw
 from domzero.wire.qcow2 import Qcow2, cluster_size
-from domzero.wire.vhd import BLOCK, LARGEST, DynamicVhd, decode_vhd, footer, geometry
+from domzero.wire.vhd import BLOCK, LARGEST, DynamicVhd, Parent, decode_vhd, footer, geometry
 from tests.wire.disk_streams import UNTOUCHED, ShortError, decoded, encoded
 
 ID = UUID("11111111-2222-4333-8444-555555555555")
@@ -122,6 +122,35 @@ def test_a_disk_of_nothing() -> None:
         assert decoded(decode_vhd(length), BLANK, 2 * MIB) == (2 * MIB, bytes(2 * MIB))
 
 
+def test_what_differs_from_a_parent() -> None:
+    """The fields are where the specification has them; the file changes a disk of the parent's content, no more."""
+    parent = Parent(UUID(int=7), "parent.vhd", NOW - 60)
+    disk = bytes(2 * MIB) + b"\x01" * 2 * MIB + bytes(MIB)
+    changed = runs(BLOCK, len(disk), [(2 * MIB, 1)])
+    image = DynamicVhd(len(disk), changed, ID, NOW, parent)
+    stream = encoded(image.pieces(), disk)
+    assert len(stream) == image.length
+    assert stream[:512] == stream[-512:] == footer(len(disk), 4, ID, NOW)
+    header = stream[512:1536]
+    assert header[40:56] == parent.uuid.bytes
+    assert struct.unpack(">I", header[56:60]) == (NOW - 60 - 946684800,)
+    assert header[64:84] == "parent.vhd".encode("utf-16-be")
+    for at, code, text in ((576, b"W2ru", ".\\parent.vhd".encode("utf-16-le")), (600, b"MacX", b"file://./parent.vhd")):
+        found, room, length, _, offset = struct.unpack(">4sIIIQ", header[at : at + 24])
+        assert (found, room) == (code, 512)
+        assert stream[offset : offset + length] == text
+    size, content = decoded(decode_vhd(None, onto_parent=True), stream, len(disk))
+    assert size == len(disk)
+    untouched = bytes((UNTOUCHED,))
+    assert content == untouched * 2 * MIB + b"\x01" * 2 * MIB + untouched * MIB
+    bitmap = stream.index(b"\xff" * 512, 3072)
+    sparse = stream[:bitmap] + b"\x80" + bytes(511) + stream[bitmap + 512 :]
+    _, content = decoded(decode_vhd(None, onto_parent=True), sparse, len(disk))
+    assert content == untouched * 2 * MIB + b"\x01" * 512 + untouched * (3 * MIB - 512)
+    with pytest.raises(DiskFormatError, match="has a parent"):
+        decoded(decode_vhd(None), stream, len(disk))
+
+
 def test_sectors_that_are_not_marked_are_zeros() -> None:
     disk, stream = vhd(2 * MIB)
     bitmap = stream.index(b"\xff" * 512)
@@ -187,7 +216,7 @@ def broken(place: int, data: bytes, *, header: bool = False) -> bytes:
     ("stream", "said"),
     [
         (BLANK[:64] + b"\0\0\0\0" + BLANK[68:], "damaged"),
-        (broken(60, b"\0\0\0\x04"), "parent"),
+        (broken(60, b"\0\0\0\x04"), "has a parent"),
         (broken(60, b"\0\0\0\x02"), "another kind"),
         (broken(12, b"\0\x02\0\0"), "damaged"),
         (broken(48, bytes(8)), "0 bytes"),

@@ -1,7 +1,6 @@
-"""VHD files as streams, without I/O: dynamic ones are written, dynamic and fixed ones read.
+"""VHD files as streams, without I/O: dynamic and differencing ones are written, these and fixed ones read.
 
-Source: Microsoft, "Virtual Hard Disk Image Format Specification" 1.0 (2006). Differencing files are not read: what they
-lack is elsewhere.
+Source: Microsoft, "Virtual Hard Disk Image Format Specification" 1.0 (2006).
 """
 
 from __future__ import annotations
@@ -43,6 +42,10 @@ LARGEST = 2040 << 30
 UNUSED = 0xFFFFFFFF
 EPOCH = 946684800
 """2000-01-01 in seconds since 1970: where VHD's clock begins."""
+LOCATOR = struct.Struct(">4sIIIQ")
+"""Code, bytes of its room, bytes of its text, nothing, and where it is."""
+LOCATORS = (b"W2ru", b"MacX")
+"""A relative path of Windows; a file's URL."""
 BITMAP = b"\xff" * SECTOR
 """In front of a block of 2 MiB: all of its sectors are there."""
 TABLE_LIMIT = 1 << 20
@@ -78,16 +81,27 @@ def footer(size: int, kind: int, uuid: UUID, seconds: int) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Parent:
+    """The file that has what a differencing one lacks: the identity in its footer, its name, when it was changed."""
+
+    uuid: UUID
+    name: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class DynamicVhd:
     """A dynamic file that is to be written: `blocks` says which blocks of 2 MiB it has.
 
-    `size` is a multiple of 512. Raises `DiskSizeError` for one that is too large.
+    `size` is a multiple of 512; with a parent, blocks that it does not have are the parent's. Raises `DiskSizeError`
+    for a disk that is too large.
     """
 
     size: int
     blocks: Runs
     uuid: UUID
     seconds: int
+    parent: Parent | None = None
 
     def __post_init__(self) -> None:
         if self.size > LARGEST:
@@ -100,7 +114,11 @@ class DynamicVhd:
 
     @property
     def _first_block(self) -> int:
-        return 3 * SECTOR + -(-self._entries * 4 // SECTOR) * SECTOR
+        return self._table_offset + -(-self._entries * 4 // SECTOR) * SECTOR
+
+    @property
+    def _table_offset(self) -> int:
+        return 3 * SECTOR + (2 * SECTOR if self.parent else 0)
 
     @property
     def _entries(self) -> int:
@@ -108,8 +126,9 @@ class DynamicVhd:
 
     def pieces(self) -> Iterator[Piece]:
         """The file from front to back."""
-        last = footer(self.size, DYNAMIC_DISK, self.uuid, self.seconds)
-        yield last + self._header() + self._table()
+        kind = DIFFERENCING if self.parent else DYNAMIC_DISK
+        last = footer(self.size, kind, self.uuid, self.seconds)
+        yield last + self._header() + self._locators() + self._table()
         for first, count in self.blocks:
             for number in range(first, first + count):
                 yield BITMAP
@@ -117,11 +136,25 @@ class DynamicVhd:
         yield last
 
     def _header(self) -> bytes:
-        shape = (VERSION, self._entries, BLOCK, 0, bytes(16), 0, 0, b"", b"")
-        return _summed(bytearray(DYNAMIC.pack(DYNAMIC_COOKIE, (1 << 64) - 1, 3 * SECTOR, *shape)), 36)
+        above: tuple[bytes, int, int, bytes, bytes] = (bytes(16), 0, 0, b"", b"")
+        if self.parent is not None:
+            stamp = max(0, self.parent.seconds - EPOCH) & 0xFFFFFFFF
+            places = zip(LOCATORS, self._locator_texts(), (3 * SECTOR, 4 * SECTOR), strict=True)
+            entries = b"".join(LOCATOR.pack(code, SECTOR, len(text), 0, at) for code, text, at in places)
+            above = (self.parent.uuid.bytes, stamp, 0, self.parent.name.encode("utf-16-be")[:512], entries)
+        shape = (VERSION, self._entries, BLOCK, 0, *above)
+        return _summed(bytearray(DYNAMIC.pack(DYNAMIC_COOKIE, (1 << 64) - 1, self._table_offset, *shape)), 36)
+
+    def _locators(self) -> bytes:
+        return b"".join(text.ljust(SECTOR, b"\0") for text in self._locator_texts()) if self.parent else b""
+
+    def _locator_texts(self) -> tuple[bytes, bytes]:
+        """The parent's name as Windows wants it, and as XenServer does, each in a sector of its own."""
+        name = self.parent.name if self.parent else ""
+        return f".\\{name}".encode("utf-16-le")[:SECTOR], f"file://./{name}".encode()[:SECTOR]
 
     def _table(self) -> bytes:
-        table = array("I", bytes(self._first_block - 3 * SECTOR))
+        table = array("I", bytes(self._first_block - self._table_offset))
         for number in range(len(table)):
             table[number] = UNUSED
         sector, step = self._first_block // SECTOR, (SECTOR + BLOCK) // SECTOR
@@ -132,15 +165,16 @@ class DynamicVhd:
         return table.tobytes()
 
 
-def decode_vhd(length: int | None) -> Decoder:
+def decode_vhd(length: int | None, *, onto_parent: bool = False) -> Decoder:
     """Decode a dynamic or fixed file. `length` is the stream's in bytes, where it is known.
 
-    Raises `DiskFormatError` for anything else, and for a dynamic file whose parts come in an order that takes going
-    back; `DiskSizeError`.
+    A differencing file is taken only where it is put `onto_parent`: on a disk that has its parent's content already;
+    nothing is said then of what is the parent's. Raises `DiskFormatError` for anything else, and for a file whose parts
+    come in an order that takes going back; `DiskSizeError`.
     """
     start = yield Want(SECTOR)
     if start.startswith(COOKIE):
-        yield from _decode_dynamic(start, length)
+        yield from _decode_dynamic(start, length, onto_parent=onto_parent)
     else:
         yield from _decode_fixed(start, length)
 
@@ -163,14 +197,14 @@ def _decode_fixed(start: bytes, length: int | None) -> Decoder:
         raise DiskFormatError("its footer does not fit to what comes before it")
 
 
-def _decode_dynamic(start: bytes, length: int | None) -> Decoder:
+def _decode_dynamic(start: bytes, length: int | None, *, onto_parent: bool) -> Decoder:
     size, kind, header_offset = _read_footer(start)
-    if kind == DIFFERENCING:
+    if kind == DIFFERENCING and not onto_parent:
         raise DiskFormatError("it has a parent: merge it with that before (vhd-util coalesce, Merge-VHD)")
-    if kind != DYNAMIC_DISK:
+    if kind not in (DYNAMIC_DISK, DIFFERENCING):
         raise DiskFormatError("its first sector is the footer of another kind of file")
     yield from _skip(SECTOR, header_offset)
-    table_offset, entries, block = _read_header((yield Want(DYNAMIC.size)), size)
+    table_offset, entries, block = _read_header((yield Want(DYNAMIC.size)), size, kind)
     yield from _skip(header_offset + DYNAMIC.size, table_offset)
     yield Size(size)
     table = array("I")
@@ -178,18 +212,22 @@ def _decode_dynamic(start: bytes, length: int | None) -> Decoder:
         table.frombytes((yield Want(min(PIECE, (entries - len(table)) * 4))))
     table.byteswap()
     position = table_offset + entries * 4
-    yield from _blanks(table, size, block)
+    if kind == DYNAMIC_DISK:
+        yield from _blanks(table, size, block)
     for sector, number in _in_order(table, -(-size // block)):
         yield from _skip(position, sector * SECTOR)
-        yield from _decode_block(number * block, min(block, size - number * block), block)
+        yield from _decode_block(number * block, min(block, size - number * block), block, blanks=kind == DYNAMIC_DISK)
         position = sector * SECTOR + _bitmap_length(block) + block
     yield from _skip(position, -(-position // SECTOR) * SECTOR if length is None else length - SECTOR)
     if _read_footer((yield Want(SECTOR)))[:2] != (size, kind):
         raise DiskFormatError("its first sector and its footer do not agree")
 
 
-def _decode_block(offset: int, used: int, block: int) -> Decoder:
-    """One block: a map of its sectors, and its bytes, of which `used` are on the disk."""
+def _decode_block(offset: int, used: int, block: int, *, blanks: bool) -> Decoder:
+    """One block: a map of its sectors, and its bytes, of which `used` are on the disk.
+
+    Sectors that are not there are zeros where `blanks`, else nothing is said of them.
+    """
     bits = yield Want(_bitmap_length(block))
     whole = bits.startswith(b"\xff" * (block // SECTOR // 8))
     done = 0
@@ -204,7 +242,7 @@ def _decode_block(offset: int, used: int, block: int) -> Decoder:
                 start, end = first * SECTOR, (first + count) * SECTOR
                 if there:
                     yield Put(offset + start, inside[start - done : end - done])
-                else:
+                elif blanks:
                     yield Blank(offset + start, end - start)
         done += len(data)
 
@@ -274,13 +312,13 @@ def _checked(size: int) -> int:
     return size
 
 
-def _read_header(data: bytes, size: int) -> tuple[int, int, int]:
+def _read_header(data: bytes, size: int, kind: int) -> tuple[int, int, int]:
     """Where the table is, its entries, and the size of a block. Raises `DiskFormatError`."""
     cookie, _, table, version, entries, block, _, parent, _, _, _, _ = DYNAMIC.unpack(data)
     if cookie != DYNAMIC_COOKIE or version != VERSION or data[36:40] != _checksum(data, 36):
         raise DiskFormatError("its dynamic disk header is damaged")
-    if any(parent):
-        raise DiskFormatError("it names a parent")
+    if any(parent) != (kind == DIFFERENCING):
+        raise DiskFormatError("what it says of a parent does not fit")
     if block not in BLOCK_LIMITS or block & (block - 1):
         raise DiskFormatError(f"blocks of {block} bytes are not possible")
     if entries > TABLE_LIMIT or entries * block < size:

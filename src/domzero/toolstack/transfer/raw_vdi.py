@@ -6,7 +6,7 @@ Both answer before the work is done; that all went well is told by the request's
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -22,7 +22,17 @@ from domzero.toolstack.storage import disks
 from domzero.toolstack.storage.vdi_admission import drives_of
 from domzero.toolstack.transfer.content_errors import content_failure
 from domzero.toolstack.transfer.progress import Progress
-from domzero.toolstack.transfer.raw_vdi_export import Bytes, Disk, Layout, qcow2_image, raw_image, send, vhd_image
+from domzero.toolstack.transfer.raw_vdi_export import (
+    Bytes,
+    Disk,
+    Image,
+    Layout,
+    difference_image,
+    qcow2_image,
+    raw_image,
+    send,
+    vhd_image,
+)
 from domzero.toolstack.transfer.raw_vdi_import import Filler, Stream, TooLongError
 from domzero.toolstack.transfer.raw_vdi_spool import SpooledStream, spooled
 from domzero.wire.disk_parts import Decoder, DiskFormatError, DiskSizeError, decode_chunks, decode_raw
@@ -42,13 +52,13 @@ class Format:
     content_type: str
     suffix: str
     layout: Layout
-    decoder: Callable[[int | None], Decoder] | None
-    """None for what cannot be read as a stream."""
+    decoder: Callable[[int | None, bool], Decoder] | None
+    """Takes the stream's length, if known, and whether the disk is there already. None where streams cannot be read."""
 
 
 FORMATS: Final[Mapping[str, Format]] = {
-    "raw": Format("application/octet-stream", "raw", raw_image, decode_raw),
-    "vhd": Format("application/vhd", "vhd", vhd_image, decode_vhd),
+    "raw": Format("application/octet-stream", "raw", raw_image, lambda length, _: decode_raw(length)),
+    "vhd": Format("application/vhd", "vhd", vhd_image, lambda length, onto: decode_vhd(length, onto_parent=onto)),
     "qcow2": Format("application/x-qemu-disk", "qcow2", qcow2_image, None),
 }
 
@@ -57,27 +67,49 @@ FORMATS: Final[Mapping[str, Format]] = {
 async def export_raw(stack: Stack, context: Context, peer: Peer, arguments: Arguments) -> None:
     """The content of a disk that nobody writes; `vdi` is its reference or uuid, `format` one of `FORMATS` (raw).
 
-    The answer has a length, so that a client sees when it is cut short.
+    With `base`, another disk that is not larger, the answer is a VHD of what differs from that. The answer has a
+    length, so that a client sees when it is cut short.
     """
     vdi, format = named_disk(stack, arguments.need("vdi")), _format(arguments)
-    if arguments.get("base"):
-        raise ApiError("SR_OPERATION_NOT_SUPPORTED", stack.database.get("VDI", vdi, "SR"))
+    named_base = arguments.get("base")
+    base = named_disk(stack, named_base) if named_base else None
+    if base is not None and format is not FORMATS["vhd"]:
+        raise RequestError(400, "Only a VHD can tell what differs from a base.")
     with context.task.cancellable(), _documented(vdi):
-        async with stack.gates["VDI"].operation(context, vdi, "copy"):
-            source = await disks.disk_source(stack, vdi)
-            record = stack.database.record("VDI", vdi)
-            async with stack.contents.reading(source) as reader:
-                size = min(record["virtual_size"], reader.size)
-                disk = Disk(reader, size, UUID(record["uuid"]), int(stack.clock.now().timestamp()))
+        async with AsyncExitStack() as opened:
+            disk = await opened.enter_async_context(_opened(stack, context, vdi))
+            if base is None:
                 image = await format.layout(disk)
-                progress = Progress(context.task.set_progress, stack.clock, image.length)
+            else:
+                other = await opened.enter_async_context(_opened(stack, context, base))
+                if other.size > disk.size:
+                    raise ApiError("VDI_TOO_LARGE", base, str(disk.size))
+                image = await difference_image(disk, other)
+            await _send(stack, context, peer, format, image, disk)
 
-                async def write(data: Bytes) -> None:
-                    await peer.write(data)
-                    progress.reach(progress.done + len(data))
 
-                peer.begin(200, _headers(context, record["uuid"], format), length=image.length)
-                await send(image, disk, write)
+async def _send(
+    stack: Stack, context: Context, peer: Peer, format: Format, image: Image, disk: Disk
+) -> None:  # fmt: skip
+    progress = Progress(context.task.set_progress, stack.clock, image.length)
+
+    async def write(data: Bytes) -> None:
+        await peer.write(data)
+        progress.reach(progress.done + len(data))
+
+    peer.begin(200, _headers(context, str(disk.uuid), format), length=image.length)
+    await send(image, disk, write)
+
+
+@asynccontextmanager
+async def _opened(stack: Stack, context: Context, vdi: Ref) -> AsyncIterator[Disk]:
+    """A disk that nobody writes meanwhile."""
+    async with stack.gates["VDI"].operation(context, vdi, "copy"):
+        source = await disks.disk_source(stack, vdi)
+        record = stack.database.record("VDI", vdi)
+        async with stack.contents.reading(source) as reader:
+            size = min(record["virtual_size"], reader.size)
+            yield Disk(reader, size, UUID(record["uuid"]), int(stack.clock.now().timestamp()))
 
 
 @serves("PUT", "/import_raw_vdi", role="vm-admin", label="VDI.import_raw", result=RefTo("VDI"))
@@ -85,7 +117,8 @@ async def import_raw(stack: Stack, context: Context, peer: Peer, arguments: Argu
     """Fill the disk `vdi` with what is sent, or make a new one of its size in the repository `sr_id` or `sr_uuid`.
 
     `format` is one of `FORMATS` (raw); with `chunked`, raw parts come in XenServer's own framing. What a raw stream
-    does not reach stays as it is. Returns the new disk.
+    does not reach stays as it is, and so does what a differencing VHD leaves to its parent, whose content `vdi` must
+    have. Returns the new disk.
     """
     format, framed = _format(arguments), arguments.flag("chunked")
     is_raw = format is FORMATS["raw"]
@@ -94,8 +127,9 @@ async def import_raw(stack: Stack, context: Context, peer: Peer, arguments: Argu
         raise ApiError("IMPORT_ERROR_CANNOT_HANDLE_CHUNKED")
     if framed and not is_raw:
         raise RequestError(400, "Only raw content comes in chunks.")
-    async with _stream(stack, context, peer, format, framed=framed) as stream:
-        if arguments.get("vdi"):
+    onto = bool(arguments.get("vdi"))
+    async with _stream(stack, context, peer, format, framed=framed, onto=onto) as stream:
+        if onto:
             least = (peer.length or 0) if is_raw and not framed else 0
             await _into(stack, context, peer, named_disk(stack, arguments["vdi"]), stream, least)
             return None
@@ -106,15 +140,16 @@ async def import_raw(stack: Stack, context: Context, peer: Peer, arguments: Argu
 
 @asynccontextmanager
 async def _stream(
-    stack: Stack, context: Context, peer: Peer, format: Format, *, framed: bool
+    stack: Stack, context: Context, peer: Peer, format: Format, *, framed: bool, onto: bool
 ) -> AsyncIterator[Stream | SpooledStream]:
+    """What the peer sends, `onto` a disk that there is already."""
     progress = Progress(context.task.set_progress, stack.clock, peer.length or 0)
     reached = progress.reach if peer.length else lambda _: None
     if format.decoder is None:
         async with spooled(stack.contents, peer, stack.settings.state_dir / SPOOLS, reached) as stream:
             yield stream
     else:
-        yield Stream(decode_chunks() if framed else format.decoder(peer.length), peer, reached)
+        yield Stream(decode_chunks() if framed else format.decoder(peer.length, onto), peer, reached)
 
 
 async def _into(

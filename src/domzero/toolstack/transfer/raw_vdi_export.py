@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from heapq import merge
+from itertools import groupby, islice
 from typing import Final, TypeAlias
 from uuid import UUID
 
@@ -17,10 +19,12 @@ from domzero.finish import finish
 from domzero.host.contents.protocol import ContentReader
 from domzero.wire.disk_parts import PIECE, Piece, Runs, Span, Zeros
 from domzero.wire.qcow2 import Qcow2, cluster_size
-from domzero.wire.vhd import BLOCK, DynamicVhd
+from domzero.wire.vhd import BLOCK, DynamicVhd, Parent
 
 AHEAD: Final = 8
 """Pieces that are read while one is sent."""
+COMPARED: Final = 4
+"""Blocks of two disks that are read at a time to be compared."""
 SECTOR: Final = 512
 BLANK: Final = bytes(PIECE)
 
@@ -58,6 +62,39 @@ async def vhd_image(disk: Disk) -> Image:
     size = _whole_sectors(disk.size)
     image = DynamicVhd(size, await _runs(disk, BLOCK), disk.uuid, disk.seconds)
     return Image(image.length, _each(image.pieces()))
+
+
+async def difference_image(disk: Disk, base: Disk) -> Image:
+    """A differencing VHD: the blocks in which a disk is not like another, which is not larger; the other is its parent.
+
+    Nobody keeps account of what was written since, so both are read. Raises `DiskSizeError`, `ContentError`.
+    """
+    size, changed = _whole_sectors(disk.size), Runs(BLOCK, disk.size)
+    blocks = _blocks(await _runs(disk, BLOCK), await _runs(base, BLOCK))
+    while batch := list(islice(blocks, COMPARED)):
+        found = await asyncio.gather(*(_differs(disk, base, number) for number in batch))
+        for number, differs in zip(batch, found, strict=True):
+            if differs:
+                changed.add(number * BLOCK, BLOCK)
+    parent = Parent(base.uuid, f"{base.uuid}.vhd", base.seconds)
+    image = DynamicVhd(size, changed, disk.uuid, disk.seconds, parent)
+    return Image(image.length, _each(image.pieces()))
+
+
+def _blocks(*disks: Runs) -> Iterator[int]:
+    """The numbers of the blocks that any of them has, once each, in order."""
+    numbers = ((number for first, count in runs for number in range(first, first + count)) for runs in disks)
+    return (number for number, _ in groupby(merge(*numbers)))
+
+
+async def _differs(disk: Disk, base: Disk, number: int) -> bool:
+    """Whether a block is not the same on both."""
+    for start in range(number * BLOCK, (number + 1) * BLOCK, PIECE):
+        span = Span(start, PIECE)
+        one, other = await asyncio.gather(_read(disk, span), _read(base, span))
+        if one != other:
+            return True
+    return False
 
 
 async def qcow2_image(disk: Disk) -> Image:
@@ -141,5 +178,7 @@ async def _settled(waiting: asyncio.Task[Bytes] | Bytes) -> Bytes:
 async def _read(disk: Disk, span: Span) -> Bytes:
     """A part of the disk; past its end there are zeros."""
     there = max(0, min(span.length, disk.size - span.offset))
+    if not there:
+        return BLANK[: span.length]
     data = await disk.reader.read(span.offset, there)
     return data if there == span.length else bytes(data) + bytes(span.length - there)
