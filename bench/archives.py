@@ -9,9 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.hosts import host
 from bench.report import Row, Section
-from bench.transfers import MEMORY, MEMORY_LIMIT, MIB, Peer, Scene, _scene, compare, curl, resident
+from bench.transfers import MEMORY, MEMORY_LIMIT, MIB, Peer, Scene, _scene, compare, curl, plain_host, resident, settled
 
 NOTES = """A machine with one disk of a `file` repository (qcow2) that is full of random data, in the page cache. Ours:
 `curl` fetches or sends it as an archive by `/export` and `/import`. Beside it: what the section on transfers has beside
@@ -37,9 +36,9 @@ def measure(quick: bool) -> Section:
     """Both ways, with TLS and without; packed over TLS; the daemon's memory."""
     section = Section("Archives of machines", NOTES)
     size, rounds = (128 * MIB, 2) if quick else (1024 * MIB, 5)
-    with tempfile.TemporaryDirectory() as name, host(Path(name), "qemu", core=None) as ours:
-        scene = _scene(ours, Path(name), size)
-        before = resident(ours.pid)
+    with tempfile.TemporaryDirectory() as name, plain_host(Path(name)) as (ours, http):
+        before = settled(ours.pid)
+        scene = _scene(ours, Path(name), size, http)
         vm = str(scene.api("VM.create", MACHINE))
         scene.api("VBD.create", {**DRIVE, "VM": vm, "VDI": scene.disk})
         archive = scene.directory / "machine.xva"
@@ -58,7 +57,7 @@ PROGRAMS = {"gzip": ("gzip", "-1", "-c"), "zstd": ("zstd", "-q", "-1", "-T0", "-
 
 
 def _both_ways(section: Section, scene: Scene, vm: str, archive: Path, rounds: int, *, tls: bool) -> None:
-    how = "over TLS" if tls else "over a Unix socket"
+    how = "over TLS" if tls else "without TLS"
     peer = Peer(scene, tls)
 
     def out() -> None:

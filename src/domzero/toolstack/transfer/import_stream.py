@@ -7,10 +7,10 @@ disk reads as zeros, so zeros are not written.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from domzero.engine.errors import ApiError
 from domzero.finish import finish, in_thread
@@ -25,6 +25,8 @@ from domzero.wire.xva.reader import ArchiveReader
 
 AHEAD: Final = 8
 """Blocks that are being checked and written while another one arrives."""
+FLUSH_EVERY: Final = 64 << 20
+"""Bytes after which the medium is asked to begin with putting them down, rather than with all of them at the end."""
 GRAIN: Final = 64 << 10
 """Bytes of zeros, at such a boundary, that are worth leaving out."""
 SECTOR: Final = 512
@@ -83,6 +85,8 @@ class DiskFiller:
         self._writer: ContentWriter | None = None
         self._opened = AsyncExitStack()
         self._under_way: set[asyncio.Task[None]] = set()
+        self._unflushed = 0
+        self._flushing: asyncio.Task[None] | None = None
         self.first_sectors: dict[str, bytes] = {}
         """The first bytes of each disk that was met."""
 
@@ -141,11 +145,24 @@ class DiskFiller:
         writer = await self._writer_of(disk, target)
         if offset == 0 and len(data):
             self.first_sectors[disk] = bytes(data[:SECTOR])
+        await self._room()
+        self._begin(self._store(writer, offset, data, block))
+        self._unflushed += len(data)
+        if self._unflushed >= FLUSH_EVERY and (self._flushing is None or self._flushing.done()):
+            self._unflushed = 0
+            self._flushing = self._begin(writer.flush())
+        self._progress.reach(self._bytes_before + offset)
+
+    async def _room(self) -> None:
+        """Return when not too much is under way."""
         while len(self._under_way) >= AHEAD:
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
             self._reap()
-        self._under_way.add(asyncio.create_task(self._store(writer, offset, data, block)))
-        self._progress.reach(self._bytes_before + offset)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        return task
 
     async def _writer_of(self, disk: str, target: Target) -> ContentWriter:
         if self._writer is None or self._disk != disk:
