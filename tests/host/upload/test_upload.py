@@ -41,6 +41,11 @@ async def send(url: str, directory: Path, proxy: str = "", told: list[float] | N
     await upload(url, directory, proxy=proxy, progress=(told if told is not None else []).append)
 
 
+def unpack(data: bytes, directory: Path) -> None:
+    directory.mkdir()
+    subprocess.run(["tar", "-x", "-C", directory], input=data, check=True)
+
+
 async def test_tar_unpacks_what_came(server: Receiver, crash: Path, tmp_path: Path) -> None:
     told: list[float] = []
     await send(f"http://me:pass%20word@127.0.0.1:{server.port}/in/it.tar?key=1", crash, told=told)
@@ -48,9 +53,7 @@ async def test_tar_unpacks_what_came(server: Receiver, crash: Path, tmp_path: Pa
     assert server.asked == ["/in/it.tar?key=1"]
     assert server.headers[0]["Authorization"] == "Basic bWU6cGFzcyB3b3Jk"
     assert told[-1] == 1.0
-    (tmp_path / "out").mkdir()
-    unpack = ["tar", "-x", "-C", tmp_path / "out"]
-    await asyncio.to_thread(subprocess.run, unpack, input=server.bodies[0], check=True)
+    unpack(server.bodies[0], tmp_path / "out")
     out = tmp_path / "out" / crash.name
     assert sorted(path.name for path in out.iterdir()) == ["dmesg.202611212128", "dump.202611212128", "empty"]
     assert (out / "dump.202611212128").read_bytes() == CONTENT
