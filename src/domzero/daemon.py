@@ -124,6 +124,7 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
         stopping, restart = asyncio.Event(), asyncio.Event()
         stack = _stack(settings, where, database, clock, hands, stopping, restart)
         stack.diagnosis = LinuxDiagnosis(where.runtime, where.log_file.parent)
+        stack.disk_loader = hands.disk_loader
         cleanup.callback(stack.audit.close)
         engine, dispatcher = _join(settings, stack, passwords)
         server, consoles = _door(engine, dispatcher, hands, stack)

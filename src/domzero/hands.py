@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from domzero.front.simulation import Simulation, Verb
+from domzero.host.bootloader.protocol import DiskLoader
 from domzero.host.clock import AdjustableClock, Clock, SystemClock
 from domzero.host.console.lines import HostTerminal
 from domzero.host.contents.protocol import DiskContents
@@ -33,6 +34,8 @@ RESOLVER = Path("/etc/resolv.conf")
 
 FIRST_USER = 0x7D000000
 """Machines run as users from this number on: far from people's, services' and containers' (systemd's UIDS-GIDS.md)."""
+LOADER_USER = FIRST_USER - 1
+"""Who reads the disks of machines that are about to start."""
 
 
 class HandsError(Exception):
@@ -53,6 +56,8 @@ class Hands:
     guest: GuestImage | None
     console: HostTerminal | None = None
     """The host's own console; None where nobody may see it."""
+    disk_loader: DiskLoader | None = None
+    """None where disks are made up."""
     simulation: Simulation | None = None
     """How a program under test moves time and steps; None on a real host."""
 
@@ -108,6 +113,7 @@ def _simulated(settings: Settings, state: Path, log_file: Path, clock: Clock) ->
 
 
 async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) -> Hands:
+    from domzero.host.bootloader.pygrub import Pygrub
     from domzero.host.contents.qemu import QemuContents
     from domzero.host.control.linux import LinuxControl
     from domzero.host.hypervisor.qemu.driver import QemuHypervisor, UserRange
@@ -125,6 +131,7 @@ async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) 
         download,
         await _guest_image(settings, state),
         make_host_console(settings, root=root),
+        Pygrub(runtime, LOADER_USER if root else None),
     )
 
 

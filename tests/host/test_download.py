@@ -137,3 +137,33 @@ async def test_silent_servers_leave_the_threads_of_others_alone(tmp_path: Path) 
         with pytest.raises(asyncio.CancelledError):
             await unwanted
     assert sorted(names(tmp_path), key=int) == [str(n) for n in range(40)]
+
+
+async def test_user_and_password_are_a_header_and_stay_with_their_server(tmp_path: Path) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        path = request.split(" ")[1]
+        seen.append((path, request.partition("Authorization: ")[2].partition("\r\n")[0]))
+        if path == "/a":
+            writer.write(f"HTTP/1.1 302 Found\r\nLocation: {elsewhere}/b\r\nContent-Length: 0\r\n\r\n".encode())
+        else:
+            await content(path, writer)
+        writer.close()
+
+    elsewhere = ""
+    running = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with running:
+        port = running.sockets[0].getsockname()[1]
+        elsewhere = f"http://localhost:{port}"
+        await download(f"http://me:p%40ss@127.0.0.1:{port}/a", tmp_path / "file", largest=1000)
+    assert seen == [("/a", "Basic bWU6cEBzcw=="), ("/b", "")]
+
+
+async def test_what_came_so_far_is_told(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    async with server(content) as url:
+        await download(f"{url}/a", tmp_path / "file", largest=1000, progress=lambda *now: told.append(now))
+        await asyncio.sleep(0)
+    assert told[-1] == (1000, 1000)

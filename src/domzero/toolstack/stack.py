@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from domzero.engine.database import Database
     from domzero.engine.events import Events
     from domzero.engine.tasks import Tasks
+    from domzero.host.bootloader.protocol import DiskLoader
     from domzero.host.compression.protocol import Compression
     from domzero.host.contents.protocol import DiskContents
     from domzero.host.control.protocol import HostControl
@@ -111,6 +112,8 @@ class Stack:
     """Every method name the server answers to."""
     updates: Updates = field(init=False)
     """Takes new versions of domzero; set by the composition root."""
+    disk_loader: DiskLoader | None = None
+    """Finds kernels on machines' disks; None where disks hold nothing, and firmware is said to boot them all."""
     upload: Upload = field(init=False)
     """Sends files to other machines; set by the composition root."""
     remote: RemoteAccess = field(default_factory=NoRemoteAccess)

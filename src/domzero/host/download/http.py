@@ -3,39 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import ftplib
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-from domzero.host.download.protocol import DownloadError, is_fetchable
+from domzero.host.download.line import Line, opener
+from domzero.host.download.protocol import DownloadError, FileMissingError, Progress, is_fetchable
 
 CHUNK = 1 << 18
 SILENCE = 30.0
 """Seconds that a server may keep silent."""
 AT_ONCE = 4
 """Downloads that go on side by side; further ones wait for one of them to end."""
+MISSING = (404, 410)
 
 
-async def download(url: str, path: Path, *, largest: int, patience: float = 600.0) -> int:
+async def download(
+    url: str, path: Path, *, largest: int, patience: float = 600.0, progress: Progress | None = None
+) -> int:
     """See `Download`."""
     if not is_fetchable(url):
         raise DownloadError("only http, https and ftp addresses can be fetched")
     partial = path.with_name(f"{path.name}.part")
-    stop = threading.Event()
-    work = asyncio.get_running_loop().run_in_executor(_threads(), _fetch, url, partial, largest, patience, stop)
+    loop = asyncio.get_running_loop()
+    line = Line()
+
+    def came(received: int, expected: int) -> None:
+        if progress is not None:
+            loop.call_soon_threadsafe(progress, received, expected)
+
+    work = loop.run_in_executor(_threads(), _fetch, url, partial, largest, patience, line, came)
+    alarm = loop.call_later(max(patience, 0.0), line.cut)
     try:
         size = await asyncio.shield(work)
         partial.replace(path)
     except BaseException:
-        stop.set()
+        line.cut()
         await asyncio.wait({work})
         partial.unlink(missing_ok=True)
         raise
+    finally:
+        alarm.cancel()
     return size
 
 
@@ -45,30 +61,64 @@ def _threads() -> Executor:
     return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="download")
 
 
-def _fetch(url: str, partial: Path, largest: int, patience: float, stop: threading.Event) -> int:
-    if stop.is_set():
-        raise DownloadError("nobody wants the file any more")
+def _fetch(url: str, partial: Path, largest: int, patience: float, line: Line, came: Callable[[int, int], None]) -> int:
+    late = DownloadError(f"the file did not come within {patience:.0f} seconds")
+    if line.is_cut():
+        raise late
     deadline = time.monotonic() + patience
     size = 0
-    request = urllib.request.Request(url, headers={"User-Agent": "domzero"})  # noqa: S310 - the scheme was checked
     try:
-        # Redirections are followed to http, https and ftp alone (urllib.request.HTTPRedirectHandler).
-        with urllib.request.urlopen(request, timeout=SILENCE) as answer, partial.open("wb") as file:  # noqa: S310
-            while chunk := answer.read(CHUNK):
+        request = _request(url)
+        with opener(line).open(request, timeout=SILENCE) as answer, partial.open("wb") as file:
+            announced = answer.headers.get("Content-Length", "")
+            expected = int(announced) if announced.isdecimal() and len(announced) < 19 else 0
+            if expected > largest:
+                raise DownloadError(f"the file is larger than {largest} bytes")
+            # What is there, and not a whole chunk: a server that sends byte by byte must not keep us.
+            while chunk := answer.read1(CHUNK):
                 size += len(chunk)
                 if size > largest:
                     raise DownloadError(f"the file is larger than {largest} bytes")
-                if stop.is_set() or time.monotonic() > deadline:
-                    raise DownloadError(f"the file did not come within {patience:.0f} seconds")
+                if line.is_cut() or time.monotonic() > deadline:
+                    raise late
                 file.write(chunk)
+                came(size, expected)
             # Reading piece by piece, http.client takes the end of the connection for the end of the file.
-            announced = answer.headers.get("Content-Length", "")
-            if announced.isdecimal() and int(announced) != size:
+            if line.is_cut():
+                raise late
+            if announced.isdecimal() and expected != size:
                 raise DownloadError(f"the server promised {announced} bytes and sent {size}")
-    except urllib.error.HTTPError as error:
-        with error:
-            raise DownloadError(f"the server answered {error.code}") from error
-    except (OSError, HTTPException, ValueError) as error:
-        raise DownloadError(f"the file could not be fetched: {error}") from error
+    except (OSError, HTTPException, ValueError, EOFError, ftplib.Error) as error:
+        raise late if line.is_cut() else _failure(error) from error
     partial.chmod(0o644)
     return size
+
+
+def _request(url: str) -> urllib.request.Request:
+    """User and password in an http or https address become a header, which no redirection carries elsewhere."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    if not at or parts.scheme == "ftp":
+        return urllib.request.Request(url, headers={"User-Agent": "domzero"})  # noqa: S310 - the scheme was checked
+    plain = urlunsplit(parts._replace(netloc=host))
+    request = urllib.request.Request(plain, headers={"User-Agent": "domzero"})  # noqa: S310 - the same
+    request.add_unredirected_header("Authorization", f"Basic {b64encode(unquote(user).encode()).decode()}")
+    return request
+
+
+def _failure(error: Exception) -> DownloadError:
+    """What went wrong, for a person."""
+    if isinstance(error, urllib.error.HTTPError):
+        with error:
+            kind = FileMissingError if error.code in MISSING else DownloadError
+            redirected = ", a redirection that is not followed" if error.code in (301, 302, 303, 307, 308) else ""
+            return kind(f"the server answered {error.code}{redirected}")
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, TimeoutError):
+        return DownloadError(f"the server kept silent for {SILENCE:.0f} seconds")
+    text = str(cause)
+    if isinstance(error, urllib.error.URLError) and "550" in text:
+        return FileMissingError("the server has no such file (550)")
+    if isinstance(cause, OSError) and cause.strerror:
+        text = cause.strerror
+    return DownloadError(f"the file could not be fetched: {text[:200]}")

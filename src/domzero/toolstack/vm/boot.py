@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from domzero.host.hypervisor.spec import MachineSpec, NicSpec
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.network.cards import connect_card
 from domzero.toolstack.stack import Stack
-from domzero.toolstack.vm import attachment, failures, installer
+from domzero.toolstack.vm import attachment, disk_loader, failures, installer
 from domzero.toolstack.vm.consoles import open_consoles
 from domzero.toolstack.vm.memory_needs import memory_overhead
 from domzero.toolstack.vm.operations import PAUSED, RUNNING
@@ -35,6 +35,8 @@ class Boot:
     paused: bool = False
     image: Path | None = None
     bounces: int = 0
+    progress: Callable[[float], None] = lambda _share: None
+    """Told how much is done, 0 to 1, where that takes long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Sizes:
     vcpus: int
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the machine that did not hold for this boot, and what did."""
+    installation: installer.Installation = field(default_factory=installer.Installation)
 
 
 async def boot(stack: Stack, machine: Machine, how: Boot) -> None:
@@ -57,7 +60,7 @@ async def boot(stack: Stack, machine: Machine, how: Boot) -> None:
     vbds, vifs = _devices(stack, record, saved=how.image is not None)
     before = attachment.state(stack, vm, vbds, vifs)
     async with Steps() as steps:
-        overrides = await _overrides(stack, steps, vm, how)
+        installation = await _prepare(stack, steps, vm, how)
         await steps.do(
             "reserve devices",
             lambda: attachment.reserve(stack, vm, how.host, vbds, vifs),
@@ -65,6 +68,9 @@ async def boot(stack: Stack, machine: Machine, how: Boot) -> None:
         )
         domid = stack.machines.next_domid()
         disks = await attachment.disk_specs(stack, vbds)
+        overrides = dict(installation.fields)
+        if how.image is None:
+            overrides |= await disk_loader.kernel_on_disk(stack, vm, {**record, **overrides}, disks)
         await steps.do("remember the intent", stack.database.durable)
         nics = [await _connect(stack, steps, vif, domid) for vif in vifs]
         booted = {**record, **overrides} if how.image is None else as_booted(record)
@@ -74,7 +80,7 @@ async def boot(stack: Stack, machine: Machine, how: Boot) -> None:
         status = await steps.do(
             "build the domain", lambda: _build(stack, vm, spec, how), lambda: end_domain(stack, domid)
         )
-        sizes = Sizes(spec.memory_target, spec.vcpus, overrides)
+        sizes = Sizes(spec.memory_target, spec.vcpus, overrides, installation)
         await steps.do(
             "record the domain",
             lambda: record_running(stack, vm, sizes, status, how.host, started=how.image is None),
@@ -83,11 +89,11 @@ async def boot(stack: Stack, machine: Machine, how: Boot) -> None:
     refresh_all(stack, vm)
 
 
-async def _overrides(stack: Stack, steps: Steps, vm: Ref, how: Boot) -> dict[str, Any]:
+async def _prepare(stack: Stack, steps: Steps, vm: Ref, how: Boot) -> installer.Installation:
     """What takes the place of the machine's own settings for a boot of its installer."""
     if how.image is not None:
-        return {}
-    return await steps.do("fetch the installer", lambda: installer.boot_overrides(stack, vm))
+        return installer.Installation()
+    return await steps.do("fetch the installer", lambda: installer.prepare(stack, vm, how.progress))
 
 
 def _devices(stack: Stack, record: Mapping[str, Any], *, saved: bool) -> tuple[tuple[Ref, ...], tuple[Ref, ...]]:
@@ -132,9 +138,11 @@ def record_running(stack: Stack, vm: Ref, spec: Sizes, status: DomainStatus, hos
         changes: dict[str, Any] = {}
         if started:
             remove_guest_metrics(stack, transaction, vm)
-            changes = {"last_booted_record": boot_record({**record, **spec.overrides}), "requires_reboot": False}
-            if spec.overrides:
-                installer.record_installing(stack, vm)
+            changes = {
+                "last_booted_record": boot_record({**record, **spec.overrides}),
+                "requires_reboot": False,
+                **spec.installation.after(record),
+            }
         transaction.update(
             "VM",
             vm,

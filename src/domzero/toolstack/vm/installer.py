@@ -1,133 +1,98 @@
-"""Installing a Linux from a repository on the network: its installer's kernel is fetched and booted once.
+"""Machines that are being installed: eliloader, the boot loader that starts an operating system's installer.
 
-What clients say in `other_config`, in XenServer's words:
-
-| key                  | meaning                                                                             |
-|----------------------|-------------------------------------------------------------------------------------|
-| `install-repository` | address of the repository; anything else (`cdrom`) leaves the boot order to the CD   |
-| `install-distro`     | the family of installer: a key of `FAMILIES`                                         |
-| `debian-release`     | the release's code name, for `debianlike`                                            |
-| `install-args`       | further arguments for the installer                                                  |
-| `install-round`      | set to 2 once the installer has been started; from then on the machine boots its disk |
+What is asked for is in `install.plan`, what is known of installers in `install.families`.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from domzero.engine.errors import ApiError
 from domzero.finish import in_thread
-from domzero.host.download.protocol import DownloadError, is_fetchable
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
-from domzero.toolstack.vm.specification import GUEST_FILES
+from domzero.toolstack.vm.install.families import Step
+from domzero.toolstack.vm.install.plan import AFTERWARDS, Plan, plan_of
+from domzero.toolstack.vm.install.repository import Fetcher, InstallerMissingError
+from domzero.toolstack.vm.specification import GUEST_FILES, INSTALLER_BOOTLOADERS, is_hvm
 
-REPOSITORY = "install-repository"
-DISTRO = "install-distro"
-RELEASE = "debian-release"
-ARGUMENTS = "install-args"
-ROUND = "install-round"
-STARTED = "2"
-
-LARGEST_KERNEL = 64 << 20
-LARGEST_RAMDISK = 512 << 20
+FETCHING_SHARE = 0.9
+"""How much of a start is done when the installer is there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """Where an installer's files are below the repository, and what its kernel is told. Places in braces are filled in
-    with the repository's address and the release."""
+class Installation:
+    """How the machine boots this time because of its installation."""
 
-    kernel: str
-    ramdisk: str
-    arguments: str
+    plan: Plan | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that take the place of the machine's own for this boot."""
 
-
-FAMILIES: Mapping[str, Family] = {
-    "debianlike": Family(
-        "dists/{release}/main/installer-amd64/current/images/netboot/debian-installer/amd64/linux",
-        "dists/{release}/main/installer-amd64/current/images/netboot/debian-installer/amd64/initrd.gz",
-        "console=ttyS0",
-    ),
-    "rhlike": Family(
-        "images/pxeboot/vmlinuz", "images/pxeboot/initrd.img", "inst.repo={repository} inst.text console=ttyS0"
-    ),
-    "sleslike": Family("boot/x86_64/loader/linux", "boot/x86_64/loader/initrd", "install={repository} console=ttyS0"),
-}
-"""`install-distro` → what is known of the installer (Debian installation guide, section 4.3; Fedora's and SUSE's
-guides on network installation)."""
+    def after(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """What changes in the machine's row once it runs."""
+        return {} if self.plan is None else self.plan.after(record)
 
 
-@dataclass(frozen=True, slots=True)
-class Installer:
-    """What to fetch, and what to tell the kernel."""
+async def prepare(stack: Stack, vm: Ref, progress: Callable[[float], None]) -> Installation:
+    """Fetch what the next boot needs, if it is a boot of an installer.
 
-    kernel: str
-    ramdisk: str
-    arguments: str
-
-
-def installer_of(vm: Ref, record: Mapping[str, Any]) -> Installer | None:
-    """What the machine is to be installed with at its next boot; None where nothing is, or not from the network.
-
-    Raises BOOTLOADER_FAILED for a family that is not known and for a Debian without its release.
-    """
-    config = record["other_config"]
-    repository = config.get(REPOSITORY, "").rstrip("/")
-    if config.get(ROUND) == STARTED or not is_fetchable(repository):
-        return None
-    family = FAMILIES.get(config.get(DISTRO, ""))
-    if family is None:
-        known = ", ".join(FAMILIES)
-        raise ApiError("BOOTLOADER_FAILED", vm, f"other_config:{DISTRO} names none of the installers {known}")
-    release = config.get(RELEASE, "")
-    if "{release}" in family.kernel and not _is_plain(release):
-        raise ApiError("BOOTLOADER_FAILED", vm, f"other_config:{RELEASE} has to name the release")
-    arguments = (family.arguments.format(repository=repository), config.get(ARGUMENTS, ""), record["PV_args"])
-    return Installer(
-        f"{repository}/{family.kernel.format(release=release)}",
-        f"{repository}/{family.ramdisk.format(release=release)}",
-        " ".join(part for part in arguments if part),
-    )
-
-
-async def boot_overrides(stack: Stack, vm: Ref) -> dict[str, Any]:
-    """Fields that take the place of the machine's own for its next boot: its installer's, fetched, or none.
-
-    Raises BOOTLOADER_FAILED when the installer cannot be had.
+    What earlier boots needed is removed: the caller knows that the machine has no domain. Raises BOOTLOADER_FAILED.
     """
     record = stack.database.record("VM", vm)
-    installer = installer_of(vm, record)
-    if installer is None:
-        return {}
-    directory = _directory(stack, record["uuid"])
-    kernel, ramdisk = directory / "linux", directory / "initrd"
+    plan = plan_of(vm, record)
+    if str(_directory(stack, record["uuid"])) in record["last_booted_record"]:
+        await discard(stack, record["uuid"])
+    if plan is not None and plan.fetches:
+        return Installation(plan, await _fetched(stack, vm, record["uuid"], plan, progress))
+    firmware = is_hvm(record) or record["PV_bootloader"] not in INSTALLER_BOOTLOADERS
+    if firmware or (plan is not None and plan.step is Step.INSTALLER):
+        return Installation(plan)
+    return Installation(plan, {"PV_bootloader": AFTERWARDS})
+
+
+async def _fetched(stack: Stack, vm: Ref, uuid: str, plan: Plan, progress: Callable[[float], None]) -> dict[str, Any]:
+    shown = 0.0
+
+    def tell(share: float) -> None:
+        nonlocal shown
+        if share * FETCHING_SHARE >= shown + 0.01:
+            shown = share * FETCHING_SHARE
+            progress(shown)
+
+    kernel, ramdisk = await places(stack, uuid)
     try:
-        await in_thread(directory.mkdir, parents=True, exist_ok=True)
-        await stack.download(installer.kernel, kernel, largest=LARGEST_KERNEL)
-        await stack.download(installer.ramdisk, ramdisk, largest=LARGEST_RAMDISK)
-    except (DownloadError, OSError) as error:
-        raise ApiError("BOOTLOADER_FAILED", vm, f"the installer could not be fetched: {error}") from error
+        await Fetcher(plan.repository, stack.download, stack.contents, tell).fetch(plan.trees, kernel, ramdisk)
+    except InstallerMissingError as error:
+        await discard(stack, uuid)
+        raise ApiError("BOOTLOADER_FAILED", vm, str(error)) from error
+    except BaseException:
+        await discard(stack, uuid)
+        raise
+    return kernel_fields(kernel, ramdisk, plan.arguments)
+
+
+def kernel_fields(kernel: Path, ramdisk: Path | None, arguments: str) -> dict[str, Any]:
+    """The fields of a machine that boots a kernel of the host."""
     return {
         "domain_type": "pv",
         "HVM_boot_policy": "",
         "PV_bootloader": "",
         "PV_kernel": str(kernel),
-        "PV_ramdisk": str(ramdisk),
-        "PV_args": installer.arguments,
+        "PV_ramdisk": "" if ramdisk is None else str(ramdisk),
+        "PV_args": arguments,
         "PV_legacy_args": "",
     }
 
 
-def record_installing(stack: Stack, vm: Ref) -> None:
-    """The installer runs: from its next boot on the machine starts from its disk."""
-    config = {**stack.database.get("VM", vm, "other_config"), ROUND: STARTED}
-    with stack.database.transaction() as transaction:
-        transaction.update("VM", vm, other_config=config)
+async def places(stack: Stack, uuid: str) -> tuple[Path, Path]:
+    """Where kernel and RAM disk of the machine with this uuid are put, in a directory that is made."""
+    directory = _directory(stack, uuid)
+    await in_thread(directory.mkdir, parents=True, exist_ok=True)
+    return directory / "linux", directory / "initrd"
 
 
 async def discard(stack: Stack, uuid: str) -> None:
@@ -137,7 +102,3 @@ async def discard(stack: Stack, uuid: str) -> None:
 
 def _directory(stack: Stack, uuid: str) -> Path:
     return stack.settings.state_dir / GUEST_FILES / uuid
-
-
-def _is_plain(word: str) -> bool:
-    return word.isascii() and word.replace("-", "").isalnum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Final
 
 from domzero.engine.binding import implements
@@ -57,7 +58,7 @@ async def _start(stack: Stack, context: Context, vm: Ref, how: Boot) -> None:
         if state != HALTED:
             raise bad_power_state(vm, (HALTED,), state)
         with context.task.cancellable():
-            await boot(stack, machine, how)
+            await boot(stack, machine, replace(how, progress=context.task.set_progress))
         tell_of_machine(stack, VM_STARTED, vm, f"started {on_host(stack)}")
 
 
