@@ -165,3 +165,16 @@ async def test_a_body_that_fails(tmp_path: Path, runtime: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         await anext(fail())
     assert not children()
+
+
+async def test_a_file_that_became_a_link(tmp_path: Path, runtime: Path) -> None:
+    """Whoever else can write to the medium must not choose which of the host's files is read."""
+    secret, disk = tmp_path / "secret", tmp_path / "disk"
+    secret.write_bytes(b"secret".ljust(512))
+    disk.symlink_to(secret)
+    before = open_files()
+    for how in (QemuContents(runtime).reading, QemuContents(runtime).writing):
+        with pytest.raises(ContentError, match="is a link"):
+            async with how(DiskSource(disk, DiskFormat.RAW)):
+                pytest.fail("it was opened")
+    assert open_files() == before

@@ -10,9 +10,11 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
+import stat
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -70,7 +72,7 @@ async def opened(
         try:
             export = await connection.open(EXPORT)
         except ContentError as error:
-            process.kill()
+            _signal(process, signal.SIGKILL)
             raise ContentError(_reason(await said) or str(error)) from error
         yield Opened(connection, export)
     finally:
@@ -84,12 +86,15 @@ async def _start(
     with ExitStack() as closing:
         argv: list[str] = []
         descriptors: list[int] = []
-        nodes = [storage_of_layer(layer, number) for number, layer in enumerate(chain)]
+        nodes = []
         for number, layer in enumerate(chain):
-            if isinstance(layer.place, RemoteImage) and layer.place.secret:
-                descriptors.append(remote.secret_pipe(layer.place))
-                closing.callback(os.close, descriptors[-1])
-                argv += ["--object", remote.secret_from(descriptors[-1], names.secret(SLOT, number))]
+            held = _held(layer)
+            if held is not None:
+                descriptors.append(held)
+                closing.callback(os.close, held)
+            nodes.append(storage_of_layer(layer, number, held))
+            if held is not None and isinstance(layer.place, RemoteImage):
+                argv += ["--object", remote.secret_from(held, names.secret(SLOT, number))]
         node = {**blockdev(chain, nodes, SLOT, 0, writable=writable), "force-share": not writable}
         argv += ["--blockdev", json.dumps(node)]
         listener, ours = _sockets(runtime)
@@ -132,20 +137,40 @@ def _sockets(directory: Path) -> tuple[socket.socket, socket.socket]:
     return listener, ours
 
 
-def storage_of_layer(layer: DiskSource, number: int) -> dict[str, object]:
-    """The node of what a layer is in. Raises `HypervisorError` for what cannot hold a disk, `OSError`."""
+def _held(layer: DiskSource) -> int | None:
+    """A descriptor that the program needs for a layer: of its file, or with its password. The caller's to close.
+
+    The file is the one that the storage driver looked at: devices may be reached by links, but a file never is, whoever
+    else can write to its medium. Raises `HypervisorError`, `OSError`.
+    """
+    if isinstance(layer.place, RemoteImage):
+        return remote.secret_pipe(layer.place) if layer.place.secret else None
+    named, nameless = os.lstat(layer.path), layer.path.is_relative_to(f"/proc/{os.getpid()}/fd")
+    descriptor = os.open(layer.path, os.O_PATH | os.O_CLOEXEC)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and not nameless and not os.path.samestat(found, named):
+        os.close(descriptor)
+        raise HypervisorError(f"{layer.path} is a link")
+    return descriptor
+
+
+def storage_of_layer(layer: DiskSource, number: int, held: int | None = None) -> dict[str, object]:
+    """The node of what a layer is in; `held` is a descriptor of a local one, where the program has it.
+
+    Raises `HypervisorError` for what cannot hold a disk, `OSError`.
+    """
     place = layer.place
     if isinstance(place, RemoteImage):
         secret = names.secret(SLOT, number) if place.secret else None
         return {"node-name": names.file(SLOT, number), **remote.options(place, secret)}
-    found = layer.path.stat()
+    found = layer.path.stat() if held is None else os.fstat(held)
     driver = file_driver(found.st_mode, found.st_rdev)
     if driver is None:
         raise HypervisorError(f"{layer.path} is neither a file nor a block device")
     node: dict[str, object] = {
         "driver": driver,
         "node-name": names.file(SLOT, number),
-        "filename": os.fspath(layer.path.absolute()),
+        "filename": os.fspath(layer.path.absolute()) if held is None else f"/proc/self/fd/{held}",
         "auto-read-only": False,
     }
     if isinstance(place, Extent):
@@ -155,9 +180,9 @@ def storage_of_layer(layer: DiskSource, number: int) -> dict[str, object]:
 
 async def _end(process: asyncio.subprocess.Process, said: asyncio.Task[str], *, gently: bool) -> None:
     """See it go: asked where it has something to write down, else killed."""
-    for act in (process.terminate, process.kill) if gently else (process.kill,):
+    for number in (signal.SIGTERM, signal.SIGKILL) if gently else (signal.SIGKILL,):
         if process.returncode is None:
-            act()
+            _signal(process, number)
             try:
                 async with asyncio.timeout(ENDING):
                     await process.wait()
@@ -165,6 +190,12 @@ async def _end(process: asyncio.subprocess.Process, said: asyncio.Task[str], *, 
                 log.error("%s (process %d) does not end", STORAGE_DAEMON, process.pid)
     said.cancel()
     await asyncio.wait({said})
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """One that has ended meanwhile is none to tell."""
+    with suppress(ProcessLookupError):
+        process.send_signal(number)
 
 
 async def _tail(process: asyncio.subprocess.Process) -> str:
