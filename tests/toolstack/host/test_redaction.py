@@ -11,7 +11,7 @@ from domzero.datamodel.graph import GRAPH
 from domzero.engine.database import Database
 from domzero.engine.sensitive import HIDDEN
 from domzero.host.clock import ManualClock
-from domzero.toolstack.host.redaction import LONGEST_LINE, Redactor
+from domzero.toolstack.host.redaction import FEW, LONGEST_LINE, Redactor
 
 
 @pytest.fixture
@@ -59,6 +59,16 @@ def test_secrets_are_found_wherever_they_are_in_a_long_text(redact: Redactor) ->
     assert redact(f"before\n{key}after") == f"before\n{HIDDEN}\nafter"
     assert redact(f"before\n{key[:200]}") == f"before\n{HIDDEN}"
     assert len(redact("y" * (LONGEST_LINE + 1))) < 100
+
+
+async def test_many_secrets_are_found_as_few_are() -> None:
+    database = await Database.open(GRAPH, None, ManualClock())
+    with database.transaction() as transaction:
+        for number in range(FEW * 10):
+            transaction.create("secret", {"value": f"secret value {number}!", "other_config": {}})
+    redact = Redactor(database)
+    assert redact("xsecret value 7!y\nsecret value 499!\nsecret value 500") == f"x{HIDDEN}y\n{HIDDEN}\nsecret value 500"
+    await database.close()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ program or a log might have written on its own is recognised by its form. Too mu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from json import dumps
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -25,6 +25,9 @@ PIECE = 128 << 10
 """Characters that are looked at together, a little more or less: a search keeps all other threads waiting."""
 
 # Texts come from guests and other strangers: every repetition that a failing search would go back into is bounded.
+FEW = 50
+"""Values that are simply searched for."""
+
 _SESSION = re.compile(r"OpaqueRef:[0-9a-f-]{36}")
 _KEY_WORDS = "PRIVATE KEY-----"
 _KEY = re.compile(
@@ -56,7 +59,7 @@ class Redactor:
         return "".join(map(self._of_lines, _pieces(text)))
 
     def _of_lines(self, text: str) -> str:
-        for value in self._known:
+        for value in self._candidates(text):
             if value in text:
                 text = text.replace(value, HIDDEN)
         text = _SESSION.sub(lambda found: HIDDEN if found[0] in self._sessions else found[0], text)
@@ -67,18 +70,27 @@ class Redactor:
             text = pattern.sub(rf"\1{HIDDEN}", text)
         return text
 
+    def _candidates(self, text: str) -> Iterable[str]:
+        """The known values that may be in the text. To search for each of ten thousand would take minutes."""
+        if len(self._known) <= FEW:
+            return self._known
+        there = {text[at : at + SHORTEST] for at in range(len(text) - SHORTEST + 1)}
+        return [value for value in self._known if value[:SHORTEST] in there and value[-SHORTEST:] in there]
+
 
 def _pieces(text: str) -> Iterator[str]:
     """Whole lines, many together."""
-    waiting: list[str] = []
-    size = 0
-    for line in text.splitlines(keepends=True):
-        waiting.append(line if len(line) <= LONGEST_LINE else f"{line[:QUOTED]} [a line of {len(line)} characters]\n")
-        size += len(waiting[-1])
-        if size > PIECE:
-            yield "".join(waiting)
-            waiting, size = [], 0
-    yield "".join(waiting)
+    at = 0
+    while len(text) - at > PIECE:
+        end = text.rfind("\n", at, at + PIECE) + 1
+        if not end:
+            end = text.find("\n", at + PIECE) + 1 or len(text)
+        if end - at <= LONGEST_LINE:
+            yield text[at:end]
+        else:
+            yield f"{text[at : at + QUOTED]} [a line of {end - at} characters]\n"
+        at = end
+    yield text[at:]
 
 
 def _spellings(value: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from itertools import count
 
 import orjson
 
@@ -24,16 +24,16 @@ from domzero.toolstack.stack import Stack
 
 LEFT_OUT = frozenset({"secret", "session", "role"})
 """Classes of which a report says nothing."""
+PIECE = 128 << 10
 LONGEST_OBJECT = 64 << 10
 """Characters of an object; of a larger one only its size is told."""
-MOST_OF_A_CLASS = 16 << 20
-"""Characters of the objects of a class."""
-CUT = "[the beginning is left out]\n"
+FILE = 2 << 20
+"""Bytes after which lines go on in another file: what is in memory at once."""
 ENTRY_TIME = 60.0
 MIB = 1 << 20
 
-Made = Mapping[str, str | Callable[[], str]]
-"""Texts by the names of their files, or what makes them, which may block."""
+Made = Mapping[str, str | Iterator[str]]
+"""Texts by the names of their files, or whole lines of them, which may take time to make."""
 Collect = Callable[[Stack], Awaitable[Made]]
 
 
@@ -90,20 +90,22 @@ async def _database(stack: Stack) -> Made:
         for name, table in stack.database.tables.by_class.items()
         if name not in LEFT_OUT
     }
-    return {f"{name}.jsonl": partial(_objects, records) for name, records in tables.items() if records}
+    return {f"{name}.jsonl": _objects(records) for name, records in tables.items() if records}
 
 
-def _objects(records: Collection[Mapping[str, object]]) -> str:
-    """A line of JSON for each object, as long as there is room."""
-    lines, size = [], 0
+def _objects(records: Collection[Mapping[str, object]]) -> Iterator[str]:
+    """A line of JSON for each object, many lines together."""
+    waiting: list[str] = []
+    size = 0
     for record in records:
         shown = {field: without_secrets(field, value) for field, value in record.items()}
-        line = orjson.dumps(shown, option=orjson.OPT_NON_STR_KEYS).decode()
-        lines.append(line if len(line) <= LONGEST_OBJECT else f'{{"characters":{len(line)}}}')
-        size += len(lines[-1])
-        if size > MOST_OF_A_CLASS:
-            break
-    return "\n".join(lines) + "\n"
+        line = orjson.dumps(shown, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE).decode()
+        waiting.append(line if len(line) <= LONGEST_OBJECT else f'{{"characters":{len(line)}}}\n')
+        size += len(waiting[-1])
+        if size > PIECE:
+            yield "".join(waiting)
+            waiting, size = [], 0
+    yield "".join(waiting)
 
 
 ENTRIES = (
@@ -128,12 +130,17 @@ def chosen(keys: Collection[str]) -> tuple[Entry, ...]:
 async def collected(stack: Stack, entries: Collection[Entry]) -> AsyncGenerator[tuple[Entry, str, bytes], None]:
     """Entry, file name and content of everything, one after another."""
     redact = await in_thread(Redactor, stack.database)
+    loop = asyncio.get_running_loop()
     for entry in entries:
-        left = entry.largest
-        for name, text in (await _texts(stack, entry)).items():
-            content = await in_thread(_finished, redact, text, left)
-            left -= len(content)
-            yield entry, name, content
+        left, deadline = entry.largest, loop.time() + ENTRY_TIME
+        for name, made in (await _texts(stack, entry)).items():
+            lines = iter((made,)) if isinstance(made, str) else made
+            for number in count():
+                content = await in_thread(_finished, redact, lines, left)
+                if not content or loop.time() > deadline:
+                    break
+                left -= len(content)
+                yield entry, f"{name}.{number}" if number else name, content
 
 
 async def _texts(stack: Stack, entry: Entry) -> Made:
@@ -146,7 +153,13 @@ async def _texts(stack: Stack, entry: Entry) -> Made:
         return {f"{entry.key}-error.txt": f"It took more than {ENTRY_TIME:g} seconds.\n"}
 
 
-def _finished(redact: Redactor, made: str | Callable[[], str], largest: int) -> bytes:
-    """A text without secrets, cut at its beginning to so many bytes; cut last, so that no half of a secret stays."""
-    content = redact(made if isinstance(made, str) else made()).encode(errors="replace")
-    return content if len(content) <= largest else (CUT.encode() + content[-max(0, largest - len(CUT)) :])[:largest]
+def _finished(redact: Redactor, texts: Iterator[str], largest: int) -> bytes:
+    """The next of some texts without secrets, so many as make a file, and never more than there is room for.
+
+    Of a text that is too long by itself the end is kept. It is cut after it was looked at: no half of a secret stays.
+    """
+    kept = bytearray()
+    while len(kept) < FILE and (text := next(texts, None)) is not None:
+        content = redact(text).encode(errors="replace")
+        kept += content[-(largest - len(kept)) :] if largest > len(kept) else b""
+    return bytes(kept)
