@@ -21,6 +21,7 @@ from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage import disks
 from domzero.toolstack.storage.vdi_admission import drives_of
 from domzero.toolstack.transfer.content_errors import content_failure
+from domzero.toolstack.transfer.import_rows import INCOMPLETE
 from domzero.toolstack.transfer.progress import Progress
 from domzero.toolstack.transfer.raw_vdi_export import (
     Bytes,
@@ -182,14 +183,23 @@ async def _into_new(stack: Stack, context: Context, peer: Peer, sr: Ref, stream:
             raise DiskFormatError("it does not say how large the disk is")
         async with Steps() as steps:
             async with stack.gates["SR"].operation(context, sr, "vdi_create"):
-                vdi = await disks.create_vdi(stack, sr, name_label=NEW_NAME, virtual_size=size)
+                unfinished = {INCOMPLETE: context.task.ref}
+                vdi = await disks.create_vdi(stack, sr, name_label=NEW_NAME, virtual_size=size, other_config=unfinished)
             steps.on_failure("remove the disk", lambda: disks.destroy_vdi(stack, vdi))
             async with stack.gates["VDI"].operation(context, vdi, "blocked"):
                 source = await disks.disk_source(stack, vdi)
                 async with stack.contents.writing(source) as writer:
-                    await _fill(stream, writer, size, is_blank=True)
+                    await steps.do("fill the disk", lambda: _fill(stream, writer, size, is_blank=True))
                 await disks.update_vdi(stack, vdi)
+                await steps.do("complete the disk", lambda: _complete(stack, vdi))
     return vdi
+
+
+def _complete(stack: Stack, vdi: Ref) -> None:
+    """From now on the disk stays, whatever happens to the daemon."""
+    with stack.database.transaction() as transaction:
+        config = stack.database.get("VDI", vdi, "other_config")
+        transaction.update("VDI", vdi, other_config={name: config[name] for name in config if name != INCOMPLETE})
 
 
 async def _fill(stream: Stream | SpooledStream, writer: ContentWriter, size: int, *, is_blank: bool) -> None:
