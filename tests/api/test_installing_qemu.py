@@ -1,0 +1,139 @@
+"""Linux installed from repositories on loopback into real machines, which boot from their disk afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from XenAPI import Failure
+
+from domzero.host.guest_image.console import is_ready
+from domzero.toolstack.storage.disks import disk_source
+from tests.api.guest import Guest, remove_machine
+from tests.api.harness import InProcessHost, in_process, login
+from tests.api.installation import INSTALLED, SAYS, InstallerImage, boot_sector, build_installer
+from tests.toolstack.vm.install.repository import ASKED, PLACES, repository, served
+
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(
+        None in (shutil.which("pygrub"), shutil.which("bwrap")) or os.geteuid() != 0,
+        reason="needs root, and pygrub and bwrap (Debian: xen-utils-4.17, bubblewrap)",
+    ),
+]
+
+TOLD = {
+    "debian": "mirror/http/directory=/",
+    "ubuntu": "mirror/http/directory=/",
+    "red-hat-4": "method=http://127.0.0.1",
+    "red-hat": "inst.repo=http://127.0.0.1",
+    "centos": "inst.repo=http://127.0.0.1",
+    "suse": "install=http://127.0.0.1",
+    "suse-9": "install=http://127.0.0.1",
+}
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessHost]:
+    with in_process(tmp_path_factory.mktemp("qemu"), hypervisor="qemu", accel="tcg") as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def image() -> InstallerImage:
+    return asyncio.run(build_installer())
+
+
+@pytest.fixture
+def api(host: InProcessHost) -> Any:
+    return login(host.url).xenapi
+
+
+@pytest.fixture
+def guest(host: InProcessHost, api: Any) -> Iterator[Guest]:
+    """A machine with a blank disk, whose boot loader is eliloader."""
+    vm = api.VM.clone(api.VM.get_by_name_label("Tiny Linux")[0], "installed")
+    api.VM.set_memory_limits(vm, *[str(256 << 20)] * 4)
+    api.VM.set_PV_kernel(vm, "")
+    api.VM.set_PV_ramdisk(vm, "")
+    api.VM.set_PV_args(vm, "")
+    api.VM.set_PV_bootloader(vm, "eliloader")
+    api.VM.provision(vm)
+    yield Guest(host, api, vm, patience=120.0)
+    remove_machine(api, vm)
+
+
+def ask(api: Any, vm: str, url: str, layout: str, **more: str) -> None:
+    present = api.VM.get_other_config(vm)
+    api.VM.set_other_config(vm, {**present, "install-repository": url, **ASKED[layout], **more})
+
+
+def start(guest: Guest) -> None:
+    guest.api.VM.start(guest.vm, False, False)
+
+
+def until(condition: Callable[[], bool], patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_machine_is_installed_and_boots_what_was_installed(guest: Guest, image: InstallerImage) -> None:
+    api, vm = guest.api, guest.vm
+    with served(repository("red-hat", image.kernel, image.ramdisk)) as (url, _):
+        ask(api, vm, url, "red-hat", **{"install-args": "install.disk=yes"})
+        start(guest)
+        assert api.VM.get_PV_bootloader(vm) == "pygrub"
+        domain = api.VM.get_domid(vm)
+    # It installs, reboots by itself, and comes back as another domain: from its own disk.
+    until(lambda: api.VM.get_domid(vm) not in (domain, "-1"), guest.patience)
+    guest.wait_for(is_ready, "the boot from disk")
+    booted = api.VM.get_boot_record(vm)
+    assert booted["PV_args"].startswith("root=/dev/vda1 console=ttyS0 ")
+    guest.wait_for(lambda log: f"{INSTALLED} login:".encode() in log, "the login")
+
+
+@pytest.mark.parametrize("layout", PLACES)
+def test_each_familys_installer_starts(guest: Guest, image: InstallerImage, layout: str) -> None:
+    with served(repository(layout, image.kernel, image.ramdisk)) as (url, _):
+        ask(guest.api, guest.vm, url, layout)
+        start(guest)
+    told = guest.wait_for(lambda log: log if f"{SAYS}told ".encode() in log else None, "the installer's start")
+    assert TOLD[layout] in told.decode(errors="replace")
+
+
+def content_of(guest: Guest, begin: bytes) -> None:
+    """Put bytes at the beginning of the machine's disk, behind everybody's back."""
+    api, stack = guest.api, guest.host.daemon.stack
+    vdi = next(api.VBD.get_VDI(vbd) for vbd in api.VM.get_VBDs(guest.vm) if api.VBD.get_type(vbd) == "Disk")
+
+    async def write() -> None:
+        async with stack.contents.writing(await disk_source(stack, vdi)) as disk:
+            await disk.write(0, begin)
+            await disk.flush()
+
+    guest.host.run(write())
+
+
+def test_a_boot_loader_on_the_disk_itself_is_run_by_firmware(guest: Guest) -> None:
+    guest.api.VM.set_PV_bootloader(guest.vm, "pygrub")
+    content_of(guest, boot_sector(b"the disk's own loader\r\n"))
+    start(guest)
+    guest.wait_for(lambda log: b"the disk's own loader" in log, "the disk's loader")
+
+
+def test_a_blank_disk_has_nothing_to_boot(guest: Guest) -> None:
+    guest.api.VM.set_PV_bootloader(guest.vm, "pygrub")
+    with pytest.raises(Failure) as error:
+        start(guest)
+    code, vm, why = error.value.details
+    assert (code, vm) == ("BOOTLOADER_FAILED", guest.vm)
+    assert "no partition with a boot menu" in why
