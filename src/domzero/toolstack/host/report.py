@@ -137,7 +137,7 @@ async def collected(stack: Stack, entries: Collection[Entry]) -> AsyncGenerator[
             lines = iter((made,)) if isinstance(made, str) else made
             for number in count():
                 content = await in_thread(_finished, redact, lines, left)
-                if not content or loop.time() > deadline:
+                if number and (not content or loop.time() > deadline):
                     break
                 left -= len(content)
                 yield entry, f"{name}.{number}" if number else name, content
