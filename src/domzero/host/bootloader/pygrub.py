@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
 from domzero.finish import in_thread
 from domzero.host.bootloader.protocol import FoundKernel, LoaderError, LoaderOptions
@@ -38,19 +38,22 @@ class Pygrub:
         for program, package in PACKAGES.items():
             if shutil.which(program, path=ENVIRONMENT["PATH"]) is None:
                 raise LoaderError(f"{program} is not installed on the host; Debian's package is {package}")
-        place = await in_thread(_make_place, self._runtime, self._user)
+        place = self._runtime / f"loader-{uuid4().hex[:12]}"
         try:
+            await in_thread(_make_place, place, self._user)
             async with shown(disk, place / "disk", self._user):
                 argv = confined(command_line(options), place / "disk", place / "out", self._user, Limits(file=LARGEST))
                 said = await run(argv, timeout=PATIENCE, check=False)
             if said.returncode != 0:
                 raise LoaderError(reason(said.stderr))
-            found = answer(said.stdout)
-            return await in_thread(_take, place / "out", found, kernel, ramdisk)
-        except ProcessError as error:
-            raise LoaderError(str(error)) from error
-        except OSError as error:
-            raise LoaderError(f"what is on the disk cannot be booted: {error.strerror}") from error
+            return await in_thread(_take, place / "out", answer(said.stdout), kernel, ramdisk)
+        except BaseException as error:
+            await in_thread(_remove, (kernel, ramdisk))
+            if isinstance(error, ProcessError):
+                raise LoaderError(str(error)) from error
+            if isinstance(error, OSError):
+                raise LoaderError(f"what is on the disk cannot be booted: {error.strerror}") from error
+            raise
         finally:
             await in_thread(shutil.rmtree, place, ignore_errors=True)
 
@@ -98,27 +101,19 @@ def reason(errors: bytes) -> str:
     return f"pygrub cannot boot the machine's disk: {text or 'it ended without a word'}"
 
 
-def _make_place(runtime: Path, user: int | None) -> Path:
-    place = Path(tempfile.mkdtemp(prefix="loader-", dir=runtime))
+def _make_place(place: Path, user: int | None) -> None:
+    place.mkdir(0o700)
     (place / "disk").touch(0o600)
     (place / "out").mkdir(0o700)
     if user is not None:
         os.chown(place / "out", user, user)
-    return place
 
 
 def _take(directory: Path, found: dict[str, str], kernel: Path, ramdisk: Path) -> FoundKernel:
     """Copy the files from the sandbox's directory, where only plain files are believed."""
-    wanted = [("kernel", kernel), ("ramdisk", ramdisk)]
-    taken: list[Path] = []
-    try:
-        for key, target in wanted:
-            if key in found:
-                taken.append(target)
-                _copy(directory / found[key], target)
-    except BaseException:
-        _remove(taken)
-        raise
+    for key, target in (("kernel", kernel), ("ramdisk", ramdisk)):
+        if key in found:
+            _copy(directory / found[key], target)
     return FoundKernel(kernel, ramdisk if "ramdisk" in found else None, found["args"])
 
 

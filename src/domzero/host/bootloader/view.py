@@ -40,6 +40,9 @@ async def shown(source: DiskSource, file: Path, owner: int | None) -> AsyncItera
         process = await _start(chain, file)
     except (HypervisorError, ProcessError, OSError) as error:
         raise LoaderError(f"the disk cannot be read: {error}") from error
+    except asyncio.CancelledError:
+        await finish(_unmount(file))
+        raise
     try:
         await _until_there(process)
         if owner is not None:
@@ -94,6 +97,10 @@ async def _end(process: asyncio.subprocess.Process, file: Path) -> None:
                     await process.communicate()
             except TimeoutError:
                 log.error("%s (process %d) does not end", STORAGE_DAEMON, process.pid)
+    await _unmount(file)
+
+
+async def _unmount(file: Path) -> None:
     if await in_thread(_is_mounted, file):
         await run(["umount", "--lazy", file], check=False)
 

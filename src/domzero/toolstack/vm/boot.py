@@ -12,7 +12,7 @@ from domzero.engine.clock import moment
 from domzero.engine.steps import Steps
 from domzero.engine.transactions import Transaction
 from domzero.host.hypervisor.protocol import DomainNotFoundError, DomainStatus, RunState
-from domzero.host.hypervisor.spec import MachineSpec, NicSpec
+from domzero.host.hypervisor.spec import DiskSpec, MachineSpec, NicSpec
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.network.cards import connect_card
 from domzero.toolstack.stack import Stack
@@ -70,7 +70,7 @@ async def boot(stack: Stack, machine: Machine, how: Boot) -> None:
         disks = await attachment.disk_specs(stack, vbds)
         overrides = dict(installation.fields)
         if how.image is None:
-            overrides |= await disk_loader.kernel_on_disk(stack, vm, {**record, **overrides}, disks)
+            overrides |= await _look_for_kernel(stack, steps, vm, {**record, **overrides}, disks)
         await steps.do("remember the intent", stack.database.durable)
         nics = [await _connect(stack, steps, vif, domid) for vif in vifs]
         booted = {**record, **overrides} if how.image is None else as_booted(record)
@@ -93,7 +93,23 @@ async def _prepare(stack: Stack, steps: Steps, vm: Ref, how: Boot) -> installer.
     """What takes the place of the machine's own settings for a boot of its installer."""
     if how.image is not None:
         return installer.Installation()
-    return await steps.do("fetch the installer", lambda: installer.prepare(stack, vm, how.progress))
+    uuid = stack.database.get("VM", vm, "uuid")
+    return await steps.do(
+        "fetch the installer",
+        lambda: installer.prepare(stack, vm, how.progress),
+        lambda: installer.discard(stack, uuid),
+    )
+
+
+async def _look_for_kernel(
+    stack: Stack, steps: Steps, vm: Ref, record: Mapping[str, Any], disks: tuple[DiskSpec, ...]
+) -> dict[str, Any]:
+    """What takes the place of the machine's own settings for a boot of a kernel on its disk."""
+    return await steps.do(
+        "look for a kernel on the disk",
+        lambda: disk_loader.kernel_on_disk(stack, vm, record, disks),
+        lambda: installer.discard(stack, record["uuid"]),
+    )
 
 
 def _devices(stack: Stack, record: Mapping[str, Any], *, saved: bool) -> tuple[tuple[Ref, ...], tuple[Ref, ...]]:

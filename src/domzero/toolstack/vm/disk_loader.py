@@ -54,9 +54,11 @@ async def kernel_on_disk(stack: Stack, vm: Ref, record: Mapping[str, Any], disks
             return {}
         kernel, ramdisk = await places(stack, record["uuid"])
         found = await loader.find(disk, options, kernel, ramdisk)
-    except (LoaderError, ContentError, ValueError) as error:
+    except BaseException as error:
         await discard(stack, record["uuid"])
-        raise ApiError("BOOTLOADER_FAILED", vm, str(error)) from error
+        if isinstance(error, LoaderError | ContentError | ValueError):
+            raise ApiError("BOOTLOADER_FAILED", vm, str(error)) from error
+        raise
     positions = [drive.slot for drive in disks if drive.kind is DiskKind.DISK]
     fields = kernel_fields(found.kernel, found.ramdisk, for_virtio(found.arguments, positions))
     return {**fields, "PV_legacy_args": record["PV_legacy_args"]}
