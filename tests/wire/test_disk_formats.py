@@ -160,6 +160,23 @@ def test_sectors_that_are_not_marked_are_zeros() -> None:
     assert content == bytes(4 * 512) + disk[4 * 512 :]
 
 
+@pytest.mark.parametrize(
+    ("creator", "size"),
+    [(b"vpc ", 1020 * 4 * 17 * 512), (b"vs  ", 1020 * 4 * 17 * 512), (b"caml", 40 * MIB), (b"vbox", 40 * MIB)],
+)
+def test_whose_sizes_are_believed(creator: bytes, size: int) -> None:
+    """Virtual PC wrote sizes that are too large; other programs write geometries that are too small."""
+    whole = 40 * MIB
+    stream = bytearray(encoded(DynamicVhd(whole, Runs(BLOCK, whole), ID, NOW).pieces(), b""))
+    sectors = struct.pack(">HBB", 1020, 4, 17)
+    for start in (0, len(stream) - 512):
+        part = stream[start : start + 512]
+        part[28:32], part[56:60], part[64:68] = creator, sectors, bytes(4)
+        part[64:68] = struct.pack(">I", ~sum(part) & 0xFFFFFFFF)
+        stream[start : start + 512] = part
+    assert decoded(decode_vhd(None), bytes(stream), whole)[0] == size
+
+
 def test_geometries() -> None:
     """The examples are what QEMU makes of these sizes (the algorithm is the specification's)."""
     assert geometry(1 << 40) == (65535, 16, 255)

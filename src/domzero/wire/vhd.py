@@ -51,8 +51,9 @@ BITMAP = b"\xff" * SECTOR
 TABLE_LIMIT = 1 << 20
 """The most entries of a table that is read: those of the largest disk."""
 BLOCK_LIMITS = range(4096, (256 << 20) + 1)
-EXACT = (b"win ", b"qem2", b"d2v ", CREATOR)
-"""Creators of files whose size is as written; of all others QEMU takes what the geometry makes, and so do we."""
+BY_GEOMETRY = (b"vpc ", b"vs  ")
+"""Creators (Virtual PC and its server) whose disks are as large as the geometry says, whatever else is written; of all
+others the size is as written."""
 LARGEST_GEOMETRY = 65535 * 16 * 255
 """Sectors: a geometry at its end says only that the disk is large."""
 
@@ -299,7 +300,7 @@ def _read_footer(data: bytes) -> tuple[int, int, int]:
     if version != VERSION or data[64:68] != _checksum(data, 64):
         raise DiskFormatError("its footer is damaged")
     shape = cylinders * heads * sectors
-    if creator not in EXACT and shape != LARGEST_GEOMETRY:
+    if creator in BY_GEOMETRY and shape != LARGEST_GEOMETRY:
         size = shape * SECTOR
     return _checked(size), kind, offset
 
