@@ -90,6 +90,7 @@ def test_xe(host: InProcessHost, api: Any, tmp_path: Path) -> None:
     assert '"pool.set_name_label"' in (tmp_path / "log").read_text()
 
 
+@pytest.mark.slow
 def test_an_orderly_end_loses_nothing(tmp_path: Path) -> None:
     with in_process(tmp_path) as host:
         api = login(host.url).xenapi

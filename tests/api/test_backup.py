@@ -19,6 +19,7 @@ import XenAPI
 from tests.api.harness import PASSWORD, InProcessHost, in_process, login
 from tests.api.pages import get, put
 from tests.api.test_database_dump import left, records
+from tests.sampling import each
 from tests.xe.terminal import process, socket_of
 
 FILES = ("manifest.json", "state.db", "passwords.json", "tls/server.pem")
@@ -80,6 +81,7 @@ def test_another_program_reads_it(host: InProcessHost, saved: Path, tmp_path: Pa
     assert not list(Path(host.settings.state_dir or "").glob("scratch-*"))
 
 
+@pytest.mark.slow
 def test_a_host_is_as_it_was_after_a_restore(tmp_path: Path) -> None:
     with in_process(tmp_path, root_password_file=None) as host:
         host.run(host.daemon.engine.users.add("somebody", "first", "pool-admin"))
@@ -173,7 +175,7 @@ CASES: dict[str, tuple[str, Callable[[Contents, Path], Contents]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", each(6, CASES))
 def test_what_is_no_backup_is_refused_and_leaves_nothing(
     host: InProcessHost, saved: Path, tmp_path: Path, case: str
 ) -> None:
@@ -187,7 +189,9 @@ def test_what_is_no_backup_is_refused_and_leaves_nothing(
 
 @pytest.mark.parametrize(
     "kind",
-    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.XHDTYPE, b"L"],
+    each(
+        7, [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.XHDTYPE, b"L"]
+    ),
 )
 def test_members_that_are_no_plain_files(host: InProcessHost, saved: Path, tmp_path: Path, kind: bytes) -> None:
     def change(member: tarfile.TarInfo) -> None:
@@ -207,6 +211,7 @@ def test_an_archive_that_tar_packed_again_is_taken(host: InProcessHost, saved: P
     assert left(host) == []
 
 
+@pytest.mark.slow
 def test_truncated_ones(host: InProcessHost, saved: Path, tmp_path: Path) -> None:
     whole = saved.read_bytes()
     for size in (0, 100, 700, 5_000, len(whole) // 2, len(whole) - 1024):
@@ -223,6 +228,7 @@ def test_whoever_may_not_gets_nothing(host: InProcessHost, saved: Path) -> None:
     assert b"403" in put(host, "/host_restore", saved, user="operator")[1]
 
 
+@pytest.mark.slow
 def test_the_task_tells(host: InProcessHost, api: Any, session: Any, tmp_path: Path) -> None:
     (tmp_path / "backup").write_bytes(b"\0" * 4096)
     task = api.task.create("restore", "")
@@ -230,6 +236,7 @@ def test_the_task_tells(host: InProcessHost, api: Any, session: Any, tmp_path: P
     assert api.task.get_error_info(task)[0] == "RESTORE_SCRIPT_FAILED"
 
 
+@pytest.mark.slow
 def test_old_sessions_are_not_let_in_again(tmp_path: Path) -> None:
     with in_process(tmp_path) as host:
         session = login(host.url)

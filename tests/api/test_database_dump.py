@@ -16,6 +16,7 @@ import XenAPI
 
 from tests.api.harness import PASSWORD, InProcessHost, in_process, login
 from tests.api.pages import get, put
+from tests.sampling import each
 from tests.xe.terminal import process, secured, socket_of
 
 PAGE = "/pool/xmldbdump"
@@ -118,7 +119,7 @@ WRONG: list[tuple[str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("code", "pattern", "replacement"), WRONG)
+@pytest.mark.parametrize(("code", "pattern", "replacement"), each(5, WRONG))
 def test_what_does_not_fit_is_refused_and_leaves_nothing(
     host: InProcessHost, dumped: Path, tmp_path: Path, code: str, pattern: str, replacement: str
 ) -> None:
@@ -153,7 +154,7 @@ def sending(host: InProcessHost, page: str, handle: str, content: bytes, length:
         yield connection
 
 
-@pytest.mark.parametrize("page", [PAGE, "/host_restore"])
+@pytest.mark.parametrize("page", each(2, [PAGE, "/host_restore"]))
 def test_a_client_that_vanishes_leaves_nothing(host: InProcessHost, session: Any, dumped: Path, page: str) -> None:
     with sending(host, page, session.handle, dumped.read_bytes()[:3000] if page == PAGE else b"", 100_000):
         pass
@@ -169,6 +170,7 @@ def test_one_at_a_time(host: InProcessHost, session: Any, dumped: Path) -> None:
     assert put(host, f"{PAGE}?dry_run=true", dumped)[0]
 
 
+@pytest.mark.slow
 def test_a_restore_can_be_cancelled(host: InProcessHost, api: Any, session: Any, dumped: Path) -> None:
     task = api.task.create("restore", "")
     page = f"{PAGE}?task_id={task}&dry_run=true&session_id={session.handle}"
@@ -187,6 +189,7 @@ def test_whoever_may_not_gets_nothing(host: InProcessHost, dumped: Path) -> None
     assert b"403" in said
 
 
+@pytest.mark.slow
 def test_rubbish(host: InProcessHost, dumped: Path, tmp_path: Path) -> None:
     for content in (b"", b"\0" * 100, b"<database/>", dumped.read_bytes()[:20_000], b"<a>" * 100_000):
         (tmp_path / "rubbish").write_bytes(content)
@@ -199,6 +202,7 @@ def test_rubbish(host: InProcessHost, dumped: Path, tmp_path: Path) -> None:
     assert left(host) == []
 
 
+@pytest.mark.slow
 def test_the_task_tells(host: InProcessHost, api: Any, session: Any, dumped: Path, tmp_path: Path) -> None:
     path = changed(dumped, tmp_path / "dump", r'device="eth1"', 'device="eth7"')
     task = api.task.create("restore", "")

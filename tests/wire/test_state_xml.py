@@ -138,6 +138,7 @@ def test_what_is_no_database(content: bytes) -> None:
         read(content)
 
 
+@pytest.mark.slow
 def test_a_row_without_end_is_given_up() -> None:
     reader = StateReader()
     reader.feed(opening({"a": "b"}) + table_opening("VM") + b'<row ref="OpaqueRef:1" name="')
