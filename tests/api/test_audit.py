@@ -70,7 +70,13 @@ def test_who_may_read_it(host: InProcessHost) -> None:
         api.pool.set_name_label(api.pool.get_all()[0], "mine")
     assert fetch(host, "/audit_log", user="reader").returncode == 0
     assert subprocess.run([*CURL, f"{host.url}/audit_log"], capture_output=True).returncode == 22
-    assert ("reader", "RBAC_PERMISSION_DENIED") in {(line.get("who"), line["result"]) for line in lines(host)}
+    assert fetch(host, "/host_backup", user="reader").returncode == 22
+    denied = {
+        line["call"]
+        for line in lines(host)
+        if (line.get("who"), line["result"]) == ("reader", "RBAC_PERMISSION_DENIED")
+    }
+    assert denied == {"pool.set_name_label", "GET /host_backup"}
 
 
 def test_since(host: InProcessHost, api: Any) -> None:

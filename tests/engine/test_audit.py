@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from domzero.engine.audit import Audit, audited, short
+from domzero.engine.audit import Audit, AuditedPage, short
 from domzero.engine.audit_file import FLUSH_SECONDS, AuditFile
 from domzero.engine.calls import LOCAL
 from domzero.engine.exchange import Arguments, Page
@@ -144,7 +144,7 @@ async def test_pages_are_told(toy: Toy, heard: Heard) -> None:
         if arguments:
             raise ValueError
 
-    serve = audited(heard.audit, Page("PUT", "/restore", "pool-admin", "restore"), page)
+    serve = AuditedPage(heard.audit, Page("PUT", "/restore", "pool-admin", "restore"), page)
     context = toy.engine.contexts.background("restore")
     await serve(context, _NoPeer, Arguments({}))
     assert heard.last == {

@@ -239,18 +239,30 @@ class _PageCall:
 _OF_EVERY_PAGE = frozenset({"session_id", "task_id", "subtask_of"})
 
 
-def audited(auditor: Auditor, page: Page, function: PageFunction) -> PageFunction:
-    """The page's function, which tells the auditor of what it does."""
+class AuditedPage:
+    """A page's function, which tells the auditor of what it does."""
 
-    async def serve(context: Context, peer: Peer, arguments: Arguments) -> Any:
-        call = _PageCall(page, arguments)
-        deed = auditor.begin(call, context.session, context.origin, list(call.given.values()))
+    def __init__(self, auditor: Auditor, page: Page, function: PageFunction) -> None:
+        self._auditor = auditor
+        self._page = page
+        self._function = function
+
+    async def __call__(self, context: Context, peer: Peer, arguments: Arguments) -> Any:
+        """Carry it out."""
+        deed = self._begin(context.session, context.origin, arguments)
         try:
-            result = await function(context, peer, arguments)
+            result = await self._function(context, peer, arguments)
         except BaseException as problem:
             deed.failed(problem)
             raise
         deed.done(result)
         return result
 
-    return serve
+    def denied(self, session: Session | None, origin: Origin, arguments: Arguments) -> None:
+        """Somebody asked for it who may not."""
+        label = self._page.label
+        self._begin(session, origin, arguments).failed(ApiError("RBAC_PERMISSION_DENIED", label, "No role permits it."))
+
+    def _begin(self, session: Session | None, origin: Origin, arguments: Arguments) -> Deed:
+        call = _PageCall(self._page, arguments)
+        return self._auditor.begin(call, session, origin, list(call.given.values()))

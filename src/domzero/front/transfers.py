@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from domzero.engine.audit import AuditedPage
 from domzero.engine.calls import Origin
 from domzero.engine.context import Contexts
 from domzero.engine.errors import ApiError
@@ -159,6 +160,8 @@ class Transfers:
             return
         try:
             async with self._access.caller(request, page.label) as caller:
+                if caller.rank < rank and isinstance(function, AuditedPage):
+                    function.denied(caller.session, request.origin, arguments)
                 require(caller, rank)
                 await self._carry_out(page, function, caller.session, request.origin, peer, arguments)
         except HttpError as error:

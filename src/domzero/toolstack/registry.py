@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from domzero.engine.audit import audited
+from domzero.engine.audit import AuditedPage
 from domzero.engine.binding import Implementation, collect, merge
 from domzero.engine.exchange import Page, PageFunction, collect_pages
 from domzero.toolstack.stack import Stack
@@ -84,7 +84,7 @@ def implementations(stack: Stack) -> dict[str, Implementation]:
 def pages(stack: Stack) -> list[tuple[Page, PageFunction]]:
     """Every page of the toolstack with its function of (context, peer, arguments)."""
     found = [row for name in PAGES for row in collect_pages(import_module(name), stack)]
-    return [(page, audited(stack.auditor, page, function) if _matters(page) else function) for page, function in found]
+    return [(page, AuditedPage(stack.auditor, page, function) if _matters(page) else function) for page, function in found]
 
 
 def _matters(page: Page) -> bool:
