@@ -9,6 +9,7 @@ import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from uuid import UUID
 
 from domzero.wire.disk_parts import (
@@ -276,7 +277,9 @@ def _blanks(table: array[int], size: int, block: int) -> Decoder:
 
 def _in_order(table: array[int], blocks: int) -> Iterator[tuple[int, int]]:
     """Sector and number of each block that there is, as they come in the file."""
-    placed = sorted(table[number] << 32 | number for number in range(blocks) if table[number] != UNUSED)
+    placed = array("Q", (table[number] << 32 | number for number in range(blocks) if table[number] != UNUSED))
+    if any(after < before for before, after in pairwise(placed)):
+        placed = array("Q", sorted(placed))
     return ((both >> 32, both & 0xFFFFFFFF) for both in placed)
 
 

@@ -73,7 +73,8 @@ async def opened(
             export = await connection.open(EXPORT)
         except ContentError as error:
             _signal(process, signal.SIGKILL)
-            raise ContentError(_reason(await said) or str(error)) from error
+            await asyncio.wait({said}, timeout=ENDING)
+            raise ContentError((_reason(said.result()) if said.done() else "") or str(error)) from error
         yield Opened(connection, export)
     finally:
         connection.close()
