@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +48,7 @@ from domzero.host.compression import HostCompression
 from domzero.host.console.lines import Lines
 from domzero.host.console.picture import take
 from domzero.host.diagnosis.linux import LinuxDiagnosis
+from domzero.host.guest_port.sockets import PortSockets
 from domzero.host.updates.local import LocalUpdates
 from domzero.host.upload.http import upload
 from domzero.host.xenstore import service as xenstore
@@ -132,7 +133,7 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
         certificate = await made
         host, port = _listen(server, settings, where, certificate, stack.settings.address)
         stack.authority = authority(host, port)
-        store = await cleanup.enter_async_context(_xenstore(settings, where, clock))
+        store = await cleanup.enter_async_context(_xenstore(settings, where, stack))
         await _open_hands(stack, engine, hands, cleanup)
         await known
         dispatcher.guard = None
@@ -143,6 +144,7 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
             Metrics(stack).run(),
             keep_house(stack),
             store.keep(),
+            stack.guests.listen(),
         ):
             url = f"https://{bracketed(host)}:{port}"
             yield Serving(url, certificate.fingerprint, stack, engine, server, consoles, stopping, restart)
@@ -157,9 +159,17 @@ async def _load(database: Database, clock: Clock) -> None:
         log.warning("database: %s", finding)
 
 
-def _xenstore(settings: Settings, where: Places, clock: Clock) -> AbstractAsyncContextManager[XenstoreService]:
-    path = settings.xenstore_socket or where.runtime / "xenstore"
-    return xenstore.serving(where.runtime / "xenstore.journal", open_unix(path, SOCKET_MODE), path, clock)
+@asynccontextmanager
+async def _xenstore(settings: Settings, where: Places, stack: Stack) -> AsyncIterator[XenstoreService]:
+    """The store, served to the host's programs, and ready for guests."""
+    path, kept = settings.xenstore_socket or where.runtime / "xenstore", where.runtime / "xenstore.journal"
+    async with xenstore.serving(kept, open_unix(path, SOCKET_MODE), path, stack.clock) as store:
+        ports = PortSockets(store.server, stack.clock)
+        stack.guests.open(store.local, ports)
+        try:
+            yield store
+        finally:
+            await ports.close()
 
 
 async def _claim(where: Places, hasher: PasswordHasher | None, cleanup: AsyncExitStack) -> tuple[Database, Passwords]:

@@ -51,6 +51,7 @@ MODULES: tuple[str, ...] = (
     "domzero.toolstack.vm.live",
     "domzero.toolstack.vm.memory_settings",
     "domzero.toolstack.vm.placement",
+    "domzero.toolstack.vm.plugins",
     "domzero.toolstack.vm.provisioning",
     "domzero.toolstack.vm.queries",
     "domzero.toolstack.vm.snapshots",
@@ -84,7 +85,9 @@ def implementations(stack: Stack) -> dict[str, Implementation]:
 def pages(stack: Stack) -> list[tuple[Page, PageFunction]]:
     """Every page of the toolstack with its function of (context, peer, arguments)."""
     found = [row for name in PAGES for row in collect_pages(import_module(name), stack)]
-    return [(page, AuditedPage(stack.auditor, page, function) if _matters(page) else function) for page, function in found]
+    return [
+        (page, AuditedPage(stack.auditor, page, function) if _matters(page) else function) for page, function in found
+    ]
 
 
 def _matters(page: Page) -> bool:

@@ -26,6 +26,7 @@ from domzero.toolstack.rrd.owners import make_archives
 from domzero.toolstack.storage.merge_register import MergeRegister
 from domzero.toolstack.storage.shared_work import SharedWork
 from domzero.toolstack.vm.memory_ledger import MemoryLedger
+from domzero.toolstack.xenstore.guests import Guests
 
 if TYPE_CHECKING:
     from domzero.engine.admission import Gate
@@ -130,6 +131,8 @@ class Stack:
     """The plan of this host's network, and the lock on it."""
     archives: Archives = field(init=False)
     """What is measured, and was."""
+    guests: Guests = field(init=False)
+    """What the store tells the guests, and they say; without a store until the composition root opens it."""
     memory: MemoryLedger = field(init=False)
     image_users: Referrers = field(init=False)
     """The machines that refer to an image of saved memory."""
@@ -147,5 +150,6 @@ class Stack:
         self.auditor = Audit(self.database, self.clock, self.audit.write)
         self.networking = Networking(self)
         self.archives = make_archives(self.database, self.clock, self.settings.state_dir)
+        self.guests = Guests(self)
         self.memory = MemoryLedger(self.database)
         self.image_users = Referrers(self.database, "VM", "suspend_VDI")

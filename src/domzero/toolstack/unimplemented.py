@@ -71,7 +71,6 @@ UNIMPLEMENTED: tuple[str, ...] = (
     "VM.assert_agile",
     "VM.assert_can_be_recovered",
     "VM.assert_can_migrate",
-    "VM.call_plugin",
     "VM.get_SRs_required_for_recovery",
     "VM.import_convert",
     "VM.migrate_send",

@@ -62,8 +62,8 @@ def kernel() -> Path:
     return next(kernel_tree().glob("boot/vmlinuz-*-cloud-amd64"))
 
 
-def build(path: Path) -> Path:
-    """Write the initial ram disk (a newc archive) to `path`."""
+def build(path: Path, programs: Iterable[Path] = ()) -> Path:
+    """Write the initial ram disk (a newc archive) to `path`, with programs of this machine and what they load."""
     release = next(kernel_tree().glob("lib/modules/*-cloud-amd64"))
     modules = _with_dependencies(release, (*MODULES, *MORE_MODULES))
     archive = bytearray()
@@ -78,9 +78,25 @@ def build(path: Path) -> Path:
         listing.append(f"/modules.d/{number:02}-{module.name}")
         archive += _entry(listing[-1][1:], 0o100644, module.read_bytes())
     archive += _entry("modules", 0o100644, " ".join(listing).encode())
+    archive += _programs(programs)
     archive += _entry("TRAILER!!!", 0)
     path.write_bytes(archive)
     return path
+
+
+def _programs(programs: Iterable[Path]) -> bytes:
+    files = list(programs)
+    for program in programs:
+        said = subprocess.run(["ldd", str(program)], check=True, capture_output=True, text=True).stdout
+        files += [Path(word) for word in said.split() if word.startswith("/") and Path(word) not in files]
+    archive, made = bytearray(), {Path("bin")}
+    for file in files:
+        for directory in reversed(file.relative_to("/").parents[:-1]):
+            if directory not in made:
+                archive += _entry(str(directory), 0o040755)
+                made.add(directory)
+        archive += _entry(str(file)[1:], 0o100755, file.read_bytes())
+    return bytes(archive)
 
 
 def _with_dependencies(release: Path, wanted: Iterable[str]) -> list[Path]:

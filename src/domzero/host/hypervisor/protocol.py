@@ -74,7 +74,17 @@ class DomainStateChanged:
     state: RunState
 
 
-DomainEvent = DomainStopped | DomainStateChanged
+@dataclass(frozen=True, slots=True)
+class GuestPortClosed:
+    """The program in the guest that used the guest agent's channel (`DomainStatus.guest_socket`) has let go of it.
+
+    Told within a second or so; when another program takes the channel at once, not at all.
+    """
+
+    domid: int
+
+
+DomainEvent = DomainStopped | DomainStateChanged | GuestPortClosed
 DomainListener = Callable[[DomainEvent], None]
 
 

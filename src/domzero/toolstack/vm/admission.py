@@ -138,8 +138,9 @@ def _control_domain(subject: Subject, operation: Operation) -> ApiError | None:
 
 
 def _guest(subject: Subject, operation: Operation) -> ApiError | None:
-    """A guest is asked to shut down by pressing its ACPI power button, which it must have."""
-    if operation.name in NEEDS_GUEST_SHUTDOWN and subject.record["platform"].get("acpi", "true") in ("false", "0"):
+    """A guest is asked to shut down through its agent or its ACPI power button: it must have one of them."""
+    has_button = subject.record["platform"].get("acpi", "true") not in ("false", "0")
+    if operation.name in NEEDS_GUEST_SHUTDOWN and not has_button and subject.guest.get("feature-shutdown") != "1":
         return ApiError("VM_MISSING_PV_DRIVERS", subject.ref)
     return None
 

@@ -23,6 +23,7 @@ from domzero.toolstack.vm.owner import Domain
 from domzero.toolstack.vm.placement import choose_host, obstacle
 from domzero.toolstack.vm.reboot import reboot
 from domzero.toolstack.vm.rows import leave, record_gone, refresh_all
+from domzero.toolstack.xenstore.requests import ask_to_shut_down
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ async def clean_shutdown(stack: Stack, context: Context, vm: Ref) -> None:
     """Have the guest shut itself down; VM_SHUTDOWN_TIMEOUT when it does not."""
     async with stack.gates["VM"].operation(context, vm, "clean_shutdown"), stack.machines.turn(vm) as machine:
         domain = stack.machines.living(machine)
-        stopped = await _ask_to_shut_down(stack, context, vm, domain)
+        stopped = await _ask_to_shut_down(stack, context, vm, domain, "poweroff")
         if stopped is None:
             raise ApiError("VM_CRASHED", vm)
         if stopped.reason in (StopReason.SHUTDOWN, StopReason.DESTROYED):
@@ -107,7 +108,7 @@ async def clean_reboot(stack: Stack, context: Context, vm: Ref) -> None:
     """Have the guest shut itself down, and boot it again as a new domain."""
     async with stack.gates["VM"].operation(context, vm, "clean_reboot"), stack.machines.turn(vm) as machine:
         domain = stack.machines.living(machine)
-        stopped = await _ask_to_shut_down(stack, context, vm, domain)
+        stopped = await _ask_to_shut_down(stack, context, vm, domain, "reboot")
         if stopped is None:
             raise ApiError("VM_CRASHED", vm)
         if stopped.reason is StopReason.CRASH:
@@ -117,21 +118,24 @@ async def clean_reboot(stack: Stack, context: Context, vm: Ref) -> None:
         tell_of_machine(stack, VM_REBOOTED, vm, f"rebooted {on_host(stack)}")
 
 
-async def _ask_to_shut_down(stack: Stack, context: Context, vm: Ref, domain: Domain) -> DomainStopped | None:
-    """Press the power button, again and again, and wait for the end of the domain, however it comes.
+async def _ask_to_shut_down(stack: Stack, context: Context, vm: Ref, domain: Domain, how: str) -> DomainStopped | None:
+    """Have the guest's agent do it, or press the power button, and wait for the end of the domain, however it comes.
 
     None for a guest that crashed instead and is kept: its owner knows what to do.
 
-    A guest that is still booting misses the button, and some systems act on the second press only; those that are
-    shutting down already take no notice.
+    The button is pressed again and again, unless the agent has acknowledged what it was asked for (`how`): a guest that
+    is still booting misses the button, and some systems act on the second press only; those that are shutting down
+    already take no notice.
     """
     deadline = stack.clock.monotonic() + SHUTDOWN_TIMEOUT
     with context.task.cancellable():
+        acknowledged = await ask_to_shut_down(stack, domain, how)
         while not domain.ended.done() and domain.state is not RunState.CRASHED:
             left = deadline - stack.clock.monotonic()
             if left <= 0:
                 raise ApiError("VM_SHUTDOWN_TIMEOUT", vm, str(SHUTDOWN_TIMEOUT))
-            await _press_power_button(stack, vm, domain)
+            if not acknowledged:
+                await _press_power_button(stack, vm, domain)
             await settled(stack.clock, domain.ended, min(left, PRESS_INTERVAL))
     return domain.ended.result() if domain.ended.done() else None
 

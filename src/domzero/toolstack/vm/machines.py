@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from domzero.host.hypervisor.protocol import DomainEvent, DomainStatus, DomainStopped, RunState
+from domzero.host.hypervisor.protocol import DomainEvent, DomainStatus, DomainStopped, GuestPortClosed, RunState
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm import adoption, guest_events
@@ -47,6 +47,9 @@ class Machines:
             log.debug("nobody waits for %s", event)
             return
         domain = machine.domain
+        if isinstance(event, GuestPortClosed):
+            self._stack.guests.begin_anew(event.domid)
+            return
         if not isinstance(event, DomainStopped):
             domain.state = event.state
         elif not domain.ended.done():
@@ -68,6 +71,7 @@ class Machines:
         early, self._early = self._early, None
         for event in early or ():
             self.listener(event)
+        stack.guests.retain(self._by_domid.keys())
         await adoption.remove_strays(stack, statuses, set(self._by_domid))
         for vm in adoption.unsettled(stack, set(self._machines)):
             async with self.turn(vm) as machine:
@@ -144,12 +148,14 @@ class Machines:
         """Events of this domain number now belong to the machine, though only `built` has them dealt with."""
         machine.domain = domain
         self._by_domid[domain.domid] = machine
+        self._stack.guests.appear(machine.vm, domain.domid)
 
     def built(self, machine: Machine, status: DomainStatus) -> None:
         """The domain is there; what happened to it since `expect` is dealt with when the turn is given up."""
         assert machine.domain is not None
         machine.domain.status = status
         machine.domain.state = machine.domain.state or status.state
+        self._stack.guests.join(status)
         if machine.domain.ended.done() or machine.domain.state is not status.state:
             self._wake(machine)
 
@@ -157,6 +163,7 @@ class Machines:
         """The domain is gone, or never came to be; nobody is to react to it."""
         if machine.domain is not None:
             self._by_domid.pop(machine.domain.domid, None)
+            self._stack.guests.vanish(machine.domain.domid)
             machine.domain = None
 
     def in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:

@@ -59,7 +59,7 @@ def fixed_devices() -> Iterator[Device]:
     yield {"driver": "virtio-serial-pci", "id": "channels", "bus": "pcie.0", "addr": "0x5"}
     yield {
         "driver": "virtserialport",
-        "id": "guest-port",
+        "id": names.GUEST_PORT,
         "bus": "channels.0",
         "nr": 1,
         "chardev": "guest",

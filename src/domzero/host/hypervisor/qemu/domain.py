@@ -14,10 +14,12 @@ from domzero.host.hypervisor.protocol import (
     DomainStateChanged,
     DomainStatus,
     DomainStopped,
+    GuestPortClosed,
     HypervisorError,
     RunState,
     StopReason,
 )
+from domzero.host.hypervisor.qemu import names
 from domzero.host.hypervisor.qemu.complaints import explained
 from domzero.host.hypervisor.qemu.files import DomainFiles, Handle, tail
 from domzero.host.hypervisor.qemu.monitor import Monitor
@@ -229,9 +231,16 @@ class Domain:
         elif name == "RESUME":
             self._panicked = False
             self._change_state(RunState.RUNNING)
+        elif name == "VSERPORT_CHANGE" and data.get("id") == names.GUEST_PORT and not data.get("open"):
+            self._tell_port_closed()
         for expectation in self._expectations:
             if not expectation.event.done() and expectation.test(name, data):
                 expectation.event.set_result((name, data))
+
+    def _tell_port_closed(self) -> None:
+        # QEMU holds this event back for up to a second and tells only the latest state: it is closed now.
+        if self._announced and not self._destroying:
+            self._listener(GuestPortClosed(self.domid))
 
     def _change_state(self, state: RunState) -> None:
         if state is self.state or self._reason is not None or self.handle.held:

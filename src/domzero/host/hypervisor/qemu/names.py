@@ -16,8 +16,9 @@ PORTED_NICS = 2
 BRIDGE = "bridge"
 SCSI_CONTROLLER = "scsi"
 BALLOON = "balloon"
+GUEST_PORT = "guest-port"
 GUEST_CHANNEL = "org.domzero.guest.0"
-"""The name of the virtio-serial port a guest agent opens."""
+"""The name of the virtio-serial port a guest agent opens; it speaks xenstore's protocol."""
 VOID_PREFIX = "void-"
 """What the names of nodes begin with that stand for a disk taken out by force."""
 
