@@ -26,6 +26,7 @@ from bench import (
     starting,
     switched,
     transfers,
+    xenstore,
 )
 from bench.report import Section, calibration, results
 
@@ -45,6 +46,7 @@ SUBJECTS: Mapping[str, Callable[[bool], Section]] = {
     "switched": switched.measure,
     "transfers": transfers.measure,
     "archives": archives.measure,
+    "xenstore": xenstore.measure,
 }
 PEERS = {"QEMU": "qemu-system-x86_64", "libvirt": "/usr/sbin/libvirtd"}
 

@@ -107,7 +107,14 @@ class Host:
 
     async def peer(self, domid: int = 0) -> Peer:
         """Another connection of a domain."""
-        peer = Peer(*await asyncio.open_unix_connection(str(await self.path(domid))))
+        return await self.peer_of(await self.path(domid))
+
+    async def peer_of(self, path: Path) -> Peer:
+        """A connection to any socket, closed with the others."""
+        connected = socket.socket(socket.AF_UNIX)
+        # A server with a short queue makes one wait, which asyncio's own connecting takes for success.
+        await asyncio.to_thread(connected.connect, str(path))
+        peer = Peer(*await asyncio.open_unix_connection(sock=connected))
         self._peers.append(peer)
         return peer
 

@@ -20,7 +20,7 @@ from domzero.wire.xenstore import Decoder, FramingError, Message, Operation, Xen
 
 log = logging.getLogger(__name__)
 
-SLICE = 32
+HOST_SLICE, GUEST_SLICE = 32, 4
 """Requests of one connection that are answered before others get their turn."""
 PIECE = 16_384
 """Bytes that are read at once, and so about what waits in one connection at most."""
@@ -166,7 +166,7 @@ class Connection(asyncio.BufferedProtocol):
 
         Raises `FramingError`.
         """
-        for _ in range(SLICE):
+        for _ in range(GUEST_SLICE if self.domid else HOST_SLICE):
             message = self._held or self._decoder.next()
             if message is None:
                 return False

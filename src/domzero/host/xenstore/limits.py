@@ -40,7 +40,7 @@ class Limits:
     """Watch events that wait for it to read; with more than that its connection ends."""
     rate: float = 500.0
     """Tokens a second, of all its connections."""
-    burst: float = 1000.0
+    burst: float = 250.0
     """Tokens that it can save up."""
 
 

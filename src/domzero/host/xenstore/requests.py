@@ -78,11 +78,15 @@ def _listing(node: Node) -> bytes:
 def _get_permissions(client: Client, message: Message) -> bytes:
     path = wire.text(message.payload)
     if path.startswith(b"@"):
-        permissions = client.store.specials.get(wire.special(path))
-        if permissions is None:
-            raise XenstoreError("ENOENT")
-        return wire.encode_permissions(permissions)
+        return wire.encode_permissions(client.store.specials[_special(client, path)])
     return wire.encode_permissions(client.permissions(_path(client, path), message.transaction))
+
+
+def _special(client: Client, path: bytes) -> str:
+    name = wire.special(path)
+    if name not in client.store.specials:
+        raise XenstoreError("EINVAL")
+    return name
 
 
 def _set_permissions(client: Client, message: Message) -> bytes:
@@ -95,10 +99,7 @@ def _set_permissions(client: Client, message: Message) -> bytes:
         return DONE
     if client.domid:
         raise XenstoreError("EACCES")
-    name = wire.special(path)
-    if name not in client.store.specials:
-        raise XenstoreError("ENOENT")
-    client.store.set_special(name, permissions)
+    client.store.set_special(_special(client, path), permissions)
     return DONE
 
 
