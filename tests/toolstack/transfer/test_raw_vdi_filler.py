@@ -1,4 +1,4 @@
-"""Parts of a disk in any order, over each other, with zeros among them: the disk is then what a list of bytes would be."""
+"""Parts of a disk in any order, over each other, with zeros among them: the disk is then what a model of it is."""
 
 from __future__ import annotations
 
