@@ -243,6 +243,10 @@ def test_transactions_and_what_they_touch_are_limited(store: Store) -> None:
         refused("ENOENT", lambda path=path: one.read(path, number))  # type: ignore[misc]  # bound for this turn
     refused("ENOSPC", lambda: one.read("/local/domain/1", number))
     one.finish(number, commit=True)
+    number = one.begin()
+    for value in range(12):
+        one.write("/local/domain/1", b"%d" % value, number)
+    refused("ENOSPC", lambda: one.write("/local/domain/1", b"again and again", number))
     one.reset()
     one.begin()
 

@@ -184,7 +184,10 @@ class Client:
     def _change(self, transaction: int, change: Change, *arguments: Any) -> None:
         view = self._view(transaction)
         if transaction:
-            self._transactions[transaction].do(change, arguments)
+            begun = self._transactions[transaction]
+            if self.domid and len(begun.done) >= self.store.limits.transaction_nodes:
+                raise XenstoreError("ENOSPC")
+            begun.do(change, arguments)
         else:
             change(view, *arguments)
             self.store.commit(view)

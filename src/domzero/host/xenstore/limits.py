@@ -31,7 +31,7 @@ class Limits:
     transactions: int = 10
     """Open at the same time, in all its connections; more are refused with ENOSPC."""
     transaction_nodes: int = 1024
-    """Nodes that a transaction touches; more are refused with ENOSPC."""
+    """Nodes that a transaction touches, and changes that it makes; more are refused with ENOSPC."""
     connections: int = 8
     """Streams at the same time; more are closed at once."""
     unread: int = 65_536
