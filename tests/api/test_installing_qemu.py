@@ -32,6 +32,7 @@ pytestmark = [
 TOLD = {
     "debian": "mirror/http/directory=/",
     "ubuntu": "mirror/http/directory=/",
+    "ubuntu-22": "mirror/http/directory=/",
     "red-hat-4": "method=http://127.0.0.1",
     "red-hat": "inst.repo=http://127.0.0.1",
     "centos": "inst.repo=http://127.0.0.1",

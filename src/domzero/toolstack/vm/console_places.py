@@ -12,7 +12,7 @@ from domzero.host.hypervisor.protocol import DomainNotFoundError
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.consoles import SCREEN, SERIAL
-from domzero.toolstack.vm.specification import is_hvm
+from domzero.toolstack.vm.specification import as_booted, is_hvm
 
 GRAPHICS_CARD: Final = "vga"
 """The key of `platform` that names a graphics card."""
@@ -67,7 +67,7 @@ class ConsolePlaces:
             status = await self._stack.hypervisor.consoles(domain.domid)
         except DomainNotFoundError as error:
             raise ApiError("VM_NOT_RESIDENT_HERE", vm, self._stack.host) from error
-        text = record["protocol"] == SCREEN and shows_text(machine)
+        text = record["protocol"] == SCREEN and shows_text(as_booted(machine))
         serial = text or record["protocol"] == SERIAL
         return ConsolePlace(
             console=console,

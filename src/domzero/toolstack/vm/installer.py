@@ -15,6 +15,7 @@ from domzero.engine.errors import ApiError
 from domzero.finish import in_thread
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.vm.console_places import GRAPHICS_CARD
 from domzero.toolstack.vm.install.families import Step
 from domzero.toolstack.vm.install.plan import AFTERWARDS, Plan, plan_of
 from domzero.toolstack.vm.install.repository import Fetcher, InstallerMissingError
@@ -47,11 +48,17 @@ async def prepare(stack: Stack, vm: Ref, progress: Callable[[float], None]) -> I
     if str(_directory(stack, record["uuid"])) in record["last_booted_record"]:
         await discard(stack, record["uuid"])
     if plan is not None and plan.fetches:
-        return Installation(plan, await _fetched(stack, vm, record["uuid"], plan, progress))
+        fields = await _fetched(stack, vm, record["uuid"], plan, progress)
+        return Installation(plan, {**fields, **(_card(record) if plan.on_screen else {})})
     firmware = is_hvm(record) or record["PV_bootloader"] not in INSTALLER_BOOTLOADERS
     if firmware or (plan is not None and plan.step is Step.INSTALLER):
         return Installation(plan)
     return Installation(plan, {"PV_bootloader": AFTERWARDS})
+
+
+def _card(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A graphics card for this boot, so that the machine's screen is that card's."""
+    return {"platform": {**record["platform"], GRAPHICS_CARD: "std"}}
 
 
 async def _fetched(stack: Stack, vm: Ref, uuid: str, plan: Plan, progress: Callable[[float], None]) -> dict[str, Any]:

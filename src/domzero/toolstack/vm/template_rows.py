@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from domzero.toolstack.vm.install.families import FAMILIES
+
 MIB = 1 << 20
 GIB = 1 << 30
 
@@ -49,6 +51,8 @@ class TemplateRow:
 
 
 _CD = ("cdrom",)
+_CD_OR_NETWORK = ("cdrom", "nfs", "http", "ftp")
+"""XenServer's words; https is taken wherever http is."""
 
 TINY_LINUX = TemplateRow(
     key="tiny-linux",
@@ -80,16 +84,17 @@ OTHER = TemplateRow(
 def _linux(
     key: str, name: str, distro: str, memory_min: int, memory: int, disk: int, *, release: str = ""
 ) -> TemplateRow:
+    from_network = distro in FAMILIES
     return TemplateRow(
         key,
         name,
-        f"Installs {name} from its CD image.",
+        f"Installs {name} from its CD image{' or from a repository on the network' if from_network else ''}.",
         memory_min,
         memory,
         (disk,),
         distro=distro,
         release=release,
-        install_methods=_CD,
+        install_methods=_CD_OR_NETWORK if from_network else _CD,
     )
 
 
@@ -114,8 +119,8 @@ LINUX = (
     _linux("debian-11", "Debian Bullseye 11", "debianlike", 256 * MIB, 1 * GIB, 10 * GIB, release="bullseye"),
     _linux("debian-12", "Debian 12", "debianlike", 256 * MIB, 1 * GIB, 10 * GIB, release="bookworm"),
     _linux("debian-13", "Debian 13", "debianlike", 512 * MIB, 1 * GIB, 10 * GIB, release="trixie"),
-    _linux("ubuntu-22.04", "Ubuntu Jammy Jellyfish 22.04", "debianlike", 512 * MIB, 2 * GIB, 15 * GIB),
-    _linux("ubuntu-24.04", "Ubuntu Noble Numbat 24.04", "debianlike", 1 * GIB, 2 * GIB, 15 * GIB),
+    _linux("ubuntu-22.04", "Ubuntu Jammy Jellyfish 22.04", "debianlike", 512 * MIB, 2 * GIB, 15 * GIB, release="jammy"),
+    _linux("ubuntu-24.04", "Ubuntu Noble Numbat 24.04", "debianlike", 1 * GIB, 2 * GIB, 15 * GIB, release="noble"),
     _linux("rhel-8", "Red Hat Enterprise Linux 8", "rhlike", 2 * GIB, 3 * GIB, 20 * GIB),
     _linux("rhel-9", "Red Hat Enterprise Linux 9", "rhlike", 2 * GIB, 3 * GIB, 20 * GIB),
     _linux("centos-stream-9", "CentOS Stream 9", "rhlike", 2 * GIB, 3 * GIB, 20 * GIB),

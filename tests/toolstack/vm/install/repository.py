@@ -13,6 +13,7 @@ Files = dict[str, bytes]
 ASKED: Mapping[str, Mapping[str, str]] = {
     "debian": {"install-distro": "debianlike", "debian-release": "bookworm"},
     "ubuntu": {"install-distro": "ubuntulike", "debian-release": "focal"},
+    "ubuntu-22": {"install-distro": "ubuntulike"},
     "red-hat-4": {"install-distro": "rhel44"},
     "red-hat": {"install-distro": "rhlike"},
     "centos": {"install-distro": "centoslike"},
@@ -33,6 +34,7 @@ PLACES: Mapping[str, tuple[str, str]] = {
         f"{_UBUNTU}netboot/ubuntu-installer/amd64/linux",
         f"{_UBUNTU}netboot/ubuntu-installer/amd64/initrd.gz",
     ),
+    "ubuntu-22": ("amd64/linux", "amd64/initrd"),
     "red-hat-4": _RED_HAT,
     "red-hat": _RED_HAT,
     "centos": _RED_HAT,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from domzero.toolstack.vm.console_places import ConsolePlaces
 from domzero.toolstack.vm.install import repository as fetching
 from domzero.toolstack.vm.install.repository import nfs_file
 from domzero.toolstack.vm.install.source import read_repository
@@ -56,6 +57,19 @@ async def test_each_family_boots_its_installer_and_then_its_disk(host: World, la
     two = layout in ("red-hat-4", "suse", "suse-9")
     assert loaders == (["eliloader", "pygrub"] if two else ["pygrub"])
     assert (await host.call("VM.get_boot_record", vm))["PV_bootloader"] == "pygrub"
+
+
+@pytest.mark.parametrize("vnc", ["true", "false"])
+async def test_the_screen_is_the_installers_where_it_is_asked_for(host: World, vnc: str) -> None:
+    with served(repository("centos", KERNEL, RAMDISK)) as (url, _):
+        vm = await machine(host, url, {**ASKED["centos"], "install-vnc": vnc, "install-vncpasswd": "secret"})
+        await host.call("VM.start", vm, False, False)
+    booted = await host.call("VM.get_boot_record", vm)
+    assert ("console=tty0" in booted["PV_args"], "secret" in booted["PV_args"]) == (vnc == "true", False)
+    screen = await ConsolePlaces(host.stack).find(vm)
+    assert (screen.protocol, screen.title is None) == ("rfb", vnc == "true")
+    await host.call("VM.hard_reboot", vm)
+    assert (await ConsolePlaces(host.stack).find(vm)).title is not None
 
 
 async def test_a_suspended_installer_goes_on_and_counts_no_round(host: World) -> None:

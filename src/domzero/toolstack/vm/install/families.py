@@ -6,7 +6,7 @@ Sources: Debian's and Ubuntu's installation guides (4.3, 5.3), Anaconda's boot o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 
@@ -36,7 +36,7 @@ class Family:
     `{host}` (with its port) and `{path}` are filled in."""
 
     trees: tuple[Tree, ...]
-    """Layouts, tried in turn."""
+    """Layouts, tried in turn. Where the first needs no release, those that do are left out when none is named."""
     text: str
     """Kernel arguments of an installer on the serial line."""
     graphical: str
@@ -86,18 +86,22 @@ def _netboot(images: str, system: str) -> Tree:
     )
 
 
+DEBIAN_TREES = (
+    _netboot("images", "debian"),
+    _netboot("images", "ubuntu"),
+    _netboot("legacy-images", "ubuntu"),  # Ubuntu 20.04
+    Tree("{arch}/linux", "{arch}/initrd"),  # Ubuntu from 22.04 on: the release's directory `netboot`
+)
+
 DEBIAN = Family(
-    trees=(
-        _netboot("images", "debian"),
-        _netboot("images", "ubuntu"),
-        _netboot("legacy-images", "ubuntu"),  # Ubuntu 20.04
-        Tree("{arch}/linux", "{arch}/initrd"),  # Ubuntu from 22.04 on: the release's directory `netboot`
-    ),
+    trees=DEBIAN_TREES,
     text=SERIAL,
     graphical=SCREEN,
     told=_DEBIAN,
     architectures=_AMD64,
 )
+
+UBUNTU = replace(DEBIAN, trees=(DEBIAN_TREES[-1], *DEBIAN_TREES[:-1]))
 
 RHEL = Family((RED_HAT,), f"text inst.text {SERIAL}", f"inst.graphical {SCREEN}", _ANACONDA)
 
@@ -112,7 +116,7 @@ SUSE = Family(SUSE_TREES, f"textmode=1 {SERIAL}", SCREEN, _LINUXRC, TWO_ROUNDS, 
 
 FAMILIES: Mapping[str, Family] = {
     "debianlike": DEBIAN,
-    "ubuntulike": DEBIAN,
+    "ubuntulike": UBUNTU,
     "rhlike": RHEL,
     "centoslike": RHEL,
     "rhel41": RHEL_4,

@@ -54,6 +54,8 @@ class Plan:
     trees: tuple[Tree, ...] = ()
     """Where to look for the installer, everything filled in."""
     arguments: str = ""
+    on_screen: bool = False
+    """Whether the installer shows itself on the machine's graphics card, which it has to have then."""
 
     @property
     def fetches(self) -> bool:
@@ -100,7 +102,9 @@ def _plan(vm: Ref, record: Mapping[str, Any], repository: Repository) -> Plan | 
     if family is None or step is Step.DISK or repository.kind == CDROM:
         return Plan(number, is_last, repository, step)
     trees = _trees(vm, family, config)
-    return Plan(number, is_last, repository, step, trees, _arguments(vm, family, record, repository))
+    on_screen = config.get(VNC, "").lower() in ON
+    arguments = _arguments(vm, family, record, repository, family.graphical if on_screen else family.text)
+    return Plan(number, is_last, repository, step, trees, arguments, on_screen)
 
 
 def _round(vm: Ref, config: Mapping[str, str]) -> int:
@@ -136,12 +140,11 @@ def _trees(vm: Ref, family: Family, config: Mapping[str, str]) -> tuple[Tree, ..
     )
 
 
-def _arguments(vm: Ref, family: Family, record: Mapping[str, Any], repository: Repository) -> str:
+def _arguments(vm: Ref, family: Family, record: Mapping[str, Any], repository: Repository, shown: str) -> str:
     config = record["other_config"]
     told = family.told.get(repository.kind, "").format(
         url=repository.public, host=repository.host, path=repository.path or "/"
     )
-    shown = family.graphical if config.get(VNC, "").lower() in ON else family.text
     text = " ".join(part for part in (told, shown, config.get(ARGUMENTS, ""), record["PV_args"]) if part)
     if not text.isprintable() or len(text.encode()) > COMMAND_LINE_LIMIT:
         raise _failed(vm, f"the kernel takes one line of at most {COMMAND_LINE_LIMIT} bytes of arguments")
