@@ -47,7 +47,7 @@ def records(api: Any) -> dict[str, dict[str, Any]]:
     return {cls: getattr(api, cls).get_all_records() for cls in classes}
 
 
-def test_an_independent_parser_reads_it(host: InProcessHost, dumped: Path) -> None:
+def test_an_independent_program_reads_and_writes_it(host: InProcessHost, dumped: Path, tmp_path: Path) -> None:
     subprocess.run(("xmllint", "--huge", "--noout", dumped), check=True)
     assert xpath(dumped, 'string(//pair[@key="product_brand"]/@value)') == "domzero"
     name = "a \"machine\" <&>\n\ttwo 'lines'"
@@ -59,6 +59,9 @@ def test_an_independent_parser_reads_it(host: InProcessHost, dumped: Path) -> No
     assert xpath(dumped, "count(//table[@name='session'])") == "0"
     assert xpath(dumped, "count(//table[@name='task'])") == "0"
     assert int(xpath(dumped, "count(//table[@name='role']/row)")) > 5
+    subprocess.run(("xmllint", "--huge", "--format", "--output", tmp_path / "written", dumped), check=True)
+    assert (tmp_path / "written").read_bytes() != dumped.read_bytes()
+    assert put(host, f"{PAGE}?dry_run=true", tmp_path / "written")[0]
 
 
 def test_a_host_is_as_it_was_after_a_restore(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 HIDDEN = "(hidden)"
 
-_WORDS = re.compile(r"pass|pwd|secret|token|credential|private|psk|community", re.IGNORECASE)
+_WORDS = re.compile(r"pass(?!through)|pwd|secret|token|credential|private|psk|community", re.IGNORECASE)
 _WHOLE = frozenset({"xenstore_data", "xenstore-data", "NVRAM", "contents", "license_key", "user-data", "user_data"})
 """Names of what is handed through as it is, to guests above all: nobody here knows what of it is secret."""
 

@@ -53,7 +53,7 @@ def bundled(root: Path, modules: tuple[str, ...]) -> bytes:
     names = dict.fromkeys(name for module in modules for name in (*_packages(module), f"{module.replace('.', '/')}.py"))
     packed = io.BytesIO()
     packed.write(SHEBANG)
-    with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
         archive.writestr("__main__.py", ENTRY)
         for name in names:
             archive.write(root / name, name)
