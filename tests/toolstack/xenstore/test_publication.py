@@ -73,6 +73,23 @@ async def test_only_vm_data_of_xenstore_data_comes_through(host: Host) -> None:
     assert (guest.read("vm-data/foo"), guest.read("vm-data/own")) == (b"changed inside", b"1")
 
 
+async def test_a_suspended_machine_goes_on_as_another_domain(host: Host) -> None:
+    vm = await host.started(xenstore_data={"vm-data/foo": "bar"})
+    assert host.insider(vm).read("vm-data/foo") == b"bar"
+    host.insider(vm).report()
+    await host.a_second()
+    await host.world.over(host.world.call("VM.suspend", vm), 10)
+    assert host.service.local.directory("/local/domain") == ()
+    assert host.metrics(vm) is not None
+    await host.world.over(host.world.call("VM.resume", vm, False, False), 10)
+    guest = host.insider(vm)
+    assert guest.read("vm-data/foo") == b"bar"
+    assert guest.read("memory/target") == str(128 * 1024).encode()
+    guest.report(data__os_name="after")
+    await host.a_second()
+    assert (host.metrics(vm) or {})["os_version"] == {"name": "after"}
+
+
 async def test_changes_are_told(host: Host) -> None:
     vm = await host.started()
     guest = host.insider(vm)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from domzero.host.xenstore.protocol import Nodes, Xenstore, home
-from domzero.toolstack.xenstore.nodes import Node, machine_path
+from domzero.toolstack.xenstore.nodes import Node
 
 LISTED = ("device/vbd", "device/vif")
 """Directories below a domain's that hold nothing but what is published."""
@@ -45,11 +45,14 @@ def found(nodes: Nodes, domid: int, wanted: Mapping[str, Node]) -> dict[str, Nod
     return earlier
 
 
-def withdraw(xenstore: Xenstore, domid: int, uuid: str) -> None:
-    """A domain has ended: its connections do, and nothing tells of it any more. Raises `XenstoreError`."""
+def withdraw(xenstore: Xenstore, domid: int, machine: str) -> None:
+    """A domain has ended: its connections do, and nothing tells of it any more, nor of its machine at that path.
+
+    Without a path the machine stays: it has another domain by now. Raises `XenstoreError`.
+    """
     if xenstore.is_introduced(domid):
         xenstore.release(domid)
     with xenstore.transaction() as nodes:
-        for path in (home(domid), machine_path(uuid)):
-            if nodes.exists(path):
+        for path in (home(domid), machine):
+            if path and nodes.exists(path):
                 nodes.remove(path)

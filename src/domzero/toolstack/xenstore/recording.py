@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 from domzero.engine.clock import moment
 from domzero.host.xenstore.protocol import Nodes, XenstoreError, home
@@ -17,12 +18,12 @@ MOST_NODES: Final = 2000
 DEEPEST: Final = 8
 
 
-def record_report(stack: Stack, nodes: Nodes, vm: Ref, domid: int, *, heard: bool = True) -> None:
-    """Look at what a running domain reports and make the machine's row say the same. Raises `XenstoreError`."""
+def record_report(stack: Stack, vm: Ref, domid: int, report: Mapping[str, bytes], *, heard: bool) -> None:
+    """Make the machine's row say what its running domain reports. `heard` tells whether it has lately."""
     found = stack.database.find("VM", vm)
     if found is None or found.record["domid"] != domid:
         return
-    fields = metrics_fields(report_of(nodes, domid))
+    fields = metrics_fields(report)
     if fields is None:
         return
     row = stack.database.find("VM_guest_metrics", found.record["guest_metrics"])
@@ -51,7 +52,7 @@ def record_silence(stack: Stack, vm: Ref) -> None:
 
 
 def report_of(nodes: Nodes, domid: int) -> dict[str, bytes]:
-    """What a domain's agent has written, by its path below the domain's directory."""
+    """What a domain's agent has written, by its path below the domain's directory. Raises `XenstoreError`."""
     report: dict[str, bytes] = {}
     for topic in TOPICS:
         _read(nodes, home(domid), topic, report)
@@ -70,9 +71,3 @@ def _read(nodes: Nodes, above: str, path: str, report: dict[str, bytes]) -> None
         if len(report) >= MOST_NODES:
             return
         _read(nodes, above, f"{path}/{name}", report)
-
-
-def features_of(stack: Stack, vm: Ref) -> dict[str, Any]:
-    """`other` of the machine's guest metrics."""
-    row = stack.database.find("VM_guest_metrics", stack.database.get("VM", vm, "guest_metrics"))
-    return dict(row.record["other"]) if row is not None else {}
