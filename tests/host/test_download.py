@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from domzero.host.download.http import download
-from domzero.host.download.protocol import DownloadError, is_fetchable
+from domzero.host.download.protocol import DownloadError, FileMissingError, is_fetchable
+from tests.host.ftp import ftp_server
 
 Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 
@@ -167,3 +168,13 @@ async def test_what_came_so_far_is_told(tmp_path: Path) -> None:
         await download(f"{url}/a", tmp_path / "file", largest=1000, progress=lambda *now: told.append(now))
         await asyncio.sleep(0)
     assert told[-1] == (1000, 1000)
+
+
+async def test_files_come_by_ftp(tmp_path: Path) -> None:
+    async with ftp_server({"a/b/file": b"x" * 100_000}) as url:
+        assert await download(f"{url}/a/b/file", tmp_path / "file", largest=100_000) == 100_000
+        with pytest.raises(FileMissingError):
+            await download(f"{url}/a/b/other", tmp_path / "other", largest=1)
+        with pytest.raises(DownloadError, match="larger"):
+            await download(f"{url}/a/b/file", tmp_path / "other", largest=1000)
+    assert names(tmp_path) == ["file"]
