@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.house.sources import ROOT, Module, everything, nodes, package
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-OWN = {"domzero", "tests", "bench"}
+OWN = {"domzero", "tests", "bench", "guest"}
 TOOLS = {"mypy", "pytest-timeout", "pytest-xdist", "pytest-asyncio", "ruff", "types-reportlab", "vncdotool"}
 """Programs, plugins and descriptions of types: needed, never imported."""
 
