@@ -217,7 +217,7 @@ def _still_booting(method: str, _origin: Origin) -> None:
 def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands, stack: Stack) -> tuple[Server, Consoles]:
     """What takes the calls, and the requests that are none; it listens nowhere yet."""
     server = Server(dispatcher, GRAPH)
-    Administration(engine.users, engine.sessions).add_to(server.routes)
+    Administration(engine.users, engine.sessions, stack.auditor).add_to(server.routes)
     manuals().add_to(server.routes)
     if hands.simulation is not None:
         hands.simulation.add_to(server.routes)

@@ -79,6 +79,17 @@ def test_who_may_read_it(host: InProcessHost) -> None:
     assert denied == {"pool.set_name_label", "GET /host_backup"}
 
 
+def test_local_users(host: InProcessHost, tmp_path: Path) -> None:
+    (tmp_path / "body").write_text('{"name": "new", "role": "read-only", "password": "planted-7"}')
+    command = ("curl", "--silent", "--unix-socket", str(socket_of(host)), "http://localhost/local/users")
+    subprocess.run((*command, "--data", f"@{tmp_path}/body"), check=True, capture_output=True)
+    subprocess.run((*command, "--request", "DELETE", "--data", '{"name": "new"}'), check=True, capture_output=True)
+    told = {line["call"]: line for line in lines(host) if line["from"] == "local"}
+    assert told["POST /local/users"]["parameters"] == {"name": "new", "role": "read-only"}
+    assert told["DELETE /local/users"]["result"] == "success"
+    assert b"planted" not in fetch(host, "/audit_log").stdout
+
+
 def test_since(host: InProcessHost, api: Any) -> None:
     api.pool.set_name_label(api.pool.get_all()[0], "named")
     newest = lines(host)[-1]["time"]

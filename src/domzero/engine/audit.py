@@ -226,6 +226,15 @@ class StreamCall:
         self.result: Type = STRING
 
 
+class TextsCall:
+    """A request whose parameters are texts."""
+
+    def __init__(self, name: str, *parameters: str) -> None:
+        self.name = name
+        self.parameters: Sequence[tuple[str, Type]] = tuple((parameter, STRING) for parameter in parameters)
+        self.result: Type = STRING
+
+
 class _PageCall:
     """A page as a call: its parameters are the query's."""
 
