@@ -70,7 +70,7 @@ async def boot(stack: Stack, machine: Machine, how: Boot) -> None:
         disks = await attachment.disk_specs(stack, vbds)
         overrides = dict(installation.fields)
         if how.image is None:
-            overrides |= await _look_for_kernel(stack, steps, vm, {**record, **overrides}, disks)
+            overrides |= await _look_for_kernel(stack, steps, vm, record, installation, disks)
         await steps.do("remember the intent", stack.database.durable)
         nics = [await _connect(stack, steps, vif, domid) for vif in vifs]
         booted = {**record, **overrides} if how.image is None else as_booted(record)
@@ -102,14 +102,20 @@ async def _prepare(stack: Stack, steps: Steps, vm: Ref, how: Boot) -> installer.
 
 
 async def _look_for_kernel(
-    stack: Stack, steps: Steps, vm: Ref, record: Mapping[str, Any], disks: tuple[DiskSpec, ...]
+    stack: Stack,
+    steps: Steps,
+    vm: Ref,
+    record: Mapping[str, Any],
+    installation: installer.Installation,
+    disks: tuple[DiskSpec, ...],
 ) -> dict[str, Any]:
-    """What takes the place of the machine's own settings for a boot of a kernel on its disk."""
-    return await steps.do(
-        "look for a kernel on the disk",
-        lambda: disk_loader.kernel_on_disk(stack, vm, record, disks),
-        lambda: installer.discard(stack, record["uuid"]),
-    )
+    """What takes the place of the machine's own settings for a boot of a kernel on its disk, or on a disc."""
+
+    async def look() -> dict[str, Any]:
+        on_disc = await disk_loader.kernel_on_disc(stack, vm, record, installation.plan, disks)
+        return on_disc or await disk_loader.kernel_on_disk(stack, vm, {**record, **installation.fields}, disks)
+
+    return await steps.do("look for a kernel", look, lambda: installer.discard(stack, record["uuid"]))
 
 
 def _devices(stack: Stack, record: Mapping[str, Any], *, saved: bool) -> tuple[tuple[Ref, ...], tuple[Ref, ...]]:

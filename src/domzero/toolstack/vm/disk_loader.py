@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from domzero.engine.errors import ApiError
-from domzero.host.bootloader.protocol import LoaderError
+from domzero.host.bootloader.protocol import LoaderError, LoaderOptions
 from domzero.host.contents.protocol import ContentError
 from domzero.host.hypervisor.spec import DiskKind, DiskSource, DiskSpec
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.install.loader_options import for_virtio, loader_options
-from domzero.toolstack.vm.installer import discard, kernel_fields, places
+from domzero.toolstack.vm.install.plan import Plan
+from domzero.toolstack.vm.installer import discard, graphics_card, kernel_fields, places
 from domzero.toolstack.vm.specification import DISK_BOOTLOADERS, is_hvm
 
 SECTOR = 512
@@ -62,6 +63,34 @@ async def kernel_on_disk(stack: Stack, vm: Ref, record: Mapping[str, Any], disks
     positions = [drive.slot for drive in disks if drive.kind is DiskKind.DISK]
     fields = kernel_fields(found.kernel, found.ramdisk, for_virtio(found.arguments, positions))
     return {**fields, "PV_legacy_args": record["PV_legacy_args"]}
+
+
+async def kernel_on_disc(
+    stack: Stack, vm: Ref, record: Mapping[str, Any], plan: Plan | None, disks: Sequence[DiskSpec]
+) -> dict[str, Any]:
+    """Fields of a machine that boots the installer's kernel from the disc in its drive.
+
+    None where the plan wants no disc, or firmware is to boot it: because there is no installer that we know where to
+    find, and nothing was asked of it that its own loader would not know. Raises BOOTLOADER_FAILED.
+    """
+    discs = [drive.source for drive in disks if drive.kind is DiskKind.CD and drive.source is not None]
+    if plan is None or not plan.looks_at_disc or not discs or stack.disk_loader is None:
+        return {}
+    kernel, ramdisk = await places(stack, record["uuid"])
+    why = ""
+    for tree in plan.trees:
+        options = LoaderOptions(kernel=f"/{tree.kernel}", ramdisk=f"/{tree.ramdisk}", offset=0)
+        try:
+            found = await stack.disk_loader.find(discs[0], options, kernel, ramdisk)
+        except LoaderError as error:
+            why = str(error)
+            continue
+        fields = kernel_fields(found.kernel, found.ramdisk, plan.arguments)
+        return {**fields, **(graphics_card(record) if plan.on_screen else {})}
+    await discard(stack, record["uuid"])
+    if plan.insists:
+        raise ApiError("BOOTLOADER_FAILED", vm, f"the installer was not found on the machine's disc: {why}")
+    return {}
 
 
 async def _boots_itself(stack: Stack, disk: DiskSource) -> bool:

@@ -49,14 +49,14 @@ async def prepare(stack: Stack, vm: Ref, progress: Callable[[float], None]) -> I
         await discard(stack, record["uuid"])
     if plan is not None and plan.fetches:
         fields = await _fetched(stack, vm, record["uuid"], plan, progress)
-        return Installation(plan, {**fields, **(_card(record) if plan.on_screen else {})})
+        return Installation(plan, {**fields, **(graphics_card(record) if plan.on_screen else {})})
     firmware = is_hvm(record) or record["PV_bootloader"] not in INSTALLER_BOOTLOADERS
     if firmware or (plan is not None and plan.step is Step.INSTALLER):
         return Installation(plan)
     return Installation(plan, {"PV_bootloader": AFTERWARDS})
 
 
-def _card(record: Mapping[str, Any]) -> dict[str, Any]:
+def graphics_card(record: Mapping[str, Any]) -> dict[str, Any]:
     """A graphics card for this boot, so that the machine's screen is that card's."""
     return {"platform": {**record["platform"], GRAPHICS_CARD: "std"}}
 

@@ -106,6 +106,15 @@ def test_pygrub_takes_over_after_the_last_round(distro: str) -> None:
     assert plan_of("vm", record) is None
 
 
+def test_a_disc_of_a_known_family_is_looked_at() -> None:
+    plan = planned(machine(install_repository="cdrom", install_distro="sleslike", install_args="netsetup=dhcp"))
+    assert (plan.looks_at_disc, plan.fetches, plan.insists) == (True, False, True)
+    assert plan.arguments == "install=cd:/ textmode=1 console=ttyS0 netsetup=dhcp"
+    plan = planned(machine(install_repository="cdrom", install_distro="debianlike"))
+    assert [tree.kernel for tree in plan.trees][:1] == ["install.amd/vmlinuz"]
+    assert (plan.looks_at_disc, plan.insists) == (True, False)
+
+
 def test_a_disc_in_the_drive_is_one_round_of_firmware() -> None:
     for config in ({}, {"install_repository": "cdrom"}, {"install_repository": "cdrom", "install_distro": "other"}):
         record = machine(**config)

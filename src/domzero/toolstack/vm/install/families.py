@@ -44,6 +44,8 @@ class Family:
     told: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = (Step.INSTALLER,)
     """What each boot starts until the machine is on its own."""
+    discs: tuple[Tree, ...] = ()
+    """Layouts of a disc in the machine's drive, where those differ."""
     architectures: Mapping[str, str] = field(default_factory=dict)
     """`install-arch` → how the repository spells it."""
 
@@ -60,10 +62,11 @@ no hardware here; 4.1 and 4.4 never had one."""
 _ANACONDA = {
     **dict.fromkeys(WEB, "method={url} inst.repo={url}"),
     "nfs": "method=nfs:{host}:{path} inst.repo=nfs:{host}:{path}",
+    "cdrom": "method=cdrom inst.repo=cdrom",
 }
 """Old installers read `method`, new ones `inst.repo`; each ignores the other's."""
-_RED_HAT_4 = {**dict.fromkeys(WEB, "method={url}"), "nfs": "method=nfs:{host}:{path}"}
-_LINUXRC = {**dict.fromkeys(WEB, "install={url}"), "nfs": "install=nfs://{host}{path}"}
+_RED_HAT_4 = {**dict.fromkeys(WEB, "method={url}"), "nfs": "method=nfs:{host}:{path}", "cdrom": "method=cdrom"}
+_LINUXRC = {**dict.fromkeys(WEB, "install={url}"), "nfs": "install=nfs://{host}{path}", "cdrom": "install=cd:/"}
 _DEBIAN = {
     scheme: f"mirror/country=manual mirror/protocol={scheme} mirror/{scheme}/hostname={{host}} "
     f"mirror/{scheme}/directory={{path}}"
@@ -98,6 +101,11 @@ DEBIAN = Family(
     text=SERIAL,
     graphical=SCREEN,
     told=_DEBIAN,
+    discs=(
+        Tree("install.amd/vmlinuz", "install.amd/initrd.gz"),
+        Tree("install.386/vmlinuz", "install.386/initrd.gz"),
+        Tree("casper/vmlinuz", "casper/initrd"),  # Ubuntu
+    ),
     architectures=_AMD64,
 )
 
@@ -112,7 +120,7 @@ SUSE_TREES = (
     Tree("boot/loader/linux", "boot/loader/initrd"),  # SLES 9
 )
 
-SUSE = Family(SUSE_TREES, f"textmode=1 {SERIAL}", SCREEN, _LINUXRC, TWO_ROUNDS, _X86_64)
+SUSE = Family(SUSE_TREES, f"textmode=1 {SERIAL}", SCREEN, _LINUXRC, TWO_ROUNDS, architectures=_X86_64)
 
 FAMILIES: Mapping[str, Family] = {
     "debianlike": DEBIAN,

@@ -56,11 +56,18 @@ class Plan:
     arguments: str = ""
     on_screen: bool = False
     """Whether the installer shows itself on the machine's graphics card, which it has to have then."""
+    insists: bool = False
+    """Whether what was asked of the installer is lost when its disc's own loader starts it."""
 
     @property
     def fetches(self) -> bool:
-        """Whether there is a kernel to fetch."""
+        """Whether there is a kernel to fetch from the network."""
         return self.step is Step.INSTALLER and self.repository.kind != CDROM
+
+    @property
+    def looks_at_disc(self) -> bool:
+        """Whether a kernel is looked for on the disc in the machine's drive."""
+        return self.step is Step.INSTALLER and self.repository.kind == CDROM and bool(self.trees)
 
     def after(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """What changes in the machine's row once it runs."""
@@ -99,12 +106,13 @@ def _plan(vm: Ref, record: Mapping[str, Any], repository: Repository) -> Plan | 
     if number > len(steps):
         return None
     step, is_last = steps[number - 1], number == len(steps)
-    if family is None or step is Step.DISK or repository.kind == CDROM:
+    if family is None or step is Step.DISK:
         return Plan(number, is_last, repository, step)
-    trees = _trees(vm, family, config)
+    trees = _trees(vm, family, config, family.discs if repository.kind == CDROM and family.discs else family.trees)
     on_screen = config.get(VNC, "").lower() in ON
     arguments = _arguments(vm, family, record, repository, family.graphical if on_screen else family.text)
-    return Plan(number, is_last, repository, step, trees, arguments, on_screen)
+    insists = any(config.get(key) for key in (ARGUMENTS, KERNEL, RAMDISK))
+    return Plan(number, is_last, repository, step, trees, arguments, on_screen, insists)
 
 
 def _round(vm: Ref, config: Mapping[str, str]) -> int:
@@ -114,7 +122,7 @@ def _round(vm: Ref, config: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _trees(vm: Ref, family: Family, config: Mapping[str, str]) -> tuple[Tree, ...]:
+def _trees(vm: Ref, family: Family, config: Mapping[str, str], known: tuple[Tree, ...]) -> tuple[Tree, ...]:
     own = {key: config[key] for key in (KERNEL, RAMDISK) if config.get(key)}
     for key, path in own.items():
         if not is_path_below(path):
@@ -125,8 +133,8 @@ def _trees(vm: Ref, family: Family, config: Mapping[str, str]) -> tuple[Tree, ..
     named = config.get(ARCHITECTURE, "")
     if family.architectures and named not in family.architectures:
         raise _failed(vm, f"other_config:{ARCHITECTURE} is none of {', '.join(filter(None, family.architectures))}")
-    trees = [tree for tree in family.trees if "{release}" not in tree.kernel or _is_plain(release)]
-    if "{release}" in family.trees[0].kernel and not _is_plain(release):
+    trees = [tree for tree in known if "{release}" not in tree.kernel or _is_plain(release)]
+    if "{release}" in known[0].kernel and not _is_plain(release):
         raise _failed(vm, f"other_config:{RELEASE} has to name the release")
     words = {"release": release, "arch": family.architectures.get(named, "")}
     return tuple(
