@@ -75,7 +75,7 @@ class Inside:
         self._host.run(self._console.expect("GUEST UP", 60))
 
     def run(self, command: str) -> str:
-        return str(self._host.run(self._console.run(f"export XENSTORED_PATH=/dev/vport0p1; {command}")))
+        return str(self._host.run(self._console.run(f"export XENSTORED_PATH=/dev/vport0p2; {command}")))
 
     def eventually(self, command: str) -> str:
         return self.run(f"until {command}; do usleep 50000; done 2>/dev/null").splitlines()[-1].strip()
@@ -157,7 +157,7 @@ def shuts_down(api: Any, vm: str, inside: Inside) -> None:
     """As an agent does that obeys: it acknowledges, then goes. The power button would leave no acknowledgement."""
     inside.run("rm -r /etc/acpi; xenstore-write control/feature-shutdown 1")
     inside.send(
-        "export XENSTORED_PATH=/dev/vport0p1; until xenstore-exists control/shutdown; do usleep 50000; done; "
+        "export XENSTORED_PATH=/dev/vport0p2; until xenstore-exists control/shutdown; do usleep 50000; done; "
         "xenstore-rm control/shutdown; poweroff -f"
     )
     api.VM.clean_shutdown(vm)

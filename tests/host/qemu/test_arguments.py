@@ -95,7 +95,7 @@ def launch(spec: MachineSpec, **changes: Any) -> Launch:
         machine="q35",
         memory=64 * MIB,
         uid=1234,
-        descriptors=Descriptors(11, 12, 13, taps),
+        descriptors=Descriptors(11, 12, 13, 14, taps),
         images=images,
         now=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     )

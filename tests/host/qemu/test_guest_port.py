@@ -13,11 +13,12 @@ import pytest
 from domzero.host.clock import SystemClock
 from domzero.host.guest_port.sockets import PortSockets
 from domzero.host.hypervisor.protocol import DomainEvent, GuestPortClosed
+from domzero.host.hypervisor.qemu import names, saving
 from domzero.host.hypervisor.spec import KernelBoot
 from domzero.host.xenstore.protocol import Access, Permission
 from domzero.host.xenstore.service import XenstoreService, xenstore
 from tests.host.qemu import initramfs
-from tests.host.qemu.conftest import Machine, guest_spec
+from tests.host.qemu.conftest import Guest, Machine, guest_spec
 from tests.host.qemu.guest import Console, until
 
 TOOLS = [Path(f"/usr/bin/xenstore-{name}") for name in ("read", "write", "ls", "watch", "rm")]
@@ -43,7 +44,7 @@ class Inside:
     console: Console
     service: XenstoreService
     domid: int
-    socket: Path
+    sockets: tuple[Path, ...]
 
     @property
     def home(self) -> str:
@@ -51,13 +52,14 @@ class Inside:
 
     async def run(self, command: str) -> str:
         """What a tool in the guest prints."""
-        return await self.console.run(f"export XENSTORED_PATH=/dev/vport0p1; {command}")
+        return await self.console.run(f"export XENSTORED_PATH=/dev/vport0p2; {command}")
 
 
 @asynccontextmanager
-async def joined(service: XenstoreService, domid: int, socket: Path) -> AsyncIterator[PortSockets]:
+async def joined(service: XenstoreService, domid: int, sockets: tuple[Path, ...]) -> AsyncIterator[PortSockets]:
     ports = PortSockets(service.server, SystemClock())
-    ports.join(domid, socket)
+    for socket in sockets:
+        ports.join(domid, socket)
     try:
         yield ports
     finally:
@@ -69,7 +71,6 @@ async def running(machine: Machine, boot: KernelBoot, directory: Path) -> AsyncI
     spec = guest_spec(boot, machine.image("disk", "16M"))
     status = await machine.hypervisor.start(spec)
     assert status.serial_socket is not None
-    assert status.guest_socket is not None
     async with xenstore(directory / "xenstore", SystemClock()) as service, Console(status.serial_socket) as console:
         home = f"/local/domain/{spec.domid}"
         service.local.write(f"{home}/name", b"a machine")
@@ -80,18 +81,19 @@ async def running(machine: Machine, boot: KernelBoot, directory: Path) -> AsyncI
         service.local.set_permissions(f"{home}/data", (Permission(spec.domid, Access.NONE),))
         service.local.introduce(spec.domid)
         await console.expect("GUEST UP", 60)
-        yield Inside(machine, console, service, spec.domid, status.guest_socket)
+        yield Inside(machine, console, service, spec.domid, status.guest_sockets)
 
 
 async def test_the_port(machine: Machine, boot_with_tools: KernelBoot, directory: Path) -> None:
     """One guest for all: it takes seconds to boot."""
     async with running(machine, boot_with_tools, directory) as inside:
-        async with joined(inside.service, inside.domid, inside.socket) as ports:
+        async with joined(inside.service, inside.domid, inside.sockets) as ports:
             await reads_and_writes(inside)
+            await an_agent_does_not_stand_in_the_way(inside)
             await rights_end_at_its_own(inside)
             await what_is_left_of_a_killed_program_goes(inside, ports)
             await a_guest_that_breaks_the_protocol_begins_anew(inside)
-        async with joined(inside.service, inside.domid, inside.socket):  # a later daemon
+        async with joined(inside.service, inside.domid, inside.sockets):  # a later daemon
             assert await eventually(inside, "xenstore-read name") == "a machine"
 
 
@@ -106,6 +108,16 @@ async def reads_and_writes(inside: Inside) -> None:
         await inside.run(f"xenstore-write data/number {number}")
     assert inside.service.local.read(f"{inside.home}/data/number") == b"2"
     assert 'number = "2"' in await inside.run("xenstore-ls data")
+
+
+async def an_agent_does_not_stand_in_the_way(inside: Inside) -> None:
+    """A port is one program's at a time, so that the agent has one of its own."""
+    name = "cat /sys/class/virtio-ports/vport0p{}/name"
+    assert await inside.run(name.format(1)) == "org.domzero.guest.0"
+    assert await inside.run(name.format(2)) == "org.domzero.xenstore.0"
+    assert "busy" in await inside.run("exec 5<>/dev/vport0p1; (exec 6<>/dev/vport0p1) 2>&1; true")
+    assert await inside.run("xenstore-read name") == "a machine"
+    await inside.run("exec 5>&-")
 
 
 async def rights_end_at_its_own(inside: Inside) -> None:
@@ -130,12 +142,29 @@ async def what_is_left_of_a_killed_program_goes(inside: Inside, ports: PortSocke
         return len([event for event in events if isinstance(event, GuestPortClosed)]) > before
 
     await until(closed)
-    ports.begin_anew(inside.domid)
+    ports.begin_anew(inside.domid, inside.sockets[1])
     assert domain.watches == 0
     assert await eventually(inside, "xenstore-read name") == "a machine"
 
 
 async def a_guest_that_breaks_the_protocol_begins_anew(inside: Inside) -> None:
-    await inside.run("head -c 4096 /dev/zero | tr '\\\\0' '\\\\377' > /dev/vport0p1; true")
+    await inside.run("head -c 4096 /dev/zero | tr '\\\\0' '\\\\377' > /dev/vport0p2; true")
     async with asyncio.timeout(20):
         assert await eventually(inside, "xenstore-read name") == "a machine"
+
+
+async def test_an_image_of_an_earlier_version_has_one_port(machine: Machine, guest: Guest) -> None:
+    domain = machine.hypervisor._find(guest.domid)
+    await domain.monitor.execute("device_del", id=names.TOOLS_PORT)
+    image = machine.directory / "memory"
+    image.touch()
+    await machine.hypervisor.save(guest.domid, image)
+    await machine.hypervisor.destroy(guest.domid)
+    page = image.read_bytes()[: saving.HEADER_SIZE]
+    assert b', "ports": 1' in page
+    with image.open("r+b") as file:  # as it was written before there was a second one
+        file.write(page.replace(b', "ports": 1', b"").ljust(saving.HEADER_SIZE, b"\0"))
+    status = await machine.hypervisor.restore(guest.spec, image)
+    assert status.serial_socket is not None
+    async with Console(status.serial_socket) as console:
+        assert await console.run("ls /sys/class/virtio-ports") == "vport0p1"

@@ -253,9 +253,9 @@ async def test_what_is_no_domains_is_left_alone(machine: Machine) -> None:
 
 
 async def test_guest_channel_and_display(guest: Guest) -> None:
-    assert guest.status.guest_socket is not None
+    agents = guest.status.guest_sockets[0]
     assert guest.status.vnc_socket is not None
-    reader, writer = await asyncio.open_unix_connection(str(guest.status.guest_socket))
+    reader, writer = await asyncio.open_unix_connection(str(agents))
     port = (await guest.console.run("grep -l org.domzero.guest.0 /sys/class/virtio-ports/*/name")).split("/")[-2]
     await guest.console.run(f"echo from the guest > /dev/{port}")
     assert await asyncio.wait_for(reader.readline(), 5) == b"from the guest\n"

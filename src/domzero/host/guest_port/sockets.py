@@ -26,25 +26,26 @@ class PortSockets:
     def __init__(self, server: XenstoreServer, clock: Clock) -> None:
         self._server = server
         self._clock = clock
-        self._served: dict[int, asyncio.Task[None]] = {}
-        self._open: dict[int, Connection] = {}
+        self._served: dict[int, dict[Path, asyncio.Task[None]]] = {}
+        self._open: dict[tuple[int, Path], Connection] = {}
 
     def join(self, domid: int, socket: Path) -> None:
-        self.release(domid)
-        serving = asyncio.get_running_loop().create_task(self._serve(domid, socket), name=f"port of domain {domid}")
-        self._served[domid] = serving
+        ports = self._served.setdefault(domid, {})
+        if socket not in ports:
+            loop = asyncio.get_running_loop()
+            ports[socket] = loop.create_task(self._serve(domid, socket), name=f"{socket.name} of domain {domid}")
 
-    def begin_anew(self, domid: int) -> None:
-        if domid in self._open:
-            self._open[domid].begin_anew()
+    def begin_anew(self, domid: int, socket: Path) -> None:
+        if connection := self._open.get((domid, socket)):
+            connection.begin_anew()
 
     def release(self, domid: int) -> None:
-        if serving := self._served.pop(domid, None):
+        for serving in self._served.pop(domid, {}).values():
             serving.cancel()
 
     async def close(self) -> None:
         """Let go of all ports."""
-        serving = tuple(self._served.values())
+        serving = [task for ports in self._served.values() for task in ports.values()]
         self._served.clear()
         for task in serving:
             task.cancel()
@@ -67,12 +68,11 @@ class PortSockets:
             log.debug("the port of domain %d cannot be reached: %s", domid, error)
             connection.connection_lost(None)
             return True
-        self._open[domid] = connection
+        self._open[domid, socket] = connection
         try:
             await stream.ended.wait()
         finally:
-            if self._open.get(domid) is connection:
-                del self._open[domid]
+            del self._open[domid, socket]
             transport.abort()
         return True
 

@@ -76,12 +76,14 @@ class DomainStateChanged:
 
 @dataclass(frozen=True, slots=True)
 class GuestPortClosed:
-    """The program in the guest that used the guest agent's channel (`DomainStatus.guest_socket`) has let go of it.
+    """The program in the guest that used a channel has let go of it.
 
     Told within a second or so; when another program takes the channel at once, not at all.
     """
 
     domid: int
+    socket: Path
+    """One of `DomainStatus.guest_sockets`."""
 
 
 DomainEvent = DomainStopped | DomainStateChanged | GuestPortClosed
@@ -101,8 +103,8 @@ class DomainStatus:
     """A Unix socket with the first serial line; what the guest wrote so far is in `serial_log`."""
     serial_log: Path | None
     """The latest output of the first serial line (bounded; the driver says how much it keeps)."""
-    guest_socket: Path | None = None
-    """A Unix socket whose other end is the guest agent's channel."""
+    guest_sockets: tuple[Path, ...] = ()
+    """Unix sockets whose other ends are channels for programs in the guest, one at a time in each: first the agent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class Machines:
             return
         domain = machine.domain
         if isinstance(event, GuestPortClosed):
-            self._stack.guests.begin_anew(event.domid)
+            self._stack.guests.port_closed(event)
             return
         if not isinstance(event, DomainStopped):
             domain.state = event.state

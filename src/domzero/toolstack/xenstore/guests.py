@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from domzero.engine.changes import Change
-from domzero.host.hypervisor.protocol import DomainStatus
+from domzero.host.hypervisor.protocol import DomainStatus, GuestPortClosed
 from domzero.host.xenstore.protocol import Xenstore, XenstoreError, home
 from domzero.idl.types import Ref
 from domzero.toolstack.xenstore.facts import facts_of
@@ -118,13 +118,14 @@ class Guests:
 
     def join(self, status: DomainStatus) -> None:
         """A domain that has appeared is there now, and can be spoken with."""
-        if self._ports is not None and status.guest_socket is not None and status.domid in self._guests:
-            self._ports.join(status.domid, status.guest_socket)
+        if self._ports is not None and status.domid in self._guests:
+            for socket in status.guest_sockets:
+                self._ports.join(status.domid, socket)
 
-    def begin_anew(self, domid: int) -> None:
-        """A domain's port is not used any more."""
+    def port_closed(self, closed: GuestPortClosed) -> None:
+        """One of a domain's ports is not used any more."""
         if self._ports is not None:
-            self._ports.begin_anew(domid)
+            self._ports.begin_anew(closed.domid, closed.socket)
 
     def wait_before_call(self, vm: Ref, interval: float) -> float:
         """0 when a machine's agent may be called, which is noted; else the seconds until then."""

@@ -37,6 +37,7 @@ class Descriptors:
     monitor: int
     serial: int
     guest: int
+    tools: int
     taps: dict[int, int]
     """By network card slot."""
 
@@ -59,6 +60,8 @@ class Launch:
     images: dict[int, OpenedImage]
     """By disk slot; an empty CD drive has none."""
     now: datetime
+    ports: int = names.PORTS
+    """How many ports to the store the guest has."""
     incoming: bool = False
     """Whether memory comes from a saved image."""
     firmware_code: Path | None = None
@@ -206,7 +209,7 @@ def confinement(launch: Launch) -> list[str]:
 
 
 def channels(launch: Launch) -> list[str]:
-    """Control, serial line, guest channel on sockets that listen already; VNC on one that QEMU makes."""
+    """Control, serial line, guest channels on sockets that listen already; VNC on one that QEMU makes."""
     listening = launch.descriptors
     log = escape(launch.files.serial_log)
     return [
@@ -214,6 +217,7 @@ def channels(launch: Launch) -> list[str]:
         *("-mon", "chardev=monitor,mode=control"),
         *("-chardev", f"socket,id=serial,fd={listening.serial},server=on,wait=off,logfile={log},logappend=on"),
         *("-chardev", f"socket,id=guest,fd={listening.guest},server=on,wait=off"),
+        *("-chardev", f"socket,id=tools,fd={listening.tools},server=on,wait=off"),
         *("-vnc", vnc_address(launch.files)),
         *("-object", json.dumps({"qom-type": "rng-random", "id": "entropy", "filename": "/dev/urandom"})),
     ]
@@ -257,7 +261,7 @@ def hardware(launch: Launch) -> list[str]:
         arguments += ["-netdev", json.dumps(backend(nic, launch.descriptors.taps))]
     plugged = [
         *devices.sockets(),
-        *devices.fixed_devices(),
+        *devices.fixed_devices(launch.ports),
         *(
             devices.disk_device(disk, _node(launch.images, disk.slot), indexes.get(names.disk(disk.slot)))
             for disk in spec.disks

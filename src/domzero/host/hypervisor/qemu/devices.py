@@ -53,18 +53,19 @@ def nic_socket(slot: int) -> Device:
     return {"bus": names.BRIDGE, "addr": f"{len(names.DISK_SLOTS) + slot:#x}"}
 
 
-def fixed_devices() -> Iterator[Device]:
-    """What every machine has, from display and guest channel to the line on which a guest reports its panic."""
+def guest_ports(count: int) -> Iterator[Device]:
+    """The first so many of the ports through which a guest reaches the store."""
+    ports = ((names.GUEST_PORT, "guest", names.GUEST_CHANNEL), (names.TOOLS_PORT, "tools", names.TOOLS_CHANNEL))
+    for number, (port, chardev, name) in enumerate(ports[:count], 1):
+        place: Device = {"driver": "virtserialport", "id": port, "bus": "channels.0", "nr": number}
+        yield {**place, "chardev": chardev, "name": name}
+
+
+def fixed_devices(ports: int = names.PORTS) -> Iterator[Device]:
+    """What every machine has, from display and guest channels to the line on which a guest reports its panic."""
     yield {"driver": "VGA", "id": "vga", "bus": "pcie.0", "addr": "0x1"}
     yield {"driver": "virtio-serial-pci", "id": "channels", "bus": "pcie.0", "addr": "0x5"}
-    yield {
-        "driver": "virtserialport",
-        "id": names.GUEST_PORT,
-        "bus": "channels.0",
-        "nr": 1,
-        "chardev": "guest",
-        "name": names.GUEST_CHANNEL,
-    }
+    yield from guest_ports(ports)
     yield {
         "driver": "virtio-balloon-pci",
         "id": names.BALLOON,

@@ -143,7 +143,7 @@ class Domain:
             vnc_socket=self.files.vnc_socket,
             serial_socket=self.files.serial_socket,
             serial_log=self.files.serial_log,
-            guest_socket=self.files.guest_socket,
+            guest_sockets=(self.files.guest_socket, self.files.tools_socket),
         )
 
     async def destroy(self) -> None:
@@ -231,16 +231,17 @@ class Domain:
         elif name == "RESUME":
             self._panicked = False
             self._change_state(RunState.RUNNING)
-        elif name == "VSERPORT_CHANGE" and data.get("id") == names.GUEST_PORT and not data.get("open"):
-            self._tell_port_closed()
+        elif name == "VSERPORT_CHANGE" and not data.get("open"):
+            self._tell_port_closed(str(data.get("id")))
         for expectation in self._expectations:
             if not expectation.event.done() and expectation.test(name, data):
                 expectation.event.set_result((name, data))
 
-    def _tell_port_closed(self) -> None:
+    def _tell_port_closed(self, port: str) -> None:
         # QEMU holds this event back for up to a second and tells only the latest state: it is closed now.
-        if self._announced and not self._destroying:
-            self._listener(GuestPortClosed(self.domid))
+        sockets = {names.GUEST_PORT: self.files.guest_socket, names.TOOLS_PORT: self.files.tools_socket}
+        if self._announced and not self._destroying and port in sockets:
+            self._listener(GuestPortClosed(self.domid, sockets[port]))
 
     def _change_state(self, state: RunState) -> None:
         if state is self.state or self._reason is not None or self.handle.held:

@@ -73,6 +73,10 @@ class DomainFiles:
         return self.directory / "guest.sock"
 
     @property
+    def tools_socket(self) -> Path:
+        return self.directory / "tools.sock"
+
+    @property
     def vnc_socket(self) -> Path:
         return self.directory / "vnc.sock"
 

@@ -52,6 +52,7 @@ class SavedMachine:
     machine: str
     memory: int
     vcpus: int
+    ports: int = names.PORTS
 
 
 async def launch(
@@ -160,7 +161,7 @@ def _plan(
         files.give_resolver(RESOLVER)
     sockets = [
         opened.enter_context(listen(path)).fileno()
-        for path in (files.monitor_socket, files.serial_socket, files.guest_socket)
+        for path in (files.monitor_socket, files.serial_socket, files.guest_socket, files.tools_socket)
     ]
     code, variables = _firmware(spec, files.directory)
     return Launch(
@@ -171,9 +172,10 @@ def _plan(
         machine="q35" if saved is None else saved.machine,
         memory=memory_size(spec.memory, host.accelerator, host.version) if saved is None else saved.memory,
         uid=domain.handle.uid,
-        descriptors=Descriptors(sockets[0], sockets[1], sockets[2], taps),
+        descriptors=Descriptors(sockets[0], sockets[1], sockets[2], sockets[3], taps),
         images=images,
         now=now,
+        ports=names.PORTS if saved is None else saved.ports,
         incoming=saved is not None,
         firmware_code=code,
         firmware_variables=variables,
@@ -197,4 +199,4 @@ def _firmware(spec: MachineSpec, directory: Path) -> tuple[Path | None, Path | N
 def _passed(plan: Launch) -> list[int]:
     listening = plan.descriptors
     files = [fd for image in plan.images.values() for fd in image.fds]
-    return [listening.monitor, listening.serial, listening.guest, *listening.taps.values(), *files]
+    return [listening.monitor, listening.serial, listening.guest, listening.tools, *listening.taps.values(), *files]

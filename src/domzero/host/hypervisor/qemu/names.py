@@ -19,6 +19,11 @@ BALLOON = "balloon"
 GUEST_PORT = "guest-port"
 GUEST_CHANNEL = "org.domzero.guest.0"
 """The name of the virtio-serial port a guest agent opens; it speaks xenstore's protocol."""
+TOOLS_PORT = "tools-port"
+TOOLS_CHANNEL = "org.domzero.xenstore.0"
+"""The same for other programs in a guest, such as xenstore's tools: a port is one program's at a time."""
+PORTS = 2
+"""How many of these a domain has; those of earlier versions have the first alone."""
 VOID_PREFIX = "void-"
 """What the names of nodes begin with that stand for a disk taken out by force."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from domzero.host.hypervisor.protocol import HypervisorError, RunState
+from domzero.host.hypervisor.qemu import names
 from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.launch import SavedMachine
 
@@ -46,11 +47,15 @@ def parse_header(page: bytes) -> SavedMachine:
         if not page.startswith(MAGIC) or len(page) != HEADER_SIZE:
             raise ValueError("no such header")
         fields = json.loads(page[len(MAGIC) :].rstrip(b"\0"))
-        machine = SavedMachine(str(fields["machine"]), int(fields["memory"]), int(fields["vcpus"]))
+        machine = SavedMachine(
+            str(fields["machine"]), int(fields["memory"]), int(fields["vcpus"]), int(fields.get("ports", 1))
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise HypervisorError(f"not an image of a saved domain: {error}") from error
-    if not re.fullmatch(r"pc-q35-[0-9.]{1,8}", machine.machine) or machine.memory <= 0 or machine.vcpus <= 0:
+    if not re.fullmatch(r"pc-q35-[0-9.]{1,8}", machine.machine) or min(machine.memory, machine.vcpus) <= 0:
         raise HypervisorError("not an image of a saved domain: impossible machine")
+    if not 1 <= machine.ports <= names.PORTS:
+        raise HypervisorError("not an image of a saved domain: impossible ports")
     return machine
 
 
@@ -98,12 +103,14 @@ async def load(domain: Domain, fd: int) -> None:
 
 
 async def _machine(domain: Domain) -> SavedMachine:
-    machine, memory, processors = await asyncio.gather(
+    machine, memory, processors, devices = await asyncio.gather(
         domain.monitor.execute("qom-get", path="/machine", property="type"),
         domain.monitor.execute("query-memory-size-summary"),
         domain.monitor.execute("query-cpus-fast"),
+        domain.monitor.execute("qom-list", path="/machine/peripheral"),
     )
-    return SavedMachine(str(machine).removesuffix("-machine"), memory["base-memory"], len(processors))
+    ports = sum(device["name"] in (names.GUEST_PORT, names.TOOLS_PORT) for device in devices)
+    return SavedMachine(str(machine).removesuffix("-machine"), memory["base-memory"], len(processors), ports)
 
 
 async def _transfer(domain: Domain, fd: int, command: str) -> None:
