@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from domzero.wire.disk_parts import Runs
-from domzero.wire.vhd import BLOCK, DynamicVhd
+from domzero.wire.vhd import BLOCK, LARGEST, DynamicVhd, footer
 from tests.api.harness import in_process
 from tests.toolstack.transfer.raw_vdis import DATA, HOLE, MIB, SIZE, Desk, desk
 from tests.wire.disk_streams import encoded
@@ -178,6 +178,19 @@ def test_content_that_is_too_long(place: Desk, vdi: str) -> None:
     large = vhd(bytes(SIZE + 2 * MIB))
     assert failure(place.put(place.file(large), vdi=vdi, format="vhd")) == ["VDI_TOO_SMALL", vdi, str(SIZE + 2 * MIB)]
     assert place.get(vdi=vdi) == CONTENT
+
+
+def test_disks_that_no_vhd_can_hold(place: Desk, vdi: str) -> None:
+    api, limit = place.api, str(LARGEST)
+    config = {"location": "x", "sim:physical-size": str(8 << 40)}
+    sr = api.SR.create(api.host.get_all()[0], config, "0", "large", "", "file", "user", False, {})
+    large = place.disk(LARGEST + 2 * MIB, SR=sr)
+    task = api.task.create("download", "")
+    place.curl("/export_raw_vdi", "-o", "/dev/null", task_id=task, vdi=large, format="vhd")
+    assert failure(place.ended(task)) == ["VDI_TOO_LARGE", large, limit]
+    stream = place.file(footer(LARGEST + 512, 3, ID, NOW))
+    assert failure(place.put(stream, vdi=vdi, format="vhd")) == ["VDI_TOO_LARGE", vdi, limit]
+    assert failure(place.put(stream, sr_id=sr, format="vhd")) == ["VDI_TOO_LARGE", "OpaqueRef:NULL", limit]
 
 
 def test_a_client_that_says_chunks(place: Desk, vdi: str) -> None:
