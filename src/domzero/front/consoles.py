@@ -171,7 +171,7 @@ class Consoles:
         except HttpError as error:
             if error.status == 403:
                 deed = self._auditor.begin(LOOKING, caller.session, origin, (name,))
-                deed.failed(ApiError("RBAC_PERMISSION_DENIED", LOOKING.name))
+                deed.failed(ApiError("RBAC_PERMISSION_DENIED", LOOKING.name, error.text))
             raise
         self._auditor.begin(LOOKING, caller.session, origin, (place.console,)).done("")
         return place
