@@ -1,0 +1,89 @@
+"""The disc with the agent: made twice the same, and what is on it can be installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from guest.domzero_guest import BUILD, VERSION
+
+from tests.house.sources import ROOT
+
+pytestmark = pytest.mark.slow
+
+DEB = f"domzero-guest_{VERSION}-{BUILD}_all.deb"
+RPM = f"domzero-guest-{VERSION}-{BUILD}.noarch.rpm"
+INSTALLED = {
+    "/etc/domzero-guest.conf",
+    "/usr/lib/domzero-guest/domzero_guest/__main__.py",
+    "/usr/lib/systemd/system/domzero-guest.service",
+    "/usr/share/doc/domzero-guest/copyright",
+}
+
+
+def output(*arguments: str | Path, **environment: str) -> str:
+    done = subprocess.run(arguments, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def disc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The disc's contents."""
+    directory = tmp_path_factory.mktemp("disc")
+    output(ROOT / "script/guest-tools", directory / "tools.iso")
+    output("xorriso", "-osirrox", "on", "-indev", directory / "tools.iso", "-extract", "/", directory / "contents")
+    return directory / "contents"
+
+
+def test_the_same_sources_make_the_same_bytes(disc: Path, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    output(ROOT / "script/guest-tools", tmp_path / "again.iso", TMPDIR=str(other), TZ="Asia/Tokyo", LANG="de_DE.UTF-8")
+    assert (tmp_path / "again.iso").read_bytes() == (disc.parent / "tools.iso").read_bytes()
+    assert list(other.iterdir()) == [], "nothing is left behind"
+
+
+def test_the_packages_hold_the_agent(disc: Path) -> None:
+    deb = output("dpkg-deb", "--contents", disc / "Linux" / DEB)
+    assert {line.split()[-1].removeprefix(".") for line in deb.splitlines()} >= INSTALLED
+    assert {line.split()[1] for line in deb.splitlines()} == {"root/root"}
+    assert output("dpkg-deb", "--field", disc / "Linux" / DEB, "Version").strip() == f"{VERSION}-{BUILD}"
+    assert output("dpkg-deb", "--field", disc / "Linux" / DEB, "Depends").strip() == "python3 (>= 3.6)"
+    assert set(output("rpm", "-qpl", disc / "Linux" / RPM).splitlines()) >= INSTALLED
+    assert output("rpm", "-qpc", disc / "Linux" / RPM).splitlines() == ["/etc/domzero-guest.conf"]
+    assert "python3 >= 3.6" in output("rpm", "-qpR", disc / "Linux" / RPM).splitlines()
+
+
+def test_the_script_installs_below_a_directory_and_removes_again(disc: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "usr/libexec").mkdir(parents=True)
+    (root / "usr/libexec/platform-python").symlink_to("/usr/bin/python3")
+    script = disc / "Linux/install.sh"
+    output("sh", script, "--root", root)
+    assert all((root / path[1:]).is_file() for path in INSTALLED)
+    unit = (root / "usr/lib/systemd/system/domzero-guest.service").read_text()
+    assert "\nExecStart=/usr/libexec/platform-python -m domzero_guest\n" in unit
+    wanted = root / "etc/systemd/system/multi-user.target.wants/domzero-guest.service"
+    assert os.readlink(wanted) == "/usr/lib/systemd/system/domzero-guest.service"
+    library = str(root / "usr/lib/domzero-guest")
+    assert output("python3", "-m", "domzero_guest", "--version", PYTHONPATH=library).strip() == VERSION
+
+    (root / "etc/domzero-guest.conf").write_text("[agent]\n")
+    output("sh", script, "--root", root)
+    assert (root / "etc/domzero-guest.conf").read_text() == "[agent]\n", "settings that were changed stay"
+
+    output("sh", script, "--remove", "--root", root)
+    left = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
+    assert left == {"etc/domzero-guest.conf", "usr/libexec/platform-python"}
+
+
+def test_the_script_says_what_is_missing(disc: Path, tmp_path: Path) -> None:
+    for arguments, code in ((["--root", str(tmp_path)], 1), (["--root", ""], 2), (["--root"], 2), (["--quick"], 2)):
+        done = subprocess.run(
+            ["sh", disc / "Linux/install.sh", *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, arguments
+        assert done.stderr.startswith("domzero-guest: ")
+    assert list(tmp_path.iterdir()) == []
