@@ -186,6 +186,8 @@ async def _into_new(stack: Stack, context: Context, peer: Peer, sr: Ref, stream:
                 unfinished = {INCOMPLETE: context.task.ref}
                 vdi = await disks.create_vdi(stack, sr, name_label=NEW_NAME, virtual_size=size, other_config=unfinished)
             steps.on_failure("remove the disk", lambda: disks.destroy_vdi(stack, vdi))
+            # Else a daemon killed later on would leave a disk of which nobody knows that it is not complete.
+            await stack.database.durable()
             async with stack.gates["VDI"].operation(context, vdi, "blocked"):
                 source = await disks.disk_source(stack, vdi)
                 async with stack.contents.writing(source) as writer:
