@@ -61,13 +61,13 @@ class PortSockets:
         stream = _Stream(connection)
         try:
             transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: stream, str(socket))
-        except FileNotFoundError:
-            connection.connection_lost(None)
-            return False
         except OSError as error:
-            log.debug("the port of domain %d cannot be reached: %s", domid, error)
             connection.connection_lost(None)
-            return True
+            log.debug("the port of domain %d cannot be reached: %s", domid, error)
+            return not isinstance(error, FileNotFoundError)
+        except asyncio.CancelledError:
+            connection.connection_lost(None)
+            raise
         self._open[domid, socket] = connection
         try:
             await stream.ended.wait()

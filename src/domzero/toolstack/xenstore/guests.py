@@ -33,8 +33,8 @@ GATHERING: Final = 0.02
 """Seconds in which what an agent writes is taken together."""
 INTERVAL: Final = 0.1
 """Seconds at least between two looks at what the same guest says, which may be saying something all the time."""
-INTERVAL_OF_NODE: Final = 0.0005
-"""Seconds for each node of a guest's report, when that makes it longer: looking takes about a hundredth of that."""
+INTERVAL_OF_NODE: Final = 0.0008
+"""Seconds for each node of a guest's report, when that makes it longer: looking takes some fortieth of that."""
 SILENCE: Final = 300.0
 """Seconds without a word after which a guest's metrics are not live any more."""
 LOOKING: Final = 30.0
