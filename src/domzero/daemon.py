@@ -301,6 +301,7 @@ def _stack(
             management_probation=settings.management_probation,
             guest_kernel=hands.guest.kernel if hands.guest else None,
             guest_ramdisk=hands.guest.ramdisk if hands.guest else None,
+            guest_tools=hands.guest_tools,
             crash_dir=where.state / "crash" if settings.hypervisor == "sim" else KERNEL_CRASHES,
         ),
         restart=ask_for_restart,

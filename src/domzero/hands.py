@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -31,6 +32,10 @@ from domzero.settings import Settings
 log = logging.getLogger(__name__)
 
 RESOLVER = Path("/etc/resolv.conf")
+
+TOOLS_DISC = Path("share/domzero/guest-tools.iso")
+"""Where script/guest-tools puts the disc, below what domzero is installed in."""
+STAND_IN_SIZE = 65536
 
 FIRST_USER = 0x7D000000
 """Machines run as users from this number on: far from people's, services' and containers' (systemd's UIDS-GIDS.md)."""
@@ -58,6 +63,8 @@ class Hands:
     """The host's own console; None where nobody may see it."""
     disk_loader: DiskLoader | None = None
     """None where disks are made up."""
+    guest_tools: Path | None = None
+    """The disc with the guest tools; None where it has not been made."""
     simulation: Simulation | None = None
     """How a program under test moves time and steps; None on a real host."""
 
@@ -108,6 +115,7 @@ def _simulated(settings: Settings, state: Path, log_file: Path, clock: Clock) ->
         download,
         GuestImage(Path("/sim/vmlinuz"), Path("/sim/initrd")),
         console=None if settings.host_console is False else SimulatedTerminal(),
+        guest_tools=_stand_in(state / TOOLS_DISC.name),
         simulation=Simulation(clock, waiting, step) if isinstance(clock, AdjustableClock) else None,
     )
 
@@ -132,7 +140,22 @@ async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) 
         await _guest_image(settings, state),
         make_host_console(settings, root=root),
         Pygrub(runtime, LOADER_USER if root else None),
+        guest_tools=_guest_tools(Path(sys.prefix) / TOOLS_DISC),
     )
+
+
+def _guest_tools(disc: Path) -> Path | None:
+    if disc.is_file():
+        return disc
+    log.warning("the disc with the guest tools is left out: %s is made by script/guest-tools", disc)
+    return None
+
+
+def _stand_in(disc: Path) -> Path:
+    """A disc for simulated machines, which read nothing."""
+    disc.parent.mkdir(parents=True, exist_ok=True)
+    disc.write_bytes(bytes(STAND_IN_SIZE))
+    return disc
 
 
 def make_host_console(settings: Settings, *, root: bool) -> HostTerminal | None:

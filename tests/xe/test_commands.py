@@ -119,7 +119,7 @@ def test_disks_and_drives(host: InProcessHost, machine: str) -> None:
 
 def test_discs(host: InProcessHost, machine: str) -> None:
     assert host.settings.state_dir is not None
-    library = printed(host, "sr-list", "content-type=iso", "--minimal").strip()
+    library = printed(host, "sr-list", "name-label=ISO library", "--minimal").strip()
     place = printed(host, "pbd-list", f"sr-uuid={library}", "params=device-config", "--minimal").strip()
     location = dict(entry.split(": ", 1) for entry in place.split("; "))["location"]
     with open(f"{location}/small.iso", "wb") as file:

@@ -71,6 +71,8 @@ class StackSettings:
     guest_kernel: Path | None = None
     guest_ramdisk: Path | None = None
     """The Tiny Linux kernel and initial RAM disk; None leaves that template out."""
+    guest_tools: Path | None = None
+    """The disc with the guest tools; None where it has not been made."""
     crash_dir: Path | None = None
     """Where the host's kernel leaves what it held when it crashed; None where nobody is to look."""
 

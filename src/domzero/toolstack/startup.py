@@ -17,6 +17,7 @@ from domzero.toolstack.patches.rules import recover as recover_patches
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage.first_repositories import ensure_repositories
 from domzero.toolstack.storage.media import replug_all, scan_all
+from domzero.toolstack.storage.tools_disc import ensure_tools_disc
 from domzero.toolstack.transfer.import_recovery import recover as recover_imports
 from domzero.toolstack.vm.adoption import machine_of
 from domzero.toolstack.vm.consoles import refresh_locations, settle_host_consoles
@@ -37,6 +38,7 @@ async def start_up(stack: Stack, domains: list[DomainStatus]) -> None:
     ensure_drivers(stack)
     moved = await start_networks(stack, first=first)
     await ensure_repositories(stack)
+    await ensure_tools_disc(stack)
     await replug_all(stack)
     # Before machines are adopted: that boots some, and their cards must stay.
     await stack.network.retain({status.domid for status in domains if machine_of(stack, status) is not None})

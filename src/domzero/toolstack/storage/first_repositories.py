@@ -33,6 +33,8 @@ class Installed:
     """A directory of ours, below the state directory."""
     location: str = ""
     auto_scan: bool = True
+    is_tools: bool = False
+    """It holds the disc with the guest tools."""
 
     def fields(self) -> dict[str, Any]:
         """The SR's row."""
@@ -42,11 +44,13 @@ class Installed:
             "type": self.type,
             "content_type": self.content_type,
             "physical_size": 0,
+            "is_tools_sr": self.is_tools,
             "other_config": {
                 "i18n-key": self.key,
                 "i18n-original-value-name_label": self.name,
                 "i18n-original-value-name_description": self.description,
                 **({AUTO_SCAN: "true"} if self.auto_scan else {}),
+                **({"xenserver_tools_sr": "true"} if self.is_tools else {}),
             },
         }
 
@@ -74,16 +78,17 @@ async def ensure_repositories(stack: Stack) -> None:
     """At the first start: make them, and use the local storage for everything that names none."""
     if stack.database.get("pool", stack.pool, "default_SR") != NULL_REF or stack.database.refs("SR"):
         return
-    local = await _create(stack, LOCAL_STORAGE)
+    local = await create_installed(stack, LOCAL_STORAGE)
     for installed in OTHERS:
-        await _create(stack, installed)
+        await create_installed(stack, installed)
     if local is not None:
         with stack.database.transaction() as transaction:
             for field in ("default_SR", "suspend_image_SR", "crash_dump_SR"):
                 transaction.update("pool", stack.pool, **{field: local})
 
 
-async def _create(stack: Stack, installed: Installed) -> Ref | None:
+async def create_installed(stack: Stack, installed: Installed) -> Ref | None:
+    """Make the rows of one, and its directory. None where its driver is not there."""
     driver = stack.storage.get(installed.type)
     if driver is None:
         return None

@@ -29,6 +29,8 @@ AUTO_SCAN_INTERVAL = "auto-scan-interval"
 """The key of the host's other_config that says how often, in seconds."""
 INTERVAL = 30.0
 SHORTEST_INTERVAL = 1.0
+TOOLS_DISC = "guest-tools.iso"
+"""The location of the disc with the guest tools in the repository that is made for it."""
 HARDWARE = "udev"
 """The type whose disks are devices: one that has been pulled out leaves no row behind unless a drive refers to it."""
 
@@ -144,6 +146,7 @@ def _take_in(database: Database, transaction: Transaction, sr: Ref, disk: DiskIn
         "type": "user",
         "read_only": disk.read_only or database.get("SR", sr, "content_type") == "iso",
         "managed": True,
+        "is_tools_iso": disk.location == TOOLS_DISC and database.get("SR", sr, "is_tools_sr"),
     }
     return transaction.create("VDI", fields)
 
