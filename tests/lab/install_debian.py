@@ -25,6 +25,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pyte
+
 from tests.api.guest import Guest
 from tests.api.harness import in_process, login
 
@@ -144,6 +146,14 @@ def make_machine(api: Any, port: int) -> str:
     return vm
 
 
+def shown(log: bytes) -> str:
+    """The words that stand on the installer's screen, without its frames."""
+    screen = pyte.Screen(80, 24)
+    pyte.ByteStream(screen).feed(log[-(256 << 10) :])
+    words = " ".join(line for line in screen.display if line.strip()).split()
+    return " ".join(word for word in words if any(letter.isalnum() for letter in word))[-160:]
+
+
 def watch(guest: Guest) -> None:
     """Until the installed system asks for a login; tells what happens about once a minute."""
     api, vm = guest.api, guest.vm
@@ -157,8 +167,7 @@ def watch(guest: Guest) -> None:
             raise SystemExit(f"lab: the machine is {api.VM.get_power_state(vm)}")
         if time.monotonic() - told > 60:
             told = time.monotonic()
-            last = "".join(letter for letter in log[-400:].decode(errors="replace") if letter.isprintable())[-100:]
-            say(f"{(told - begun) / 60:.0f} min, domain {domain}: {last}")
+            say(f"{(told - begun) / 60:.0f} min, domain {domain}: {shown(log)}")
         time.sleep(2)
     raise SystemExit("lab: the installation did not end in time")
 

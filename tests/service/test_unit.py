@@ -71,6 +71,7 @@ def test_machines_keep_their_devices_and_their_rights() -> None:
         "CAP_NET_BIND_SERVICE",
     }
     assert needed <= set(service["CapabilityBoundingSet"].split())
+    assert set(service["RestrictNamespaces"].split()) == {"cgroup", "ipc", "mnt", "net", "pid", "uts"}
     assert {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"} <= set(service["RestrictAddressFamilies"].split())
 
 
