@@ -20,11 +20,13 @@ class Guest:
     def __init__(self) -> None:
         self._coming: asyncio.Queue[Peer] = asyncio.Queue()
         self._server: asyncio.Server | None = None
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def listen(self, path: Path) -> None:
         self._server = await asyncio.start_unix_server(self._comes, str(path))
 
     async def _comes(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         await self._coming.put(Peer(reader, writer))
 
     async def peer(self) -> Peer:
@@ -32,9 +34,12 @@ class Guest:
         async with asyncio.timeout(10):
             return await self._coming.get()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         assert self._server is not None
         self._server.close()
+        for writer in self._writers:
+            writer.close()
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
 
 @pytest.fixture
@@ -60,7 +65,7 @@ async def guest(tmp_path: Path) -> AsyncIterator[Guest]:
     guest = Guest()
     await guest.listen(tmp_path / "guest.sock")
     yield guest
-    guest.close()
+    await guest.close()
 
 
 async def test_a_port_is_its_domains(ports: PortSockets, guest: Guest, tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def test_liars_are_bounded() -> None:
 
 
 PATHS = (
-    "attr/eth0/ip", "attr/vif/0/ipv4/0", "attr/os/spmajor", "control/feature-x", "control/a/b", "data/os_name", "data/ts",
-    "data/cant_suspend_reason", "data/meminfo_total", "drivers/0", "feature/hotplug/vbd", "attr", "data", "control",
+    "attr/eth0/ip", "attr/vif/0/ipv4/0", "attr/os/spmajor", "control/feature-x", "control/a/b", "data/os_name",
+    "data/ts", "data/cant_suspend_reason", "data/meminfo_total", "drivers/0", "feature/hotplug/vbd", "attr", "data",
 )  # fmt: skip
 
 
