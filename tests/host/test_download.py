@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from http.client import HTTPMessage
+from io import BytesIO
 from pathlib import Path
+from urllib.request import Request
 
 import pytest
 
 from domzero.host.download.http import download
+from domzero.host.download.line import Redirections
 from domzero.host.download.protocol import DownloadError, FileMissingError, is_fetchable
 from tests.host.ftp import ftp_server
 
@@ -178,3 +182,19 @@ async def test_files_come_by_ftp(tmp_path: Path) -> None:
         with pytest.raises(DownloadError, match="larger"):
             await download(f"{url}/a/b/file", tmp_path / "other", largest=1000)
     assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "followed"),
+    [
+        ("http://a/", "http://b/", True),
+        ("http://a/", "https://b/", True),
+        ("https://a/", "https://b/", True),
+        ("https://a/", "http://b/", False),
+        ("https://a/", "ftp://b/", False),
+    ],
+)
+def test_no_redirection_leaves_https(begin: str, end: str, followed: bool) -> None:
+    request = Request(begin)
+    target = Redirections().redirect_request(request, BytesIO(), 302, "Found", HTTPMessage(), end)
+    assert (target is not None) == followed

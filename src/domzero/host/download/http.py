@@ -21,7 +21,7 @@ from domzero.host.download.protocol import DownloadError, FileMissingError, Prog
 CHUNK = 1 << 18
 SILENCE = 30.0
 """Seconds that a server may keep silent."""
-AT_ONCE = 4
+AT_ONCE = 16
 """Downloads that go on side by side; further ones wait for one of them to end."""
 MISSING = (404, 410)
 

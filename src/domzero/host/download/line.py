@@ -87,7 +87,7 @@ class _Secure(urllib.request.HTTPSHandler):
         return self.do_open(self._connection, request)
 
 
-class _Redirections(urllib.request.HTTPRedirectHandler):
+class Redirections(urllib.request.HTTPRedirectHandler):
     """To http, https and ftp alone, as its base class has it; a few of them, and none that leaves https."""
 
     max_redirections = HOPS
@@ -109,4 +109,4 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
 
 def opener(line: Line) -> urllib.request.OpenerDirector:
     """An opener for http, https and ftp whose connections over http and https are part of the line."""
-    return urllib.request.build_opener(_Plain(line), _Secure(line), _Redirections())
+    return urllib.request.build_opener(_Plain(line), _Secure(line), Redirections())
