@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,8 @@ from typing import Protocol, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+
+from domzero.durable import replace
 
 Result = TypeVar("Result")
 
@@ -148,18 +149,4 @@ def hashes_in(path: Path) -> dict[str, str]:
 
 
 def _save(path: Path, hashes: dict[str, str]) -> None:
-    """Replace the file whole; a crash leaves the old one or the new one."""
-    fresh = path.with_name(path.name + ".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        os.fchmod(descriptor, 0o600)
-        os.write(descriptor, json.dumps(hashes, indent=1, sort_keys=True).encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    fresh.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    replace(path, json.dumps(hashes, indent=1, sort_keys=True).encode())

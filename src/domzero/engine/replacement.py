@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from domzero.durable import sync
 from domzero.engine.store import StoreError, hold
 
 DATABASE = "state.db"
@@ -82,13 +83,13 @@ class Replacement:
         if unknown:
             raise ValueError(f"{unknown} cannot be replaced")
         for name in names:
-            _sync(self.incoming / name)
+            sync(self.incoming / name)
         (self.incoming / _PLAN).write_text(json.dumps({"files": names, "aside": aside}))
-        _sync(self.incoming / _PLAN)
+        sync(self.incoming / _PLAN)
         for directory in {(self.incoming / name).parent for name in names} | {self.incoming}:
-            _sync(directory)
+            sync(directory)
         self.incoming.rename(self._ready)
-        _sync(self._base)
+        sync(self._base)
 
     def apply(self) -> tuple[str, ...]:
         """Put files in place that are ready, and remove those that never were; the names of what was replaced.
@@ -117,15 +118,15 @@ class Replacement:
             target.parent.mkdir(mode=0o700, exist_ok=True)
             for beside in _BESIDE.get(name, ()):
                 (self._state / beside).unlink(missing_ok=True)
-            _sync(target.parent)
+            sync(target.parent)
             fresh = target.with_name(f"{target.name}.restored")
             fresh.unlink(missing_ok=True)
             os.link(self._ready / name, fresh)
             fresh.replace(target)
-            _sync(target.parent)
+            sync(target.parent)
         shutil.rmtree(self._over, ignore_errors=True)
         self._ready.rename(self._over)
-        _sync(self._base)
+        sync(self._base)
         return names
 
     def _keep_aside(self, names: Iterable[str], aside: str) -> None:
@@ -143,17 +144,9 @@ class Replacement:
                     (partial / one).parent.mkdir(mode=0o700, exist_ok=True)
                     os.link(self._state / one, partial / one)
         for directory in {(partial / name).parent for name in names if (partial / name).exists()} | {partial}:
-            _sync(directory)
+            sync(directory)
         for old in sorted(base.iterdir())[: -KEPT or None]:
             if old != partial:
                 shutil.rmtree(old)
         partial.rename(place)
-        _sync(base)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(base)

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from domzero.durable import sync
+
 APPLICATION_ID = 0x646F6D30
 """Marks the file as ours: “dom0” in ASCII."""
 
@@ -117,11 +119,7 @@ class Store:
         # The database holds password hashes, so the file is the owner's alone from its first byte.
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.close(descriptor)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync(self._path.parent)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         # Alone with the file, SQLite can keep the WAL's index in its own memory.

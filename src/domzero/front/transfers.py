@@ -112,6 +112,8 @@ class StreamPeer:
         for start in range(0, len(view), BLOCK):
             self.stream.writer.write(view[start : start + BLOCK])
             await self._patiently(self.stream.writer.drain())
+            # A peer that keeps up makes nobody wait: others need their turn, and its leaving must be noticed.
+            await asyncio.sleep(0)
 
     async def _patiently(self, waiting: Awaitable[Result]) -> Result:
         try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from pathlib import Path
 
+from domzero.durable import replace
 from domzero.host.control.protocol import ControlError
 
 HOSTNAME_FILE = Path("/etc/hostname")
@@ -39,13 +39,4 @@ def _read(file: Path) -> str | None:
 
 def _replace(file: Path, text: str) -> None:
     """The file whole or as before, readable by all as it must be."""
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with fresh.open("w") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
-        fresh.chmod(0o644)
-        fresh.rename(file)
-    finally:
-        fresh.unlink(missing_ok=True)
+    replace(file, text.encode(), 0o644)

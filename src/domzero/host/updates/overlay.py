@@ -13,6 +13,8 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from domzero import durable
+
 DIRECTORY = "updates"
 CURRENT = "current.json"
 TAKEN_BACK = "taken-back.json"
@@ -47,17 +49,7 @@ def read_current(directory: Path) -> Current:
 def write_json(path: Path, value: object) -> None:
     """Replace a file as a whole; on disk when this returns. Raises `OSError`."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    with partial.open("w") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    durable.replace(path, json.dumps(value).encode())
 
 
 def write_current(directory: Path, current: Current) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
+from domzero.durable import sync
+
 LARGEST = 128 << 20
 """Bytes that one blob may have."""
 TOTAL = 1 << 30
@@ -58,7 +60,7 @@ class Upload:
         os.fsync(self._file.fileno())
         self._file.close()
         self._path.replace(self._target)
-        _sync(self._directory)
+        sync(self._directory)
 
     def discard(self) -> None:
         """Remove what was written, if it was not kept."""
@@ -110,12 +112,3 @@ def _size(path: Path) -> int:
         return path.lstat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _sync(directory: Path) -> None:
-    """Have the names in a directory on disk."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -6,13 +6,13 @@ that ended in between.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from domzero.durable import replace, sync
 from domzero.engine.database import Database
 from domzero.engine.transactions import Transaction
 from domzero.idl.types import Ref
@@ -63,14 +63,7 @@ def _fields(database: Database, cls: str, ref: Ref) -> dict[str, Any]:
 
 def write(directory: Path, rows: Rows) -> None:
     """Keep the rows; on disk when this returns. Blocks."""
-    path = directory / FILE_NAME
-    fresh = path.with_suffix(".new")
-    with fresh.open("wb") as file:
-        file.write(orjson.dumps(rows))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
-    _sync(directory)
+    replace(directory / FILE_NAME, orjson.dumps(rows))
 
 
 def read(directory: Path) -> Rows | None:
@@ -85,12 +78,4 @@ def read(directory: Path) -> Rows | None:
 def remove(directory: Path) -> None:
     """Keep nothing any more; on disk when this returns. Blocks."""
     (directory / FILE_NAME).unlink(missing_ok=True)
-    _sync(directory)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(directory)

@@ -6,7 +6,6 @@ XML. One that takes both alike, as curl's does, gets XML, as it did from every X
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -24,7 +23,7 @@ from domzero.toolstack.stack import Stack
 
 XML_TYPE, JSON_TYPE = "text/xml", "application/json"
 PIECE = 64 << 10
-"""Characters that are put together before others have their turn."""
+"""Characters that are put together before they are sent, and others have their turn."""
 NUMBER_MOST = 1 << 53
 ALL, NONE = "all", "none"
 """Words that may stand for uuids."""
@@ -99,7 +98,6 @@ async def _send(peer: Peer, text: Iterator[str], *, as_json: bool) -> None:
         size += len(piece)
         if size >= PIECE:
             await peer.write("".join(waiting).encode())
-            await asyncio.sleep(0)
             waiting, size = [], 0
     await peer.write("".join(waiting).encode())
 

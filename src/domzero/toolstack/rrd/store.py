@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from domzero.durable import replace
 from domzero.toolstack.rrd.archive import Archive
 from domzero.toolstack.rrd.export import Owner
 from domzero.toolstack.rrd.packing import SIZE_MOST, DamagedError, unpack
@@ -62,13 +63,7 @@ class ArchiveStore:
     def save(self, owner: Owner, data: bytes) -> None:
         """Replace an owner's file. Raises `OSError`; then the old one is still there."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._path(owner)
-        new = path.with_name(f"{path.name}.new")
-        with open(new, "wb", opener=_private) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        replace(self._path(owner), data)
 
     def remove(self, owner: Owner) -> None:
         """Let an owner's history go."""

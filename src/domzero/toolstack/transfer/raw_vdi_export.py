@@ -134,8 +134,6 @@ async def send(image: Image, disk: Disk, write: Callable[[Bytes], Awaitable[None
     async with aclosing(_read_ahead(_cut(image.pieces), disk)) as blocks:
         async for block in blocks:
             await write(block)
-            # Zeros need no reading, and a peer that keeps up is never waited for: others, and bad news, get their turn.
-            await asyncio.sleep(0)
 
 
 async def _cut(pieces: AsyncIterator[Piece]) -> AsyncIterator[Bytes | Span]:

@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar
 
 import orjson
 
+from domzero.durable import sync
 from domzero.host.storage import numbers
 from domzero.host.storage.files import layers
 from domzero.host.storage.files.layers import Survey
@@ -183,7 +184,7 @@ def prepare(directory: Path, uuid: str, owner: Ownership | None) -> None:
             file.flush()
             os.fsync(file.fileno())
         written.replace(directory / MARKER)
-        sync_directory(directory)
+        sync(directory)
     except OSError as error:
         raise from_os(error) from error
 
@@ -264,7 +265,7 @@ def tidy(place: Place) -> Survey:
             for name in left.remove:
                 (place.directory / name).unlink(missing_ok=True)
                 place.step("removed")
-            sync_directory(place.directory)
+            sync(place.directory)
             found = layers.survey(place.directory)
     except OSError as error:
         raise from_os(error) from error
@@ -318,7 +319,7 @@ def note(directory: Path, name: str, text: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        sync_directory(directory)
+        sync(directory)
     except OSError as error:
         raise from_os(error) from error
 
@@ -336,7 +337,7 @@ def link(directory: Path, present: str, further: str) -> None:
     """Give a file a second name, durably."""
     try:
         os.link(directory / present, directory / further, follow_symlinks=False)
-        sync_directory(directory)
+        sync(directory)
     except OSError as error:
         raise from_os(error, numbers.DISK_MISSING) from error
 
@@ -345,7 +346,7 @@ def rename(directory: Path, present: str, final: str) -> None:
     """Put a file in its place, durably, replacing what is there."""
     try:
         os.replace(directory / present, directory / final)
-        sync_directory(directory)
+        sync(directory)
     except OSError as error:
         raise from_os(error, numbers.DISK_MISSING) from error
 
@@ -361,16 +362,7 @@ def remove(directory: Path, *names: str) -> bool:
                 continue
             found = True
         if found:
-            sync_directory(directory)
+            sync(directory)
     except OSError as error:
         raise from_os(error) from error
     return found
-
-
-def sync_directory(directory: Path) -> None:
-    """Put the names in a directory on the medium."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,11 +7,11 @@ arguments, which every user of the host can read.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from domzero.durable import replace
 from domzero.host.storage import numbers
 from domzero.host.storage.iscsi.settings import Chap, IscsiSettings
 from domzero.host.storage.numbers import from_os
@@ -144,11 +144,4 @@ def _said(path: Path) -> str:
 
 def _replace(path: Path, text: str) -> None:
     """Put a file in its place that only root can read at any moment."""
-    written = path.with_name(f".{path.name}.domzero")
-    written.unlink(missing_ok=True)
-    descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
-    written.replace(path)
+    replace(path, text.encode())
