@@ -36,6 +36,19 @@ def test_versions_and_system() -> None:
     assert fields(attr__PVAddons__MicroVersion=b"3")["PV_drivers_version"]["micro"] == "3"
 
 
+def test_file_systems() -> None:
+    nodes = {
+        "data/volumes": b"",
+        "data/volumes/0": b"",
+        "data/volumes/0/name": b"/dev/vda1",
+        "data/volumes/0/size": b"9",
+    }
+    nodes |= {"data/volumes/0/mount_points": b"", "data/volumes/0/mount_points/0": b"/", "data/volumes/x/size": b"1"}
+    found = metrics_fields({**COMPLETE, **nodes})
+    assert found is not None
+    assert found["disks"] == {"0/name": "/dev/vda1", "0/size": "9", "0/mount_points/0": "/"}
+
+
 def test_what_is_incomplete_does_not_hold() -> None:
     for missing in COMPLETE:
         assert metrics_fields({path: value for path, value in COMPLETE.items() if path != missing}) is None

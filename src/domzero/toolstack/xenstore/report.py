@@ -43,6 +43,7 @@ _NETWORKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"attr/vif/(\d{1,3})/ipv4/(\d{1,3})"), "{0}/ipv4/{1}"),
     (re.compile(r"attr/vif/(\d{1,3})/ipv6/(\d{1,3})"), "{0}/ipv6/{1}"),
 )
+_VOLUME = re.compile(r"data/volumes/(\d{1,3})/(name|size|free|filesystem|mount_points/\d{1,3})")
 _FIRST_ADDRESS = re.compile(r"attr/vif/(\d{1,3})/ipv4/0")
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 """What XML cannot hold, and other control characters."""
@@ -63,7 +64,7 @@ def metrics_fields(nodes: Mapping[str, bytes]) -> dict[str, Any] | None:
         "PV_drivers_detected": True,
         "os_version": _bounded({**_children(nodes, "attr/os"), **_picked(nodes, _SYSTEM)}),
         "memory": _picked(nodes, _MEMORY),
-        "disks": {},
+        "disks": _bounded(_volumes(nodes)),
         "networks": _bounded(_networks(nodes)),
         "other": _other(nodes),
         "can_use_hotplug_vbd": _answer(nodes, "feature/hotplug/vbd"),
@@ -97,6 +98,12 @@ def _networks(nodes: Mapping[str, bytes]) -> dict[str, str]:
         if (found := _FIRST_ADDRESS.fullmatch(path)) and value:
             networks.setdefault(f"{found[1]}/ip", text(value))
     return networks
+
+
+def _volumes(nodes: Mapping[str, bytes]) -> dict[str, str]:
+    """File systems: `0/name`, `0/size` and so on."""
+    found = {_VOLUME.fullmatch(path): value for path, value in nodes.items() if path.startswith("data/volumes/")}
+    return {f"{volume[1]}/{volume[2]}": text(value) for volume, value in found.items() if volume}
 
 
 def _other(nodes: Mapping[str, bytes]) -> dict[str, str]:
