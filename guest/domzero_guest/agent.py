@@ -7,10 +7,11 @@ from typing import Optional
 
 from . import netlink
 from .desktop import Desktop
-from .session import Renewed, Session, after_standstill
+from .session import Renewed, Session
 from .settings import Settings, device
 from .store import Lost, Store, Stream, wait
 from .system import System
+from .timesync import Timekeeper
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +26,12 @@ class Agent:
         self._settings = settings
         self._system = system
         self._desktop = desktop
+        self._timekeeper = (
+            Timekeeper(system.root, system.monotonic, system.now, system.set_clock) if settings.time_sync else None
+        )
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
         self._stopped = False
-        self._domain: Optional[bytes] = None
         self._delay = FIRST_DELAY
         self._said = ""
 
@@ -63,13 +66,13 @@ class Agent:
             self._say(str(error))
             return False
         try:
-            self._serve(stream, Session(Store(stream, self._system.monotonic), self._system, self._desktop, notices))
+            store = Store(stream, self._system.monotonic)
+            self._serve(stream, Session(store, self._system, self._desktop, self._timekeeper, notices))
         except Lost as error:
             self._say(str(error))
             return False
         except Renewed:
             log.info("the host is another one, or has forgotten this machine")
-            self._stood_still()
             return False
         finally:
             stream.close()
@@ -79,19 +82,12 @@ class Agent:
         """Raises `Lost` and `Renewed`; ends when the agent does."""
         notices = session.notices
         session.begin()
-        if self._domain not in (None, session.domain):
-            self._stood_still()
-        self._domain = session.domain
         self._delay = FIRST_DELAY
         self._say("connected as domain {}".format(session.domain[:8].decode("ascii", "replace")))
         waiting = [self._woken, stream.descriptor] + ([notices.fileno()] if notices is not None else [])
         while not self._stopped:
             session.work()
             wait(waiting, session.due() - self._system.monotonic())
-
-    def _stood_still(self) -> None:
-        if self._settings.time_sync:
-            after_standstill(self._system)
 
     def _say(self, text: str) -> None:
         """Log what is new: attempts that fail for the same reason are one line."""

@@ -4,11 +4,12 @@ import logging
 import socket
 from typing import Callable, Dict, Optional
 
-from . import netlink, power, processors, timesync
+from . import netlink, power, processors
 from .desktop import Desktop
 from .reporter import UPDATED, Reporter
 from .store import Refused, Store
 from .system import System
+from .timesync import Timekeeper
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +32,19 @@ class Renewed(Exception):  # noqa: N818 - a state that the agent goes on from
 class Session:
     """What is done over one connection. Raises `Lost` and `Renewed` from every method but those that say otherwise."""
 
-    def __init__(self, store: Store, system: System, desktop: Desktop, notices: Optional[socket.socket]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        system: System,
+        desktop: Desktop,
+        timekeeper: Optional[Timekeeper],
+        notices: Optional[socket.socket],
+    ) -> None:
         self.domain = b""
         self._store = store
         self._system = system
         self._desktop = desktop
+        self._timekeeper = timekeeper
         self.notices = notices
         self._reporter = Reporter(store)
         self._cards: Dict[int, str] = {}
@@ -54,11 +63,8 @@ class Session:
     def begin(self) -> None:
         """Watch, say what can be done, and report everything."""
         self.domain = self._read("domid")
-        for path in self._obey:
-            try:
-                self._store.watch(path)
-            except Refused as error:
-                log.error("%s cannot be watched: %s", path, error.code)
+        self._look_at_clock()
+        self._watch_all()
         for feature in FEATURES:
             self._reporter.set("control/feature-" + feature, "1")
         self._reporter.set("control/feature-sysrq", "1")
@@ -105,9 +111,24 @@ class Session:
             return False
         return True
 
+    def _watch_all(self) -> None:
+        for path in self._obey:
+            try:
+                self._store.watch(path)
+            except Refused as error:
+                log.error("%s cannot be watched: %s", path, error.code)
+
+    def _look_at_clock(self) -> None:
+        if self._timekeeper is not None:
+            self._timekeeper.look()
+
     def _look(self) -> None:
+        self._look_at_clock()
         if self._read("domid") != self.domain or (self._reporter.has_told and not self._read(UPDATED)):
             raise Renewed
+        if not self._store.is_watched(SHUTDOWN):
+            # The host has noticed late that another program had the port before us, and has let go of its watches.
+            self._watch_all()
         if self._awaited:
             self._processors()
         self._look_at = self._system.monotonic() + LOOK
@@ -199,8 +220,3 @@ class Session:
             self._store.write(TS_STATE, b"1" if self._desktop.is_on() else b"0")
         except Refused as error:
             log.error("%s cannot be written: %s", TS_STATE, error.code)
-
-
-def after_standstill(system: System) -> None:
-    """The machine has been somewhere else, or stood still."""
-    timesync.catch_up(system.root, system.now(), system.set_clock)

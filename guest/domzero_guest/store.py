@@ -134,6 +134,19 @@ class Store:
             if error.code != "EEXIST":  # an agent before us had it
                 raise
 
+    def is_watched(self, path: str) -> bool:
+        """Whether the host still knows of a watch. It counts as changed now. Raises `Lost`.
+
+        Watching it again would not tell: Xen's own device takes a watch as often as it is asked to.
+        """
+        token = path.encode("ascii")
+        try:
+            self._ask(wire.UNWATCH, token + b"\0" + token + b"\0")
+            self.watch(path)
+        except Refused:
+            return False
+        return True
+
     def take_changed(self) -> Sequence[str]:
         """What has changed since this was called before, without waiting. Raises `Lost`."""
         for _ in range(_MOST_PIECES):

@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional
 DIRECTORY = 1
 READ = 2
 WATCH = 4
+UNWATCH = 5
 WRITE = 11
 RM = 13
 WATCH_EVENT = 15

@@ -117,9 +117,18 @@ def test_processor_numbers_are_numbers() -> None:
 
 
 def test_the_clock_goes_forward_only(tmp_path: Path) -> None:
-    assert timesync.lagging(1000.0, 1002.5)
-    assert not timesync.lagging(1000.0, 1001.9)
-    assert not timesync.lagging(1000.0, 5.0)
+    before = timesync.Reading(hardware=1000.0, monotonic=50.0, now=1000.5)
+    for after, wanted in (
+        (timesync.Reading(5000.0, 55.0, 1005.5), 4995.5 + 5.0),  # stood still for 3995 seconds
+        (timesync.Reading(5000.0, 55.0, 5000.5), None),  # somebody has set it already
+        (timesync.Reading(1006.0, 55.0, 1005.5), None),  # time has passed
+        (timesync.Reading(5.0, 55.0, 1005.5), None),  # the hardware clock was set back
+        (timesync.Reading(1005.0, 55.0, 400.5), None),  # the system's clock was
+        (timesync.Reading(5000.0, 55.0, 3000.5), 5000.5),  # by hand, but not enough
+    ):
+        assert timesync.correction(before, after) == wanted, after
+    behind = timesync.Reading(hardware=1000.0, monotonic=50.0, now=4600.0)
+    assert timesync.correction(behind, timesync.Reading(4605.0, 55.0, 4605.0)) is None, "NTP has set the hardware's"
     assert timesync.hardware_clock(str(tmp_path)) is None
     clock = tmp_path / "sys/class/rtc/rtc0/since_epoch"
     clock.parent.mkdir(parents=True)
