@@ -87,8 +87,9 @@ def repository(images: Path) -> dict[str, bytes]:
 
 
 @contextmanager
-def serving(files: dict[str, bytes], mirror: str) -> Iterator[int]:
-    """The repository's server: its port."""
+def serving(files: dict[str, bytes], mirror: str) -> Iterator[tuple[int, list[str]]]:
+    """The repository's server: its port, and the packages so far that the mirror should have and has not."""
+    missing: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -109,6 +110,8 @@ def serving(files: dict[str, bytes], mirror: str) -> Iterator[int]:
             except urllib.error.HTTPError as error:
                 with error:
                     self._head(error.code, "0")
+                if "/pool/" in address:
+                    missing.append(address)
 
         def _head(self, code: int, length: str) -> None:
             self.send_response(code)
@@ -122,7 +125,7 @@ def serving(files: dict[str, bytes], mirror: str) -> Iterator[int]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield server.server_port
+            yield server.server_port, missing
         finally:
             server.shutdown()
             thread.join()
@@ -154,8 +157,11 @@ def shown(log: bytes) -> str:
     return " ".join(word for word in words if any(letter.isalnum() for letter in word))[-160:]
 
 
-def watch(guest: Guest) -> None:
-    """Until the installed system asks for a login; tells what happens about once a minute."""
+def watch(guest: Guest, missing: list[str]) -> None:
+    """Until the installed system asks for a login; tells what happens about once a minute.
+
+    A package that the mirror lacks would have the installer wait for somebody to press a key.
+    """
     api, vm = guest.api, guest.vm
     installing, begun, told = api.VM.get_domid(vm), time.monotonic(), 0.0
     while time.monotonic() - begun < PATIENCE:
@@ -163,6 +169,8 @@ def watch(guest: Guest) -> None:
         log = guest.serial() if domain != "-1" else b""
         if domain != installing and b"installed login:" in log:
             return
+        if missing:
+            raise SystemExit(f"lab: the mirror is not whole: it lacks {', '.join(missing)}")
         if api.VM.get_power_state(vm) != "Running":
             raise SystemExit(f"lab: the machine is {api.VM.get_power_state(vm)}")
         if time.monotonic() - told > 60:
@@ -175,7 +183,7 @@ def watch(guest: Guest) -> None:
 def main(images: Path, mirror: str, state: Path) -> None:
     """Install, and boot what was installed."""
     with (
-        serving(repository(images), mirror) as port,
+        serving(repository(images), mirror) as (port, missing),
         in_process(state, hypervisor="qemu", accel="auto", network="user") as host,
     ):
         api = login(host.url).xenapi
@@ -185,7 +193,7 @@ def main(images: Path, mirror: str, state: Path) -> None:
             api.VM.start(vm, False, False)
             assert api.VM.get_PV_bootloader(vm) == "pygrub"
             say("Debian's installer runs")
-            watch(guest)
+            watch(guest, missing)
             say("the installed Debian asks for a login")
         finally:
             if api.VM.get_power_state(vm) != "Halted":
