@@ -14,7 +14,7 @@ from domzero.idl.types import VOID, Ref
 from domzero.toolstack.transfer.export import chosen_compression, export
 from domzero.toolstack.transfer.export_stream import SILENCE
 from tests.toolstack.devices.test_vdi import disturb
-from tests.toolstack.transfer.peers import MemoryPeer, ask, import_description
+from tests.toolstack.transfer.peers import MemoryPeer, ask, import_bytes, import_description
 from tests.toolstack.transfer.test_machines_import import nothing_left
 from tests.toolstack.transfer.test_machines_round_trip import described, disks_of, exported, fill
 from tests.toolstack.vm.world import MIB, World
@@ -24,6 +24,26 @@ async def full(host: World) -> Ref:
     vm = await host.machine(disks=1, cards=0)
     await fill(host, disks_of(host, vm)[0], {0: b"\x01" * (8 * MIB)})
     return vm
+
+
+async def classes_of(host: World, archive: bytes) -> dict[str, int]:
+    """How many cards and drives, and how many disks in all, importing makes."""
+    before = {cls: len(host.stack.database.refs(cls)) for cls in ("VIF", "VBD", "VDI")}
+    await import_bytes(host, archive)
+    return {cls: len(host.stack.database.refs(cls)) - count for cls, count in before.items()}
+
+
+async def test_devices_stay_behind_that_are_not_wanted(host: World) -> None:
+    vm = await host.machine(disks=1, cards=1)
+    for words, made in (
+        ("", {"VIF": 1, "VBD": 1, "VDI": 1}),
+        ("vif", {"VIF": 0, "VBD": 1, "VDI": 1}),
+        ("VBD, vtpm", {"VIF": 1, "VBD": 0, "VDI": 0}),
+        ("vbd,vif", {"VIF": 0, "VBD": 0, "VDI": 0}),
+    ):
+        assert await classes_of(host, await exported(host, vm, excluded_device_types=words)) == made
+    with pytest.raises(ApiError, match="vusb"):
+        await exported(host, vm, excluded_device_types="disks")
 
 
 @dataclass

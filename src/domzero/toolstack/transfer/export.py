@@ -19,7 +19,7 @@ from domzero.host.compression.protocol import CompressionError, Send
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage import disks
-from domzero.toolstack.transfer.export_records import ExportOptions, Selection, machines_of, select
+from domzero.toolstack.transfer.export_records import DEVICES, ExportOptions, Selection, machines_of, select
 from domzero.toolstack.transfer.export_stream import DiskStreamer, StreamedDisk
 from domzero.toolstack.transfer.manifest import written_version
 from domzero.toolstack.transfer.progress import Progress
@@ -37,11 +37,14 @@ async def export(stack: Stack, context: Context, peer: Peer, arguments: Argument
     """A machine, template or snapshot, with its disks.
 
     `uuid` or `ref` says which; `use_compression` is `gzip` (or `true`) or `zstd`; with `export_snapshots` its snapshots
-    go along; with `preserve_power_state` a suspended machine stays suspended, and its memory goes along.
+    go along; with `preserve_power_state` a suspended machine stays suspended, and its memory goes along;
+    `excluded_device_types` names kinds of devices that do not (`vbd,vif`).
     """
     vm = named_machine(stack, arguments)
     compression = chosen_compression(arguments.get("use_compression", ""))
-    options = ExportOptions(arguments.flag("export_snapshots"), arguments.flag("preserve_power_state"))
+    options = ExportOptions(
+        arguments.flag("export_snapshots"), arguments.flag("preserve_power_state"), excluded_devices(arguments)
+    )
     with context.task.cancellable():
         async with held(stack, context, machines_of(stack.database, (vm,), options), "export"):
             selection = select(stack.database, (vm,), options)
@@ -75,10 +78,10 @@ async def _streamed(stack: Stack, vdi: Ref, selection: Selection) -> StreamedDis
 async def export_metadata(stack: Stack, context: Context, peer: Peer, arguments: Arguments) -> None:
     """The description of a machine, or of all of them (`all`), without any disk; of known length.
 
-    Snapshots go along unless `export_snapshots` is false. Of all, the default templates are left out, and the control
-    domain is unless `include_dom0` is true.
+    Snapshots go along unless `export_snapshots` is false, devices as with `/export`. Of all, the default templates are
+    left out, and the control domain is unless `include_dom0` is true.
     """
-    options = ExportOptions(arguments.flag("export_snapshots", default=True))
+    options = ExportOptions(arguments.flag("export_snapshots", default=True), excluded=excluded_devices(arguments))
     vms = _all_machines(stack, arguments) if arguments.flag("all") else (named_machine(stack, arguments),)
     async with held(stack, context, vms, "metadata_export"):
         xml = await described(stack, select(stack.database, vms, options))
@@ -108,6 +111,15 @@ def named_machine(stack: Stack, arguments: Arguments) -> Ref:
     if "ref" in arguments:
         raise ApiError("HANDLE_INVALID", "VM", named)
     return stack.database.by_uuid("VM", named)
+
+
+def excluded_devices(arguments: Arguments) -> frozenset[str]:
+    """The classes of devices that stay behind. Raises `RequestError` 400 for what is none."""
+    words = arguments.get("excluded_device_types", "").upper().split(",")
+    named = {word.strip() for word in words if word.strip()}
+    if not named <= set(DEVICES):
+        raise RequestError(400, f"excluded_device_types are of {', '.join(DEVICES).lower()}.")
+    return frozenset(named)
 
 
 def chosen_compression(word: str) -> str:

@@ -19,6 +19,8 @@ from domzero.wire.xva.model import ArchivedObject
 
 ORDER: Final = ("host", "VM", "VM_metrics", "VM_guest_metrics", "VBD", "VIF", "network", "VDI", "SR")
 """The classes of an archive's objects, in the order in which they are numbered."""
+DEVICES: Final = ("VBD", "VIF", "VGPU", "VTPM", "VUSB")
+"""The classes of devices that an export can leave out."""
 BLANKED: Final[Mapping[str, Mapping[str, Any]]] = {
     "host": {
         "other_config": EMPTY_MAP, "license_params": EMPTY_MAP, "license_server": EMPTY_MAP, "logging": EMPTY_MAP,
@@ -51,6 +53,8 @@ class ExportOptions:
     """Their snapshots too."""
     power_state: bool = False
     """Suspended machines stay suspended: their saved memory goes along."""
+    excluded: frozenset[str] = frozenset()
+    """The classes of devices, of `DEVICES`, that stay behind with what they stand on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +96,16 @@ def _chosen(database: Database, machines: tuple[Ref, ...], options: ExportOption
     chosen: dict[str, dict[Ref, None]] = {cls: {} for cls in ORDER}
     for vm in machines:
         record = database.record("VM", vm)
+        vbds, vifs = (() if cls in options.excluded else record[f"{cls}s"] for cls in ("VBD", "VIF"))
         wanted: list[tuple[str, Iterable[Ref]]] = [
             ("host", (record["affinity"],)),
             ("VM", (vm,)),
             ("VM_metrics", (record["metrics"],)),
             ("VM_guest_metrics", (record["guest_metrics"],)),
-            ("VBD", record["VBDs"]),
-            ("VIF", record["VIFs"]),
-            ("network", [database.get("VIF", vif, "network") for vif in record["VIFs"]]),
-            ("VDI", [database.get("VBD", vbd, "VDI") for vbd in record["VBDs"]]),
+            ("VBD", vbds),
+            ("VIF", vifs),
+            ("network", [database.get("VIF", vif, "network") for vif in vifs]),
+            ("VDI", [database.get("VBD", vbd, "VDI") for vbd in vbds]),
         ]
         for cls, refs in wanted:
             chosen[cls].update(dict.fromkeys(ref for ref in refs if database.find(cls, ref) is not None))

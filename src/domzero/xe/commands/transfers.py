@@ -92,6 +92,8 @@ async def _export(talk: Talk, ref: str) -> None:
     for param, name in (("preserve-power-state", "preserve_power_state"), ("include-snapshots", "export_snapshots")):
         if talk.line.get(param) is not None:
             query[name] = str(talk.line.flag(param)).lower()
+    if (excluded := talk.line.get("excluded-device-types")) is not None:
+        query["excluded_device_types"] = excluded
     path = "/export_metadata" if talk.line.flag("metadata") else "/export"
     await transfer(talk, "GET", talk.line.need("filename"), path, query)
     await talk.message("Export succeeded")
@@ -182,7 +184,7 @@ async def _console(talk: Talk, _: str, machine: Object) -> None:
     raise CommandError("The machine has no text console; only a running one has")
 
 
-_EXPORT = ("preserve-power-state", "compress", "metadata", "include-snapshots")
+_EXPORT = ("preserve-power-state", "compress", "metadata", "include-snapshots", "excluded-device-types")
 
 COMMANDS = (
     for_each("console", "Join this terminal to the text console of a machine; Ctrl-] leaves it.", "vm", _console,
@@ -190,7 +192,7 @@ COMMANDS = (
     for_each("vm-export", "Write a machine to a file.", "vm", _vm_export, ("filename",), _EXPORT, also=ANY_MACHINE,
              pages=("GET /export",), common=True),
     Command("template-export", "Write a template to a file.", _template_export, ("filename", "template-uuid"),
-            ("compress", "metadata"), pages=("GET /export",), common=True),
+            ("compress", "metadata", "excluded-device-types"), pages=("GET /export",), common=True),
     Command("snapshot-export-to-template", "Write a snapshot to a file, to be imported as a template.",
             _snapshot_export,
             ("filename", "snapshot-uuid"), _EXPORT, pages=("GET /export",), common=True),
