@@ -22,7 +22,17 @@ LOOK = 5.0
 ADDRESSES = 0.2
 """Seconds between two reports of addresses, however often they change."""
 MOST_CARDS = 16
-FEATURES = ("shutdown", "poweroff", "halt", "reboot", "suspend")
+FEATURES = (
+    "control/feature-shutdown",
+    "control/feature-poweroff",
+    "control/feature-halt",
+    "control/feature-reboot",
+    "control/feature-suspend",
+    "control/feature-sysrq",
+    "feature/hotplug/vbd",
+    "feature/hotplug/vif",
+)
+"""What every Linux can that the agent runs on."""
 
 
 class Renewed(Exception):  # noqa: N818 - a state that the agent goes on from
@@ -66,8 +76,7 @@ class Session:
         self._look_at_clock()
         self._watch_all()
         for feature in FEATURES:
-            self._reporter.set("control/feature-" + feature, "1")
-        self._reporter.set("control/feature-sysrq", "1")
+            self._reporter.set(feature, "1")
         self._reporter.set("control/feature-vcpu-hotplug", str(int(processors.can_change(self._system.root))))
         if self._desktop.is_offered:
             self._reporter.set("control/feature-ts", "1")

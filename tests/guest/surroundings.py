@@ -109,7 +109,7 @@ async def populate(serving: Host) -> Peer:
     host = await serving.peer()
     await host.ask(Operation.WRITE, HOME[:-1] + b"\0")
     await host.ask(Operation.SET_PERMS, HOME[:-1] + b"\0n0\0r1\0")
-    for directory in (b"attr", b"control", b"data"):
+    for directory in (b"attr", b"control", b"data", b"feature"):
         await host.ask(Operation.WRITE, HOME + directory + b"\0")
         await host.ask(Operation.SET_PERMS, HOME + directory + b"\0n1\0")
     told = {
