@@ -189,7 +189,9 @@ async def _delete_device(domain: Domain, device: str, what: str, timeout: float)
             if "unplug" not in str(error):  # an unplug that was asked for before is still pending: wait for it
                 raise HypervisorError(f"{what} cannot be unplugged: {explained(str(error))}") from error
         try:
-            name, _ = await asyncio.wait_for(answer, timeout)
+            # Not `wait_for`: it loses a cancellation that comes together with the answer (CPython issue 86296).
+            async with asyncio.timeout(timeout):
+                name, _ = await answer
         except TimeoutError:
             raise GuestNotRespondingError(f"the guest did not let go of {what} in {timeout:g} seconds") from None
     if name != "DEVICE_DELETED":

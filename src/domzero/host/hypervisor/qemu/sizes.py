@@ -111,7 +111,8 @@ async def _unplug(domain: Domain, path: str, timeout: float) -> None:
     async with domain.expect(lambda name, data: went(path, name, data)) as deleted:
         await domain.monitor.execute("device_del", id=path)
         try:
-            await asyncio.wait_for(deleted, timeout)
+            async with asyncio.timeout(timeout):
+                await deleted
         except TimeoutError:
             raise GuestNotRespondingError(f"the guest kept a processor for {timeout:g} seconds") from None
 
