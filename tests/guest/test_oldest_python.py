@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from guest.domzero_guest.__main__ import main
 
 from guest import domzero_guest
 
@@ -42,3 +43,9 @@ def test_it_starts_on_its_own() -> None:
         capture_output=True, check=True,
     )  # fmt: skip
     assert done.stdout.decode().strip() == domzero_guest.VERSION
+
+
+def test_settings_that_make_no_sense_end_it_for_good(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "conf").write_text("[agent]\nremote-desktop = telnet\n")
+    assert main(["--config", str(tmp_path / "conf")]) == 2
+    assert "remote-desktop is one of" in caplog.text
