@@ -87,3 +87,8 @@ def test_the_script_says_what_is_missing(disc: Path, tmp_path: Path) -> None:
         assert done.returncode == code, arguments
         assert done.stderr.startswith("domzero-guest: ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["deb/postinst", "deb/prerm", "deb/postrm", "install.sh"])
+def test_scripts_are_plain_shell(name: str) -> None:
+    output("sh", "-n", ROOT / "guest/packaging" / name)
