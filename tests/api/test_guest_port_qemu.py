@@ -110,6 +110,7 @@ def test_a_guest_and_its_host(directory: Path) -> None:
             is_told_of_itself(api, vm, inside)
             reports(api, vm, inside)
             turns_its_remote_desktop_on(api, vm, inside)
+        goes_on_as_another_domain(host, api, vm)
     with serving(directory) as host:
         api = login(host.url).xenapi
         with Inside(host, api, vm) as inside:
@@ -151,6 +152,20 @@ def turns_its_remote_desktop_on(api: Any, vm: str, inside: Inside) -> None:
     soon(lambda: "data-ts" not in other(api, vm))
     inside.run("xenstore-write data/ts 1")
     soon(lambda: other(api, vm).get("data-ts") == "1")
+
+
+def goes_on_as_another_domain(host: InProcessHost, api: Any, vm: str) -> None:
+    """What the guest had written is gone with the old domain; `data/kept` is said again, for the next daemon."""
+    before = api.VM.get_domid(vm)
+    api.VM.suspend(vm)
+    assert api.VM.get_guest_metrics(vm) != "OpaqueRef:NULL"
+    api.VM.resume(vm, False, False)
+    with Inside(host, api, vm) as inside:
+        assert inside.eventually("xenstore-read domid") == api.VM.get_domid(vm) != before
+        inside.run("! xenstore-read data/kept 2>/dev/null")
+        inside.run(
+            "xenstore-write data/kept 1 attr/PVAddons/MajorVersion 9 attr/PVAddons/MinorVersion 4 data/updated 1"
+        )
 
 
 def shuts_down(api: Any, vm: str, inside: Inside) -> None:

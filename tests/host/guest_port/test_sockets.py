@@ -103,11 +103,16 @@ async def test_another_program_at_the_same_port(
     await asyncio.sleep(0.01)
     domain = serving.store.domains[1]
     assert (domain.watches, domain.transactions) == (1, 1)
-    ports.begin_anew(1, path)
+    forget = ports.closing(1, path)
+    peer.writer.write(b"er")
+    await asyncio.sleep(0.01)
+    forget()
+    assert (domain.watches, domain.transactions) == (1, 1), "somebody has the port"
+    ports.closing(1, path)()
     assert (domain.watches, domain.transactions) == (0, 0)
     peer.events.clear()
     assert await peer.ask(Operation.READ, b"/local/none\0") in (b"ENOENT\0", b"EACCES\0")
-    ports.begin_anew(3, path)  # whom nobody knows
+    ports.closing(3, path)()  # whom nobody knows
 
 
 async def test_a_port_that_is_gone(ports: PortSockets, tmp_path: Path, serving: Host, clock: ManualClock) -> None:

@@ -132,6 +132,7 @@ async def what_is_left_of_a_killed_program_goes(inside: Inside, ports: PortSocke
     domain = inside.service.store.domains[inside.domid]
     await inside.run("xenstore-watch data > /dev/null 2>&1 & sleep 1; true")
     assert domain.watches > 0
+    assert await inside.machine.hypervisor.guest_port_in_use(inside.domid, inside.sockets[1])
     seen: list[DomainEvent] = inside.machine.events.of(inside.domid)
     assert not seen or isinstance(seen[-1], GuestPortClosed)
     before = len([event for event in seen if isinstance(event, GuestPortClosed)])
@@ -142,7 +143,9 @@ async def what_is_left_of_a_killed_program_goes(inside: Inside, ports: PortSocke
         return len([event for event in events if isinstance(event, GuestPortClosed)]) > before
 
     await until(closed)
-    ports.begin_anew(inside.domid, inside.sockets[1])
+    forget = ports.closing(inside.domid, inside.sockets[1])
+    assert not await inside.machine.hypervisor.guest_port_in_use(inside.domid, inside.sockets[1])
+    forget()
     assert domain.watches == 0
     assert await eventually(inside, "xenstore-read name") == "a machine"
 

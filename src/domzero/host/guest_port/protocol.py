@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +17,11 @@ class GuestPorts(Protocol):
         """
         ...
 
-    def begin_anew(self, domid: int, socket: Path) -> None:
-        """The program in the guest that had a port has let go of it: its watches and transactions go."""
+    def closing(self, domid: int, socket: Path) -> Callable[[], None]:
+        """What to call once the port is found not to be in use: watches and transactions of its last program go.
+
+        The call does nothing when something has come through the port since `closing`: another program has it then.
+        """
         ...
 
     def release(self, domid: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from domzero.host.clock import Clock
@@ -27,7 +28,7 @@ class PortSockets:
         self._server = server
         self._clock = clock
         self._served: dict[int, dict[Path, asyncio.Task[None]]] = {}
-        self._open: dict[tuple[int, Path], Connection] = {}
+        self._open: dict[tuple[int, Path], _Stream] = {}
 
     def join(self, domid: int, socket: Path) -> None:
         ports = self._served.setdefault(domid, {})
@@ -35,9 +36,15 @@ class PortSockets:
             loop = asyncio.get_running_loop()
             ports[socket] = loop.create_task(self._serve(domid, socket), name=f"{socket.name} of domain {domid}")
 
-    def begin_anew(self, domid: int, socket: Path) -> None:
-        if connection := self._open.get((domid, socket)):
-            connection.begin_anew()
+    def closing(self, domid: int, socket: Path) -> Callable[[], None]:
+        stream = self._open.get((domid, socket))
+        heard = stream.heard if stream is not None else 0
+
+        def forget() -> None:
+            if stream is not None and stream.heard == heard and not stream.ended.is_set():
+                stream.begin_anew()
+
+        return forget
 
     def release(self, domid: int) -> None:
         for serving in self._served.pop(domid, {}).values():
@@ -68,7 +75,7 @@ class PortSockets:
         except asyncio.CancelledError:
             connection.connection_lost(None)
             raise
-        self._open[domid, socket] = connection
+        self._open[domid, socket] = stream
         try:
             await stream.ended.wait()
         finally:
@@ -82,6 +89,8 @@ class _Stream(asyncio.BufferedProtocol):
 
     def __init__(self, connection: Connection) -> None:
         self.ended = asyncio.Event()
+        self.heard = 0
+        """How often something has come."""
         self._connection = connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -91,7 +100,12 @@ class _Stream(asyncio.BufferedProtocol):
         return self._connection.get_buffer(sizehint)
 
     def buffer_updated(self, nbytes: int) -> None:
+        self.heard += 1
         self._connection.buffer_updated(nbytes)
+
+    def begin_anew(self) -> None:
+        """Another program is at the other end."""
+        self._connection.begin_anew()
 
     def pause_writing(self) -> None:
         self._connection.pause_writing()

@@ -78,7 +78,8 @@ class DomainStateChanged:
 class GuestPortClosed:
     """The program in the guest that used a channel has let go of it.
 
-    Told within a second or so; when another program takes the channel at once, not at all.
+    Told within a second or so; when another program takes the channel at once, not at all, or when it has it already:
+    `Hypervisor.guest_port_in_use` tells.
     """
 
     domid: int
@@ -221,6 +222,10 @@ class Hypervisor(Protocol):
 
     async def consoles(self, domid: int) -> DomainStatus:
         """The same, and the sockets of its consoles are served from now on, if they were not before."""
+        ...
+
+    async def guest_port_in_use(self, domid: int, socket: Path) -> bool:
+        """Whether a program in the guest has the channel whose other end is that socket."""
         ...
 
     async def statistics(self, domid: int) -> DomainStatistics:

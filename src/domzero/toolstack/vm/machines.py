@@ -48,7 +48,8 @@ class Machines:
             return
         domain = machine.domain
         if isinstance(event, GuestPortClosed):
-            self._stack.guests.port_closed(event)
+            if not self._closed:
+                self.in_background(self._stack.guests.port_closed(event), f"port of domain {event.domid}")
             return
         if not isinstance(event, DomainStopped):
             domain.state = event.state

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from domzero.engine.changes import Change
-from domzero.host.hypervisor.protocol import DomainStatus, GuestPortClosed
+from domzero.host.hypervisor.protocol import DomainStatus, GuestPortClosed, HypervisorError
 from domzero.host.xenstore.protocol import Xenstore, XenstoreError, home
 from domzero.idl.types import Ref
 from domzero.toolstack.xenstore.facts import facts_of
@@ -122,10 +122,16 @@ class Guests:
             for socket in status.guest_sockets:
                 self._ports.join(status.domid, socket)
 
-    def port_closed(self, closed: GuestPortClosed) -> None:
-        """One of a domain's ports is not used any more."""
-        if self._ports is not None:
-            self._ports.begin_anew(closed.domid, closed.socket)
+    async def port_closed(self, closed: GuestPortClosed) -> None:
+        """A program has let go of one of a domain's ports. Another may have it already, who is left alone."""
+        if self._ports is None:
+            return
+        forget = self._ports.closing(closed.domid, closed.socket)
+        try:
+            if not await self._stack.hypervisor.guest_port_in_use(closed.domid, closed.socket):
+                forget()
+        except HypervisorError as error:
+            log.debug("domain %d has gone with its ports: %s", closed.domid, error)
 
     def wait_before_call(self, vm: Ref, interval: float) -> float:
         """0 when a machine's agent may be called, which is noted; else the seconds until then."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from domzero.host.hypervisor.protocol import (
@@ -236,6 +237,12 @@ class Domain:
         for expectation in self._expectations:
             if not expectation.event.done() and expectation.test(name, data):
                 expectation.event.set_result((name, data))
+
+    async def port_in_use(self, socket: Path) -> bool:
+        """See `Hypervisor.guest_port_in_use`."""
+        label = "guest" if socket == self.files.guest_socket else "tools"
+        channels = await self.monitor.execute("query-chardev")
+        return any(channel["label"] == label and channel["frontend-open"] for channel in channels)
 
     def _tell_port_closed(self, port: str) -> None:
         # QEMU holds this event back for up to a second and tells only the latest state: it is closed now.

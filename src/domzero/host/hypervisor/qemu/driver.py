@@ -196,6 +196,9 @@ class QemuHypervisor:
     async def consoles(self, domid: int) -> DomainStatus:
         return self._find(domid).status()
 
+    async def guest_port_in_use(self, domid: int, socket: Path) -> bool:
+        return await self._find(domid).port_in_use(socket)
+
     async def statistics(self, domid: int) -> DomainStatistics:
         return await sizes.statistics(self._find(domid))
 

@@ -137,6 +137,9 @@ class SimHypervisor:
             raise DomainNotFoundError(f"domain {domid} has just ended")
         return replace(_status(domain), vnc_socket=screen, serial_socket=serial)
 
+    async def guest_port_in_use(self, domid: int, socket: Path) -> bool:
+        raise HypervisorError(f"domain {self._living(domid).domid} has no channel at {socket}")
+
     async def statistics(self, domid: int) -> DomainStatistics:
         domain = self._living(domid)
         domain.settle(self._clock.monotonic())
