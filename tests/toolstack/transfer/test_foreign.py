@@ -11,7 +11,7 @@ import pytest
 from domzero.datamodel.graph import GRAPH
 from domzero.idl.records import Layout
 from domzero.toolstack.stack import StackSettings
-from domzero.toolstack.transfer.foreign import ORIGINAL, RULES, Adapted, Guest, adapt, has_boot_code
+from domzero.toolstack.transfer.foreign import ORIGINAL, RULES, Adapted, Guest, adapt
 from tests.toolstack.transfer.peers import import_bytes
 from tests.toolstack.vm.world import World
 from tests.xva_writer import machine, xva
@@ -100,13 +100,6 @@ def test_the_rules_are_told_to_operators() -> None:
     page = Path(__file__).parents[3] / "docs" / "import-from-xenserver.md"
     text = page.read_text()
     assert [rule.name for rule in RULES if f"`{rule.name}`" not in text] == []
-
-
-def test_boot_code() -> None:
-    assert has_boot_code(b"\xeb" + bytes(509) + b"\x55\xaa")
-    assert not has_boot_code(bytes(510) + b"\x55\xaa")
-    assert not has_boot_code(b"\xeb" + bytes(511))
-    assert not has_boot_code(b"")
 
 
 PV = {"HVM_boot_policy": "", "HVM_boot_params": {}, "PV_bootloader": "pygrub"}

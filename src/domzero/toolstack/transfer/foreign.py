@@ -6,7 +6,6 @@ them for operators. Pure: a machine's fields go in and come out.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +14,11 @@ from typing import Any, Final
 from domzero.engine.errors import ApiError
 from domzero.toolstack.stack import StackSettings
 from domzero.toolstack.vm.device_names import parse_vbd_position
+from domzero.toolstack.vm.install.loader_options import for_virtio
 from domzero.toolstack.vm.specification import DISK_BOOTLOADERS, INSTALLER_BOOTLOADERS, boot_of, is_hvm
 
 ORIGINAL: Final = "import-original-"
 """Keys of other_config that keep what a field said before a rule changed it."""
-_XEN_CONSOLE: Final = re.compile(r"console=(?:hvc0|xvc0|tty)(?=[,\s]|$)")
-_XEN_DISK: Final = re.compile(r"/dev/(?:xvd|sd|hd)([a-p])(?=[0-9]*(?:\s|$))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +131,10 @@ def _arguments(guest: Guest) -> Finding | None:
     """Kernel arguments name the first serial line, and disks by virtio's names: those count hard disks only."""
     if is_hvm(guest.fields):
         return None
-    positions = sorted(position for disk in guest.disks if (position := parse_vbd_position(disk)) is not None)
-
-    def renamed(match: re.Match[str]) -> str:
-        position = ord(match[1]) - ord("a")
-        return f"/dev/vd{chr(ord('a') + positions.index(position))}" if position in positions else match[0]
-
+    positions = [position for disk in guest.disks if (position := parse_vbd_position(disk)) is not None]
     changes = {}
     for name in ("PV_args", "PV_legacy_args"):
-        text = _XEN_DISK.sub(renamed, _XEN_CONSOLE.sub("console=ttyS0", guest.fields[name]))
+        text = for_virtio(guest.fields[name], positions)
         if text != guest.fields[name]:
             changes[name] = text
     return Finding(changes) if changes else None
@@ -151,9 +144,8 @@ def _paravirtual(guest: Guest) -> Finding | None:
     if is_hvm(guest.fields) or guest.fields["is_a_template"] or guest.fields["PV_kernel"]:
         return None
     return Finding(text=(
-        "It was made for Xen's paravirtual interface. Here its disk's own boot loader and kernel run on virtio"
-        " hardware: the kernel needs virtio drivers (Linux 2.6.25 or later), the loader must be on the disk itself,"
-        " and disks named /dev/xvd in its own files are /dev/vd."
+        "It was made for Xen's paravirtual interface. Here the kernel on its disk runs on virtio hardware: it needs"
+        " virtio drivers (Linux 2.6.25 or later), and disks named /dev/xvd in its own files are /dev/vd."
     ))  # fmt: skip
 
 
@@ -219,15 +211,6 @@ RULES: Final = (
 )
 """The rules in the order in which they are applied."""
 
-BOOT_CODE: Final = 440
-"""Bytes of a disk's first sector that hold the loader's code (the rest: disk identity, partition table, signature)."""
-SIGNATURE: Final = b"\x55\xaa"
-
-
-def has_boot_code(sector: bytes) -> bool:
-    """Whether a disk's first 512 bytes hold code that a BIOS runs."""
-    return sector[510:512] == SIGNATURE and any(sector[:BOOT_CODE])
-
 
 def boots_from_disk(fields: Mapping[str, Any]) -> bool:
     """Whether a machine without its own kernel relies on a BIOS boot loader that it may never have needed before."""
@@ -235,6 +218,7 @@ def boots_from_disk(fields: Mapping[str, Any]) -> bool:
 
 
 NO_BOOT_CODE: Final = (
-    "Its boot disk holds no boot loader, as Xen needed none: it will not start until one is installed there (start it"
-    " from a rescue CD and run grub-install), or until a kernel of this host is set as PV_kernel."
+    "Its boot disk holds no boot loader, as Xen needed none: pygrub (of Debian's xen-utils) looks for its kernel there"
+    " at each start. Where that finds none, start it from a rescue CD and run grub-install, or set a kernel of this"
+    " host as PV_kernel."
 )

@@ -8,9 +8,10 @@ from typing import Final
 
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
-from domzero.toolstack.transfer.foreign import NO_BOOT_CODE, boots_from_disk, has_boot_code
+from domzero.toolstack.transfer.foreign import NO_BOOT_CODE, boots_from_disk
 from domzero.toolstack.transfer.import_plan import NewMachine, Plan
 from domzero.toolstack.vm.device_names import parse_vbd_position
+from domzero.toolstack.vm.disk_loader import has_boot_code
 from domzero.toolstack.vm.memory_needs import memory_needed
 from domzero.toolstack.vm.placement import obstacle
 

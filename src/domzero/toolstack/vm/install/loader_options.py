@@ -13,8 +13,8 @@ IGNORED = ("-q", "--quiet")
 """There is nobody whom pygrub could ask."""
 LENGTH_LIMIT = 2048
 
-_XEN_CONSOLE = re.compile(r"\bconsole=(?:hvc|xvc)0\b")
-_XEN_DISK = re.compile(r"/dev/xvd([a-p])")
+_XEN_CONSOLE = re.compile(r"console=(?:hvc0|xvc0|tty)(?=[,\s]|$)")
+_XEN_DISK = re.compile(r"/dev/(?:xvd|sd|hd)([a-p])(?=[0-9]*(?:\s|$))")
 
 
 def loader_options(text: str, arguments: str) -> LoaderOptions:
