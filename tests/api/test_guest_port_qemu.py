@@ -12,11 +12,12 @@ from typing import Any, Self
 
 import pytest
 
+from domzero.host.xenstore.local import LocalXenstore
 from tests.api.harness import InProcessHost, in_process, login
 from tests.host.qemu import initramfs
 from tests.host.qemu.guest import Console
 
-TOOLS = [Path(f"/usr/bin/xenstore-{name}") for name in ("read", "write", "ls", "rm", "exists")]
+TOOLS = [Path(f"/usr/bin/xenstore-{name}") for name in ("read", "write", "ls", "rm", "exists", "watch")]
 AGENT = "guest-agent-operation"
 
 pytestmark = [
@@ -108,6 +109,7 @@ def test_a_guest_and_its_host(directory: Path) -> None:
         with Inside(host, api, vm) as inside:
             inside.wait_until_up()
             is_told_of_itself(api, vm, inside)
+            leaves_nothing_when_killed(host, api, vm, inside)
             reports(api, vm, inside)
             turns_its_remote_desktop_on(api, vm, inside)
         goes_on_as_another_domain(host, api, vm)
@@ -127,6 +129,16 @@ def is_told_of_itself(api: Any, vm: str, inside: Inside) -> None:
     api.VM.add_to_xenstore_data(vm, "vm-data/later", "1")
     assert inside.eventually("xenstore-read vm-data/later") == "1"
     inside.run("! xenstore-write name other 2>/dev/null; ! xenstore-ls /local/domain/0 2>/dev/null")
+
+
+def leaves_nothing_when_killed(host: InProcessHost, api: Any, vm: str, inside: Inside) -> None:
+    store = host.daemon.stack.guests.xenstore
+    assert isinstance(store, LocalXenstore)
+    domain = store._store.domains[int(api.VM.get_domid(vm))]
+    inside.run("xenstore-watch data > /dev/null 2>&1 & usleep 500000; true")
+    soon(lambda: domain.watches == 1)
+    inside.run("kill $(pidof xenstore-watch)")
+    soon(lambda: domain.watches == 0)
 
 
 def networks(api: Any, vm: str) -> dict[str, str]:
