@@ -53,8 +53,8 @@ def package() -> tuple[Module, ...]:
 
 @cache
 def everything() -> tuple[Module, ...]:
-    """The package, the tests and the benchmarks."""
-    return (*package(), *_modules(ROOT / "tests", ROOT), *_modules(ROOT / "bench", ROOT))
+    """The package, what runs in guests, the tests and the benchmarks."""
+    return (*package(), *(module for room in ("guest", "tests", "bench") for module in _modules(ROOT / room, ROOT)))
 
 
 @cache
