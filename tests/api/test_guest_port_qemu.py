@@ -40,7 +40,12 @@ def directory() -> Iterator[Path]:
 def serving(directory: Path) -> Iterator[InProcessHost]:
     runtime = directory / "run"
     with in_process(directory, hypervisor="qemu", accel="tcg", network="user", runtime_dir=runtime) as host:
-        yield host
+        try:
+            yield host
+        except BaseException:  # else the machine would outlive the test
+            for domid in tuple(host.daemon.stack.machines._by_domid):
+                host.run(host.daemon.stack.hypervisor.destroy(domid))
+            raise
 
 
 def make_machine(api: Any, directory: Path) -> str:
