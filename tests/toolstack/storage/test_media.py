@@ -64,7 +64,7 @@ async def test_a_server_that_is_down_does_not_delay_the_start(restarts: Restarts
         sr, pbd, vdi = await make_slow(host, delay_attach="600")
     begun = restarts.clock.monotonic()
     async with restarts.daemon() as host:
-        assert restarts.clock.monotonic() - begun <= PATIENCE + 1
+        assert restarts.clock.monotonic() - begun < 10 * PATIENCE < 600
         assert not host.get("PBD", pbd, "currently_attached")
         assert await host.fails("VDI.snapshot", vdi, {}) == ("SR_NOT_ATTACHED", sr)
         await disk(host)

@@ -96,9 +96,12 @@ class World:
         raise AssertionError(f"the machine is {self.power_state(vm)}, not {state}")
 
     async def settle(self) -> None:
-        """Give background work a moment of real time, no time on the clock."""
-        for _ in range(5):
-            await asyncio.sleep(0.002)
+        """Give background work a moment of real time, no time on the clock; more of it while threads are at work."""
+        for _ in range(50):
+            for _ in range(5):
+                await asyncio.sleep(0.002)
+            if not _threads_at_work():
+                return
 
     async def over(self, call: Awaitable[Result], seconds: float, step: float = 1.0) -> Result:
         """The result of a call that needs time on the clock."""
@@ -136,6 +139,12 @@ class World:
 
     def row(self, cls: str, ref: Ref) -> dict[str, Any]:
         return dict(self.stack.database.record(cls, ref))
+
+
+def _threads_at_work() -> bool:
+    """Whether the loop's threads have something to do."""
+    executor: Any = getattr(asyncio.get_running_loop(), "_default_executor", None)
+    return executor is not None and executor._idle_semaphore._value < len(executor._threads)
 
 
 MACHINE: dict[str, Any] = {
