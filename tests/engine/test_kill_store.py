@@ -122,6 +122,7 @@ def test_nothing_acknowledged_is_lost_by_kills(nursery: ForkServerContext, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_nothing_acknowledged_is_lost_by_many_kills(nursery: ForkServerContext, tmp_path: Path) -> None:
     assert kill_often(nursery, tmp_path / "state.db", MANY_KILLS) > MANY_KILLS
 
