@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,14 +83,14 @@ def tiger(port: int, environment: dict[str, str], *options: str) -> Iterator[Non
             viewer.terminate()
 
 
-def wait_until_shown(expected: Image.Image, environment: dict[str, str], file: Path) -> None:
-    """Take screenshots until the viewer's window shows the picture."""
+def wait_until_shown(expected: Callable[[], Image.Image], environment: dict[str, str], file: Path) -> None:
+    """Take screenshots until the viewer's window shows the picture, which may still change."""
     deadline = time.monotonic() + 60
     apart = 1.0
     while apart > 0.01:
         assert time.monotonic() < deadline, f"{apart:.1%} of the pixels are others, see {file}"
         subprocess.run(["import", "-window", "root", str(file)], env=environment, check=True, timeout=60)
-        seen, wanted = written(opened(file)), written(expected)
+        seen, wanted = written(opened(file)), written(expected())
         # A cursor that blinks below the last line adds to one of them.
         both = (0, 0, min(seen.width, wanted.width), min(seen.height, wanted.height))
         if both[2] > wanted.width * 0.9 and both[3] > wanted.height * 0.9:

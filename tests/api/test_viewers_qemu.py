@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.api.guest import Guest, make_machine, remove_machine
 from tests.api.harness import InProcessHost, in_process, login
@@ -62,7 +63,10 @@ def test_typed_and_seen_with_vncdotool(host: InProcessHost, guest: Guest, tmp_pa
 @needs_tiger
 def test_seen_with_tigervnc(host: InProcessHost, guest: Guest, tmp_path: Path) -> None:
     handle = login(host.url).handle
-    expected = snapshot(host.url, f"ref={guest.vm}", tmp_path / "screen.png")
+
+    def expected() -> Image.Image:
+        return snapshot(host.url, f"ref={guest.vm}", tmp_path / "screen.png")
+
     with (
         x_server(tmp_path) as environment,
         tunnel(host.url, f"ref={guest.vm}&session_id={handle}") as port,
