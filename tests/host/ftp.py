@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
+from tests.host.serving import serving
+
 
 class _Conversation:
     def __init__(self, files: Mapping[str, bytes], writer: asyncio.StreamWriter) -> None:
@@ -17,6 +19,13 @@ class _Conversation:
 
     def say(self, line: str) -> None:
         self._writer.write(f"{line}\r\n".encode())
+
+    def close(self) -> None:
+        """Let go of a connection for data that was not used."""
+        if self._listener is not None:
+            self._listener.close()
+        while not self._data.empty():
+            self._data.get_nowait().close()
 
     async def obey(self, verb: str, word: str) -> None:
         match verb:
@@ -62,11 +71,12 @@ async def ftp_server(files: Mapping[str, bytes]) -> AsyncIterator[str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         conversation = _Conversation(files, writer)
         conversation.say("220 hello")
-        while line := (await reader.readline()).decode().strip():
-            verb, _, word = line.partition(" ")
-            await conversation.obey(verb.upper(), word)
-        writer.close()
+        try:
+            while line := (await reader.readline()).decode().strip():
+                verb, _, word = line.partition(" ")
+                await conversation.obey(verb.upper(), word)
+        finally:
+            conversation.close()
 
-    running = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with running:
-        yield f"ftp://127.0.0.1:{running.sockets[0].getsockname()[1]}"
+    async with serving(serve) as port:
+        yield f"ftp://127.0.0.1:{port}"

@@ -16,6 +16,7 @@ from domzero.host.download.http import download
 from domzero.host.download.line import Redirections
 from domzero.host.download.protocol import DownloadError, FileMissingError, is_fetchable
 from tests.host.ftp import ftp_server
+from tests.host.serving import serving
 
 Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 
@@ -27,11 +28,8 @@ async def server(answer: Answer) -> AsyncIterator[str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
         await answer(request.split(b" ")[1].decode(), writer)
-        writer.close()
 
-    running = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with running:
-        port = running.sockets[0].getsockname()[1]
+    async with serving(serve) as port:
         yield f"http://127.0.0.1:{port}"
 
 
@@ -155,12 +153,9 @@ async def test_user_and_password_are_a_header_and_stay_with_their_server(tmp_pat
             writer.write(f"HTTP/1.1 302 Found\r\nLocation: {elsewhere}/b\r\nContent-Length: 0\r\n\r\n".encode())
         else:
             await content(path, writer)
-        writer.close()
 
     elsewhere = ""
-    running = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with running:
-        port = running.sockets[0].getsockname()[1]
+    async with serving(serve) as port:
         elsewhere = f"http://localhost:{port}"
         await download(f"http://me:p%40ss@127.0.0.1:{port}/a", tmp_path / "file", largest=1000)
     assert seen == [("/a", "Basic bWU6cEBzcw=="), ("/b", "")]

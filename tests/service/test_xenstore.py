@@ -13,6 +13,8 @@ from tests.service.daemons import daemon
 pytestmark = pytest.mark.slow
 
 
+# pyxs's own thread finds the daemon gone.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_was_written_outlives_a_daemon_that_is_killed(tmp_path: Path) -> None:
     chosen = tmp_path / "chosen"
     with daemon(tmp_path / "d", "--xenstore-socket", str(chosen)) as host:

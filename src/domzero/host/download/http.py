@@ -90,6 +90,8 @@ def _fetch(url: str, partial: Path, largest: int, patience: float, line: Line, c
                 raise DownloadError(f"the server promised {announced} bytes and sent {size}")
     except (OSError, HTTPException, ValueError, EOFError, ftplib.Error) as error:
         raise late if line.is_cut() else _failure(error) from error
+    finally:
+        line.close()
     partial.chmod(0o644)
     return size
 

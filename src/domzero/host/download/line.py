@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ftplib
 import http.client
 import socket
 import threading
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from http.client import HTTPMessage
 from typing import IO, Any
@@ -21,6 +22,8 @@ class Line:
     """The connections of one download."""
 
     def __init__(self) -> None:
+        self.left = ExitStack()
+        """What else is to be closed in the end."""
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._cut = False
@@ -42,6 +45,10 @@ class Line:
             self._cut = True
             for connection in self._sockets:
                 _shut(connection)
+
+    def close(self) -> None:
+        """Let go of what urllib leaves open when something goes wrong."""
+        self.left.close()
 
 
 def _shut(connection: socket.socket) -> None:
@@ -87,6 +94,53 @@ class _Secure(urllib.request.HTTPSHandler):
         return self.do_open(self._connection, request)
 
 
+class _FtpConnection(ftplib.FTP):
+    """Its connections, the one for commands and those for data, are part of a line."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__()
+        self._line = line
+
+    def connect(self, host: str = "", port: int = 0, timeout: float = -999, source_address: Any = None) -> str:
+        welcome = super().connect(host, port, timeout, source_address)
+        self._line.left.callback(self.close)
+        assert self.sock is not None
+        self._line.add(self.sock)
+        return welcome
+
+    def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
+        connection, size = super().ntransfercmd(cmd, rest)
+        self._line.add(connection)
+        return connection, size
+
+
+class _FtpSession(urllib.request.ftpwrapper):
+    """As its base class, with a connection of ours."""
+
+    def __init__(self, line: Line, user: str, password: str, host: str, port: int, dirs: Any, timeout: float) -> None:
+        self._line, self._place, self._login = line, (host, port, timeout), (user, password)
+        self._directory = "/".join(dirs)
+        super().__init__(user, password, host, port, dirs, timeout, persistent=False)
+
+    def init(self) -> None:
+        self.busy = 0
+        self.ftp = _FtpConnection(self._line)
+        self.ftp.connect(*self._place)
+        self.ftp.login(*self._login)
+        self.ftp.cwd(self._directory)
+
+
+class _Ftp(urllib.request.FTPHandler):
+    def __init__(self, line: Line) -> None:
+        super().__init__()
+        self._line = line
+
+    def connect_ftp(
+        self, user: str, passwd: str, host: str, port: Any, dirs: Any, timeout: float
+    ) -> urllib.request.ftpwrapper:
+        return _FtpSession(self._line, user, passwd, host, port, dirs, timeout)
+
+
 class Redirections(urllib.request.HTTPRedirectHandler):
     """To http, https and ftp alone, as its base class has it; a few of them, and none that leaves https."""
 
@@ -108,5 +162,5 @@ class Redirections(urllib.request.HTTPRedirectHandler):
 
 
 def opener(line: Line) -> urllib.request.OpenerDirector:
-    """An opener for http, https and ftp whose connections over http and https are part of the line."""
-    return urllib.request.build_opener(_Plain(line), _Secure(line), Redirections())
+    """An opener for http, https and ftp whose connections are part of the line."""
+    return urllib.request.build_opener(_Plain(line), _Secure(line), _Ftp(line), Redirections())
