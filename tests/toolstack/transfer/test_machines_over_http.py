@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import subprocess
 import tarfile
@@ -183,6 +184,24 @@ def test_xe_exports_and_imports(host: InProcessHost, api: Any, tmp_path: Path, c
     assert said.returncode == 0, said.stderr
     said = xe(host, "vm-import", f"filename={tmp_path / 'm'}", "metadata=true")
     assert said.returncode == 0, said.stderr
+
+
+def test_xe_imports_what_is_at_an_address(host: InProcessHost, api: Any, tmp_path: Path) -> None:
+    """From the host's own pages here: `VM.import` fetches, whoever serves."""
+    vm = api.VM.clone(api.VM.get_by_name_label("Tiny Linux")[0], "from afar")
+    api.VM.provision(vm)
+    session = login(host.url)
+
+    async def listen() -> int:
+        return host.daemon.server.listen_http("127.0.0.1", 0)
+
+    port = asyncio.run_coroutine_threadsafe(listen(), host.loop).result(10)
+    url = f"http://127.0.0.1:{port}/export?ref={vm}&session_id={session.handle}"
+    said = xe(host, "vm-import", f"url={url}")
+    assert said.returncode == 0, said.stderr
+    assert api.VM.get_name_label(api.VM.get_by_uuid(said.stdout.strip())) == "from afar"
+    said = xe(host, "vm-import", f"url=http://127.0.0.1:{port}/nothing")
+    assert (said.returncode, "IMPORT_ERROR" in said.stderr or "could not be fetched" in said.stderr) == (1, True)
 
 
 def put(host: InProcessHost, session: Any, body: bytes) -> dict[str, Any]:

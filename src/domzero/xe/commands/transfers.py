@@ -112,11 +112,16 @@ async def _snapshot_export(talk: Talk) -> None:
 
 
 async def _import(talk: Talk) -> None:
-    query = {
-        "restore": str(talk.line.flag("preserve")).lower(),
-        "force": str(talk.line.flag("force")).lower(),
-    }
     repository = await chosen_repository(talk)
+    restore, force = talk.line.flag("preserve"), talk.line.flag("force")
+    if (url := talk.line.get("url")) is not None:
+        made = await talk.api.call("VM.import", url, repository, restore, force)
+        await talk.values([await talk.uuid("VM", ref) for ref in made])
+        return
+    query = {"restore": str(restore).lower(), "force": str(force).lower()}
+    if talk.line.flag("metadata"):
+        query |= {f"vdi:{uuid}": other for uuid, other in talk.line.mapping("vdi").items()}
+        query["dry_run"] = str(talk.line.flag("dry-run")).lower()
     if repository != "OpaqueRef:NULL":
         query["sr_id"] = repository
     path = "/import_metadata" if talk.line.flag("metadata") else "/import"
@@ -196,8 +201,9 @@ COMMANDS = (
     Command("snapshot-export-to-template", "Write a snapshot to a file, to be imported as a template.",
             _snapshot_export,
             ("filename", "snapshot-uuid"), _EXPORT, pages=("GET /export",), common=True),
-    Command("vm-import", "Make machines from a file.", _import, ("filename",),
-            ("preserve", "sr-uuid", "sr-name-label", "force", "metadata"), pages=("PUT /import",), common=True),
+    Command("vm-import", "Make machines from a file, or from what is at a web address.", _import, (),
+            ("filename", "url", "preserve", "sr-uuid", "sr-name-label", "force", "metadata", "dry-run", "vdi:"),
+            pages=("PUT /import",), common=True),
     Command("vdi-import", "Fill a disk from a file.", _vdi_import, ("uuid", "filename"), ("format", "progress"),
             pages=("PUT /import_raw_vdi",), common=True),
     Command("vdi-export", "Write a disk to a file.", _vdi_export, ("uuid", "filename"), ("format", "base", "progress"),
