@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from domzero.host.contents.protocol import DiskContents
 from domzero.host.contents.qemu import QemuContents
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource, Extent
 from domzero.host.storage.images import source_arguments
+from tests.host.children import children as all_children
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZE = 24 * MIB
@@ -66,17 +66,12 @@ _others: set[int] = set()
 def none_of_others() -> None:
     """Children that other tests of this process have are none of ours."""
     _others.clear()
-    _others.update(children())
+    _others.update(all_children())
 
 
 def children() -> dict[int, str]:
-    """Process ids and names of the children that a test has. Threads and children may end while they are counted."""
-    found = {}
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):
-            for pid in (task / "children").read_text().split():
-                found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
-    return {pid: name for pid, name in found.items() if pid not in _others}
+    """Process ids and names of the children that a test has."""
+    return {pid: name for pid, name in all_children().items() if pid not in _others}
 
 
 def open_files() -> int:
