@@ -71,13 +71,14 @@ class BareMachine:
         """Every descriptor that the command line names: its number there → one just like it here."""
         opened: dict[int, int] = {}
         sockets = {"monitor": self._files.monitor_socket, "serial": self._files.serial_socket}
+        mode = os.O_RDWR
         for word in self._line:
-            if listening := re.match(r"socket,id=(\w+),fd=(\d+)", word):
-                path = sockets.get(listening[1], self._files.guest_socket)
+            if listening := re.match(r"socket,id=([\w-]+),fd=(\d+)", word):
+                path = sockets.get(listening[1], self._files.directory / f"{listening[1]}.bare")
                 opened[int(listening[2])] = listen(path).detach()
             elif image := re.match(r"fd=(\d+),set=", word):
-                mode = os.O_RDONLY if len(opened) > len(sockets) + 1 else os.O_RDWR
                 opened[int(image[1])] = os.open(self._image, mode | os.O_CLOEXEC)
+                mode = os.O_RDONLY  # the disk is opened for writing once
         return opened
 
 

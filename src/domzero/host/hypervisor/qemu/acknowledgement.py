@@ -13,7 +13,7 @@ from domzero.host.hypervisor.qemu.monitor import CommandRefusedError
 
 READY = "VIRTIO_CONFIG_S_DRIVER_OK"
 """A device's status bit by which a driver says that it is ready (Virtual I/O Device 1.1, section 2.1)."""
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.25
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.25
 PAUSE_SHARE = 0.1
 """A pause is that part of the time waited so far, so that a guest's answer is noticed at most so much later."""
 
