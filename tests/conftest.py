@@ -46,10 +46,24 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[OWN_FILES] = {path: _size(path) for path in ACCOUNTS}
 
 
+WHOLE = (
+    "tests/api/test_backup", "tests/api/test_consoles", "tests/api/test_database_dump", "tests/api/test_host_console",
+    "tests/api/test_metrics", "tests/api/test_simulated_guest", "tests/api/test_system_status",
+    "tests/api/test_viewers", "tests/guest/test_with", "tests/host/compression", "tests/host/contents",
+    "tests/host/xenstore", "tests/toolstack/rrd", "tests/toolstack/services", "tests/toolstack/transfer",
+    "tests/toolstack/vm/install", "tests/toolstack/xenstore", "tests/xe/test_transfers",
+    "tests/front/test_transfers", "tests/api/test_welcome", "tests/host/test_download", "tests/api/test_audit",
+    "tests/host/upload", "tests/host/updates",
+)  # fmt: skip
+"""Files and rooms whose tests go through whole hosts, tools or much data; the fast part would not be fast with them."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Hosts that run real machines share the machine's network, and LVM its locks: these run one after the other."""
     for item in items:
+        if item.nodeid.startswith(WHOLE):
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("qemu") is not None:
             item.add_marker(pytest.mark.xdist_group("qemu"))
         elif item.path.name.startswith("test_lvm"):
