@@ -53,7 +53,8 @@ WHOLE = (
     "tests/host/xenstore", "tests/toolstack/rrd", "tests/toolstack/services", "tests/toolstack/transfer",
     "tests/toolstack/vm/install", "tests/toolstack/xenstore", "tests/xe/test_transfers",
     "tests/front/test_transfers", "tests/api/test_welcome", "tests/host/test_download", "tests/api/test_audit",
-    "tests/host/upload", "tests/host/updates",
+    "tests/host/upload", "tests/host/updates", "tests/house/test_packages", "tests/wire/xva", "tests/wire/test_vhd",
+    "tests/host/sim", "tests/api/test_messages", "tests/api/test_reference",
 )  # fmt: skip
 """Files and rooms whose tests go through whole hosts, tools or much data; the fast part would not be fast with them."""
 
