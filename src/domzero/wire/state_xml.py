@@ -18,7 +18,8 @@ from xml.parsers import expat
 
 from domzero.idl.graph import Graph
 from domzero.idl.types import BOOL, DATETIME, FLOAT, INT, STRING, EnumOf, MapOf, RefTo, SetOf, Type
-from domzero.wire.xml_decode import ENCODINGS, INT_MAX, INT_MIN
+from domzero.wire.strict_xml import strict_parser
+from domzero.wire.xml_decode import INT_MAX, INT_MIN
 
 LONGEST_ROW = 32 << 20
 """Bytes of one row at most."""
@@ -198,6 +199,10 @@ def _parsed(text: str) -> Nested:
     return root[0]
 
 
+def _refuse(text: str) -> NoReturn:
+    raise StateError(text)
+
+
 class StateReader:
     """Takes the file piece by piece. `manifest` is there before the first row is given; it is empty until then."""
 
@@ -209,16 +214,8 @@ class StateReader:
         self._tables: set[str] = set()
         self._silent = 0
         self._ended = False
-        # Namespaces, document types and entities have no business here.
-        parser = expat.ParserCreate()
-        parser.XmlDeclHandler = self._declared
-        parser.StartDoctypeDeclHandler = self._refuse
-        parser.EntityDeclHandler = self._refuse
-        parser.ProcessingInstructionHandler = self._refuse
-        parser.StartElementHandler = self._start
-        parser.EndElementHandler = self._end
-        parser.CharacterDataHandler = self._text
-        self._parser = parser
+        self._parser = strict_parser(self, _refuse)
+        self._parser.ProcessingInstructionHandler = lambda *_: _refuse("processing instructions are not accepted")
 
     def feed(self, data: bytes) -> list[StateRow]:
         """The rows that are complete now. Raises `StateError`."""
@@ -241,18 +238,13 @@ class StateReader:
         except expat.ExpatError as error:
             raise StateError(f"the XML is malformed: {error}") from error
 
-    def _declared(self, _version: str, encoding: str | None, _standalone: int) -> None:
-        if encoding is not None and encoding.lower() not in ENCODINGS:
-            raise StateError("the encoding is not known")
+    # For the parser
 
-    def _refuse(self, *_: Any) -> NoReturn:
-        raise StateError("document types, entities and processing instructions are refused")
-
-    def _text(self, text: str) -> None:
+    def characters(self, text: str) -> None:
         if text.strip():
             raise StateError("there is text between the elements")
 
-    def _start(self, name: str, attributes: dict[str, str]) -> None:
+    def start(self, name: str, attributes: dict[str, str]) -> None:
         self._silent = 0
         match (*self._path, name):
             case ("database",) | ("database", "manifest"):
@@ -274,7 +266,7 @@ class StateReader:
                 raise StateError(f"the element {name[:QUOTED]!r} is out of place")
         self._path.append(name)
 
-    def _end(self, _name: str) -> None:
+    def end(self, _name: str) -> None:
         self._path.pop()
         self._ended = not self._path
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from xml.parsers import expat
 
+from domzero.wire.strict_xml import strict_parser
+
 MAX_DEPTH = 64
 """How deep arrays and structs may be nested. XenAPI's own values need four."""
 MAX_VALUES = 50_000
 """How many values one call may carry: what decoding costs is bounded by this, not only by the size of the body."""
 TEXT_BUFFER = 65536
-ENCODINGS = frozenset({"utf-8", "us-ascii", "iso-8859-1", "utf-16"})
-"""The encodings that expat itself knows. Any other name would make Python look for a codec, on a stranger's word."""
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
 
@@ -142,20 +142,17 @@ class _Root:
 
 def _parse(body: bytes, root: str, max_values: int | None) -> _Root:
     decoder = _Decoder(root, max_values)
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
+    parser = strict_parser(decoder, _refuse)
     parser.buffer_size = TEXT_BUFFER
-    parser.XmlDeclHandler = decoder.declaration
-    parser.StartElementHandler = decoder.start
-    parser.EndElementHandler = decoder.end
-    parser.CharacterDataHandler = decoder.characters
-    parser.StartDoctypeDeclHandler = decoder.refuse_doctype
-    parser.EntityDeclHandler = decoder.refuse_doctype
     try:
         parser.Parse(body, True)
     except expat.ExpatError as error:
         raise XmlRpcError(f"the XML is malformed: {error}") from None
     return decoder.root
+
+
+def _refuse(text: str) -> NoReturn:
+    raise XmlRpcError(text)
 
 
 def _integer(text: str) -> int:
@@ -254,13 +251,6 @@ class _Decoder:
         self._stack: list[_Element] = []
         self._max_values = self._values_left = max_values
         self._depth = 0
-
-    def declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
-        if encoding is not None and encoding.lower() not in ENCODINGS:
-            raise XmlRpcError(f"the encoding {encoding[:40]} is not accepted")
-
-    def refuse_doctype(self, *_: Any) -> NoReturn:
-        raise XmlRpcError("document types and entities are not accepted")
 
     def start(self, name: str, _attributes: dict[str, str]) -> None:
         if not self._stack:

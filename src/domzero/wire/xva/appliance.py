@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NoReturn
 from xml.parsers import expat
 
-from domzero.wire.xml_decode import ENCODINGS
+from domzero.wire.strict_xml import strict_parser
 from domzero.wire.xva.model import MAX_DISKS, Appliance, ApplianceVbd, ApplianceVdi, ApplianceVm, unreadable
 
 MAX_LEGACY_XML = 1 << 20
@@ -71,13 +71,6 @@ class _Tree:
         self._stack: list[_Element] = []
         self._elements = self._text = 0
 
-    def declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
-        if encoding is not None and encoding.lower() not in ENCODINGS:
-            raise unreadable("ova.xml: the encoding is not accepted")
-
-    def refuse(self, *_: Any) -> NoReturn:
-        raise unreadable("ova.xml: document types and entities are not accepted")
-
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self._elements += 1
         if self._elements > MAX_ELEMENTS or len(self._stack) >= 16:
@@ -100,14 +93,7 @@ class _Tree:
 
 def _parse(xml: bytes) -> _Element:
     tree = _Tree()
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    parser.XmlDeclHandler = tree.declaration
-    parser.StartDoctypeDeclHandler = tree.refuse
-    parser.EntityDeclHandler = tree.refuse
-    parser.StartElementHandler = tree.start
-    parser.EndElementHandler = tree.end
-    parser.CharacterDataHandler = tree.characters
+    parser = strict_parser(tree, _refuse)
     try:
         parser.Parse(xml, True)
     except expat.ExpatError as error:
@@ -115,6 +101,10 @@ def _parse(xml: bytes) -> _Element:
     if tree.root is None or tree.root.name != "appliance":
         raise unreadable("ova.xml is no appliance")
     return tree.root
+
+
+def _refuse(text: str) -> NoReturn:
+    raise unreadable(f"ova.xml: {text}")
 
 
 def _vm(element: _Element) -> ApplianceVm:

@@ -6,9 +6,10 @@ is not built as a value. A document type is refused, and nothing is accepted but
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import NoReturn
 from xml.parsers import expat
 
+from domzero.wire.strict_xml import strict_parser
 from domzero.wire.xva.model import MAX_MANIFEST, unreadable
 
 _PARENTS = {
@@ -21,6 +22,13 @@ _PARENTS = {
 _MAX_TEXT = 256
 
 
+_ENCODINGS = ("utf-8", "us-ascii")
+
+
+def _refuse(text: str) -> NoReturn:
+    raise unreadable(f"checksum.xml: {text}")
+
+
 class TableReader:
     """Takes the document in pieces. Raises `XvaError`."""
 
@@ -29,14 +37,7 @@ class TableReader:
         self._rows: list[tuple[str, str]] = []
         self._name = self._text = ""
         self._left = 4 * MAX_MANIFEST
-        parser = self._parser = expat.ParserCreate()
-        parser.buffer_text = True
-        parser.XmlDeclHandler = self._declaration
-        parser.StartDoctypeDeclHandler = self._refuse
-        parser.EntityDeclHandler = self._refuse
-        parser.StartElementHandler = self._start
-        parser.EndElementHandler = self._end
-        parser.CharacterDataHandler = self._characters
+        self._parser = strict_parser(self, _refuse, _ENCODINGS)
 
     def feed(self, data: bytes) -> tuple[tuple[str, str], ...]:
         """The rows that these bytes complete: the name of a block, its checksum in lower case."""
@@ -57,14 +58,9 @@ class TableReader:
         except expat.ExpatError as error:
             raise unreadable(f"checksum.xml is malformed: {error}") from None
 
-    def _declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
-        if encoding is not None and encoding.lower() not in ("utf-8", "us-ascii"):
-            raise unreadable("checksum.xml: the encoding is not accepted")
+    # For the parser
 
-    def _refuse(self, *_: Any) -> NoReturn:
-        raise unreadable("checksum.xml: document types and entities are not accepted")
-
-    def _start(self, name: str, _attributes: dict[str, str]) -> None:
+    def start(self, name: str, _attributes: dict[str, str]) -> None:
         parent = self._stack[-1] if self._stack else None
         if parent not in _PARENTS.get(name, ()) or len(self._stack) > 5:
             raise unreadable("checksum.xml is no table of checksums")
@@ -72,12 +68,12 @@ class TableReader:
         if name in ("name", "value"):
             self._text = ""
 
-    def _characters(self, text: str) -> None:
+    def characters(self, text: str) -> None:
         self._text += text
         if len(self._text) > _MAX_TEXT:
             raise unreadable("checksum.xml is no table of checksums")
 
-    def _end(self, name: str) -> None:
+    def end(self, name: str) -> None:
         self._stack.pop()
         if name == "name":
             self._name = self._text.strip()
