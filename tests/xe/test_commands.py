@@ -117,6 +117,34 @@ def test_disks_and_drives(host: InProcessHost, machine: str) -> None:
     assert said == "Error: There is no disk at the position 9\n"
 
 
+def test_a_drive_that_cannot_be_had_leaves_nothing(host: InProcessHost, machine: str) -> None:
+    before = printed(host, "vdi-list", "--minimal"), printed(host, "vbd-list", "--minimal")
+    said = refused(host, "vm-disk-add", f"uuid={machine}", "disk-size=8MiB", "device=0")
+    assert said.endswith("\ndevice: 0\n")
+    printed(host, "vm-start", f"uuid={machine}")
+    said = refused(host, "vm-cd-add", f"uuid={machine}", "cd-name=guest-tools.iso", "device=3")
+    assert said.endswith("CD drives stay in a running machine; insert and eject their media.\n")
+    assert (printed(host, "vdi-list", "--minimal"), printed(host, "vbd-list", "--minimal")) == before
+
+
+def test_a_machine_that_cannot_be_installed_leaves_nothing(host: InProcessHost, machine: str) -> None:
+    printed(host, "vm-param-set", f"uuid={machine}", "is-a-template=true")
+    before = printed(host, "vdi-list", "--minimal"), printed(host, "vm-list", "--minimal")
+    given = ("vm-install", f"template-uuid={machine}", "new-name-label=never", "copy-bios-strings-from=nobody")
+    assert refused(host, *given).endswith("type: host\nuuid: nobody\n")
+    assert (printed(host, "vdi-list", "--minimal"), printed(host, "vm-list", "--minimal")) == before
+    printed(host, "vm-param-set", f"uuid={machine}", "is-a-template=false")
+
+
+def test_whether_a_drive_can_be_attached_is_told_when_asked(host: InProcessHost, machine: str) -> None:
+    drive = printed(host, "vbd-list", f"vm-uuid={machine}", "--minimal").strip()
+    given = ("vbd-param-get", f"uuid={drive}", "param-name=attachable")
+    assert "attachable ( RO): <expensive field>\n" in printed(host, "vbd-param-list", f"uuid={drive}")
+    assert printed(host, *given) == "true\n"
+    printed(host, "vm-start", f"uuid={machine}")
+    assert printed(host, *given).startswith("false (error: DEVICE_ALREADY_ATTACHED, ")
+
+
 def test_discs(host: InProcessHost, machine: str) -> None:
     assert host.settings.state_dir is not None
     library = printed(host, "sr-list", "name-label=ISO library", "--minimal").strip()

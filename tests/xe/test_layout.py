@@ -59,7 +59,7 @@ def test_an_empty_list_prints_nothing_and_minimal_an_empty_line(host: InProcessH
 
 def test_what_costs_a_call_is_shown_only_by_name(host: InProcessHost, machine: str) -> None:
     listed = printed(host, "vm-param-list", f"uuid={machine}")
-    assert "possible-hosts (SRO): <expensive field>\n" in listed
+    assert "possible-hosts ( RO): <expensive field>\n" in listed
     assert "current-operations (SRO): \n" in listed
     hosts = printed(host, "host-list", "--minimal").strip()
     assert printed(host, "vm-param-get", f"uuid={machine}", "param-name=possible-hosts") == f"{hosts}\n"

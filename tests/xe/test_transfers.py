@@ -180,6 +180,7 @@ def test_a_file_that_is_not_there(host: InProcessHost, pages: Pages) -> None:
     assert done.returncode == 1
     assert "No such file" in done.stderr
     assert "Error: The file /nowhere/at/all was not transferred" in done.stderr
+    assert printed(host, "task-list") == ""
 
 
 def test_a_page_that_refuses(host: InProcessHost, pages: Pages, tmp_path: Path) -> None:

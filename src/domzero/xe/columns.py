@@ -2,8 +2,10 @@
 
 A column is written as one word: `name` alone stands for the field of that name (`name-label` for `name_label`),
 `name=field.field` for a way along references, `name=!Class.message` for what a call tells (it is made only when the
-column is asked for by name), `name=@maker` for what a function of `MAKERS` makes. A name that begins with `~` cannot be
-written, whatever the API allows. Whether others can follows from the messages that the graph has.
+column is asked for by name), `name=?Class.message` for whether a call that tells nothing would be carried out, and
+`name=@maker` for what a function of `MAKERS` makes. A name that begins with `~` cannot be written, whatever the API
+allows; one that begins with `.` neither, and its label does not tell a set or a map, as XenServer's does not. Whether
+others can be written follows from the messages that the graph has.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from domzero.engine.errors import ApiError
 from domzero.idl.graph import Graph
-from domzero.idl.types import NULL_REF, STRING, MapOf, RefTo, SetOf, Type
+from domzero.idl.types import BOOL, NULL_REF, STRING, MapOf, RefTo, SetOf, Type
 from domzero.xe.api import Api
 from domzero.xe.values import DANGLING, EXPENSIVE, NULL, shown, shown_map, shown_set
 from domzero.xe.view import Object, View
@@ -40,7 +43,8 @@ MAKERS: Mapping[str, tuple[Maker, tuple[str, ...]]] = {"sr_host": (sr_host, ("PB
 class Column:
     """One field. `type` is that of the value at the end of the way; `needs` the classes to load before `value`.
 
-    `call` is the message that tells the value, and `of_object` whether it takes the object's reference.
+    `call` is the message that tells it, and `of_object` whether it takes the object's reference; where `asserts`,
+    it tells by failing. The label of a `plain` column has no letter for sets and maps.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Column:
     needs: tuple[str, ...] = ()
     call: str = ""
     of_object: bool = True
+    asserts: bool = False
+    plain: bool = False
     make: Maker | None = None
     steps: Mapping[str, Type] = field(default_factory=dict)
 
@@ -66,7 +72,7 @@ class Column:
     @property
     def label(self) -> str:
         """The name with what may be done to it."""
-        shape = "S" if self.is_set else "M" if self.is_map else " "
+        shape = " " if self.plain else "S" if self.is_set else "M" if self.is_map else " "
         return f"{self.name} ({shape}{'RW' if self.writable else 'RO'})"
 
     def value(self, view: View, record: Object) -> Value:
@@ -81,6 +87,8 @@ class Column:
         """The value, a call made where one is needed. Raises `ApiError`."""
         if not self.call:
             return self.value(view, record)
+        if self.asserts:
+            return await _carried_out(api, self.call, ref)
         told = await api.call(self.call, *([ref] if self.of_object else []))
         return _follow(view, told, (), self.type, self.steps)
 
@@ -89,6 +97,15 @@ class Column:
         if isinstance(value, dict):
             return shown_map(value)
         return shown_set(value) if isinstance(value, tuple) else value
+
+
+async def _carried_out(api: Api, call: str, ref: str) -> str:
+    """Whether a call about an object would succeed, and what stands against it."""
+    try:
+        await api.call(call, ref)
+    except ApiError as error:
+        return f"false (error: {', '.join((error.code, *error.params))})"
+    return "true"
 
 
 def _follow(view: View, value: Any, path: tuple[str, ...], type_: Type, steps: Mapping[str, Type]) -> Value:
@@ -128,13 +145,15 @@ def columns(graph: Graph, cls: str, text: str) -> tuple[Column, ...]:
 
 def _column(graph: Graph, cls: str, word: str) -> Column:
     name, _, way = word.partition("=")
-    read_only, name = name.startswith("~"), name.removeprefix("~")
+    plain, read_only, name = name.startswith("."), name.startswith((".", "~")), name.lstrip(".~")
     way = way or name.replace("-", "_")
+    if way.startswith("?"):
+        return Column(name, (), BOOL, False, call=graph.methods[way[1:]].name, asserts=True)
     if way.startswith("!"):
         message = graph.methods[way[1:]].message
         needs = tuple(_classes(message.result))
         steps, of_object = _uuid_steps(needs), bool(message.params)
-        return Column(name, (), message.result, False, needs, way[1:], of_object, steps=steps)
+        return Column(name, (), message.result, False, needs, way[1:], of_object, plain=plain, steps=steps)
     if way.startswith("@"):
         make, needs = MAKERS[way[1:]]
         return Column(name, (), STRING, False, needs, make=make)
@@ -143,7 +162,7 @@ def _column(graph: Graph, cls: str, word: str) -> Column:
     writable = not read_only and len(path) == 1 and f"{cls}.set_{path[0]}" in graph.methods
     if name == "current-operations":
         path = (*path, "values")
-    return Column(name, path, end, writable, needed, steps=steps)
+    return Column(name, path, end, writable, needed, plain=plain, steps=steps)
 
 
 def _walk(graph: Graph, cls: str, path: tuple[str, ...]) -> tuple[dict[str, Type], Type, tuple[str, ...]]:

@@ -31,17 +31,17 @@ class RecordClass:
 
 
 _VM = """
-uuid name-label name-description user-version is-a-template is-default-template ~is-a-snapshot ~snapshot-of ~snapshots
-~snapshot-time ~snapshot-info ~parent ~children ~is-control-domain ~power-state memory-actual=metrics.memory_actual
+uuid name-label name-description user-version is-a-template is-default-template ~is-a-snapshot ~snapshot-of .snapshots
+~snapshot-time .snapshot-info ~parent .children ~is-control-domain ~power-state memory-actual=metrics.memory_actual
 ~memory-target memory-overhead memory-static-max memory-dynamic-max memory-dynamic-min memory-static-min
 ~suspend-VDI-uuid=suspend_VDI suspend-SR-uuid=suspend_SR VCPUs-params VCPUs-max VCPUs-at-startup
 actions-after-shutdown actions-after-softreboot actions-after-reboot actions-after-crash console-uuids=consoles
 hvm=metrics.hvm platform allowed-operations current-operations blocked-operations
 allowed-VBD-devices=!VM.get_allowed_VBD_devices allowed-VIF-devices=!VM.get_allowed_VIF_devices
-possible-hosts=!VM.get_possible_hosts domain-type current-domain-type=metrics.current_domain_type HVM-boot-policy
+.possible-hosts=!VM.get_possible_hosts domain-type current-domain-type=metrics.current_domain_type HVM-boot-policy
 HVM-boot-params HVM-shadow-multiplier PV-kernel PV-ramdisk PV-args PV-legacy-args PV-bootloader PV-bootloader-args
-last-boot-CPU-flags last-boot-record=last_booted_record resident-on affinity other-config dom-id=domid recommendations
-xenstore-data ha-always-run ha-restart-priority blobs start-time=metrics.start_time install-time=metrics.install_time
+.last-boot-CPU-flags last-boot-record=last_booted_record resident-on affinity other-config dom-id=domid ~recommendations
+xenstore-data ha-always-run ha-restart-priority .blobs start-time=metrics.start_time install-time=metrics.install_time
 VCPUs-number=metrics.VCPUs_number VCPUs-utilisation=metrics.VCPUs_CPU os-version=guest_metrics.os_version
 PV-drivers-version=guest_metrics.PV_drivers_version PV-drivers-up-to-date=guest_metrics.PV_drivers_up_to_date
 memory=guest_metrics.memory disks=guest_metrics.disks networks=guest_metrics.networks
@@ -55,54 +55,57 @@ requires-reboot reference-label bios-strings
 _HOST = """
 uuid name-label name-description allowed-operations current-operations ~enabled API-version-major API-version-minor
 API-version-vendor API-version-vendor-implementation logging suspend-image-sr-uuid=suspend_image_sr
-crash-dump-sr-uuid=crash_dump_sr software-version capabilities other-config cpu_info ~hostname ~address
-supported-bootloaders blobs memory-overhead memory-total=metrics.memory_total memory-free=metrics.memory_free
+crash-dump-sr-uuid=crash_dump_sr software-version capabilities other-config cpu_info chipset-info ~hostname ~address
+supported-bootloaders .blobs memory-overhead memory-total=metrics.memory_total memory-free=metrics.memory_free
 memory-free-computed=!host.compute_free_memory host-metrics-live=metrics.live patches=patches.pool_patch updates
-ha-statefiles ha-network-peers external-auth-type external-auth-service-name edition license-server power-on-mode
-local-cache-sr chipset-info sched-policy=sched_policy tags bios-strings guest_VCPUs_params display
-virtual-hardware-platform-versions iscsi_iqn multipathing
+.ha-statefiles .ha-network-peers external-auth-type external-auth-service-name external-auth-configuration edition
+~license-server power-on-mode power-on-config local-cache-sr sched-policy=sched_policy tags bios-strings
+guest_VCPUs_params display virtual-hardware-platform-versions iscsi_iqn multipathing
 """
 
 _VDI = """
-uuid name-label name-description is-a-snapshot snapshot-of snapshots snapshot-time allowed-operations current-operations
-sr-uuid=SR sr-name-label=SR.name_label vbd-uuids=VBDs crashdump-uuids=crash_dumps virtual-size physical-utilisation
-location type sharable read-only storage-lock managed parent missing is-tools-iso other-config ~xenstore-data ~sm-config
-on-boot allow-caching metadata-of-pool metadata-latest cbt-enabled tags
+uuid name-label name-description is-a-snapshot snapshot-of .snapshots snapshot-time allowed-operations
+current-operations sr-uuid=SR sr-name-label=SR.name_label vbd-uuids=VBDs crashdump-uuids=crash_dumps virtual-size
+physical-utilisation location type ~sharable ~read-only storage-lock managed parent missing is-tools-iso other-config
+~xenstore-data ~sm-config on-boot allow-caching metadata-of-pool metadata-latest cbt-enabled tags
 """
 
 _VBD = """
 uuid vm-uuid=VM vm-name-label=VM.name_label vdi-uuid=VDI vdi-name-label=VDI.name_label allowed-operations
-current-operations empty device userdevice bootable mode type unpluggable currently-attached storage-lock status-code
-status-detail qos_algorithm_type qos_algorithm_params qos_supported_algorithms other-config
+current-operations empty device userdevice bootable mode type unpluggable currently-attached
+attachable=?VBD.assert_attachable storage-lock status-code status-detail qos_algorithm_type qos_algorithm_params
+qos_supported_algorithms other-config io_read_kbs=metrics.io_read_kbs io_write_kbs=metrics.io_write_kbs
 """
 
 _VIF = """
 uuid vm-uuid=VM vm-name-label=VM.name_label allowed-operations current-operations device MAC MAC-autogenerated MTU
 currently-attached qos_algorithm_type qos_algorithm_params qos_supported_algorithms other-config network-uuid=network
-network-name-label=network.name_label locking-mode ipv4-allowed ipv6-allowed ipv4-configuration-mode ipv4-addresses
-ipv4-gateway ipv6-configuration-mode ipv6-addresses ipv6-gateway
+network-name-label=network.name_label io_read_kbs=metrics.io_read_kbs io_write_kbs=metrics.io_write_kbs
+locking-mode ipv4-allowed ipv6-allowed ipv4-configuration-mode ipv4-addresses ipv4-gateway ipv6-configuration-mode
+ipv6-addresses ipv6-gateway
 """
 
 _PIF = """
-uuid device MAC physical managed currently-attached MTU VLAN bond-master-of bond-slave-of management
+uuid device MAC physical managed currently-attached MTU VLAN .bond-master-of bond-slave-of management
 network-uuid=network network-name-label=network.name_label host-uuid=host host-name-label=host.name_label
 IP-configuration-mode=ip_configuration_mode IP netmask gateway IPv6-configuration-mode=ipv6_configuration_mode IPv6
-IPv6-gateway=ipv6_gateway primary-address-type DNS properties capabilities carrier=metrics.carrier
+IPv6-gateway=ipv6_gateway primary-address-type DNS properties capabilities
+io_read_kbs=metrics.io_read_kbs io_write_kbs=metrics.io_write_kbs carrier=metrics.carrier
 vendor-id=metrics.vendor_id vendor-name=metrics.vendor_name device-id=metrics.device_id device-name=metrics.device_name
 speed=metrics.speed duplex=metrics.duplex pci-bus-path=metrics.pci_bus_path other-config disallow-unplug
 """
 
 _POOL = """
 uuid name-label name-description master default-SR crash-dump-SR suspend-image-SR
-supported-sr-types=!SR.get_supported_types other-config allowed-operations current-operations ha-enabled
-ha-configuration ha-statefiles ha-host-failures-to-tolerate ha-plan-exists-for ha-allow-overcommit ha-overcommitted
-blobs wlb-url wlb-username wlb-enabled wlb-verify-cert gui-config vswitch-controller restrictions tags cpu-info
+.supported-sr-types=!SR.get_supported_types other-config allowed-operations current-operations ha-enabled
+.ha-configuration .ha-statefiles ha-host-failures-to-tolerate ha-plan-exists-for ha-allow-overcommit ha-overcommitted
+.blobs wlb-url wlb-username wlb-enabled wlb-verify-cert gui-config vswitch-controller .restrictions tags cpu-info
 policy-no-vendor-device live-patching-disabled igmp-snooping-enabled
 """
 
 _TASK = """
-uuid name-label name-description subtask-of subtasks resident-on status progress type result created finished error_info
-allowed_operations other-config
+uuid name-label name-description subtask-of subtasks resident-on ~status ~progress type ~result created finished
+.error_info .allowed_operations other-config
 """
 
 
@@ -124,14 +127,14 @@ def _every(_: Object) -> bool:
 
 _ROWS: tuple[tuple[str, str, str, str, str, Callable[[Object], bool]], ...] = (
     ("pool", "pool", "pools", _POOL, "uuid name-label name-description master default-SR", _every),
-    ("pif", "PIF", "PIFs", _PIF, "uuid device VLAN MAC network-uuid currently-attached", _every),
+    ("pif", "PIF", "PIFs", _PIF, "uuid device VLAN network-uuid currently-attached", _every),
     ("bond", "Bond", "bonds", "uuid master slaves primary-slave mode properties links-up other-config",
      "uuid master slaves", _every),
     ("vlan", "VLAN", "VLANs", "uuid tagged-PIF untagged-PIF tag other-config", "uuid tagged-PIF untagged-PIF tag",
      _every),
     ("vif", "VIF", "VIFs", _VIF, "uuid device vm-uuid network-uuid", _every),
     ("network", "network", "networks",
-     "uuid name-label name-description VIF-uuids=VIFs PIF-uuids=PIFs MTU bridge managed other-config blobs tags "
+     "uuid name-label name-description VIF-uuids=VIFs PIF-uuids=PIFs MTU bridge managed other-config .blobs tags "
      "default-locking-mode purpose", "uuid name-label name-description bridge", _every),
     ("console", "console", "consoles", "uuid vm-uuid=VM vm-name-label=VM.name_label protocol location other-config",
      "uuid vm-uuid vm-name-label protocol location", _every),
@@ -151,16 +154,18 @@ _ROWS: tuple[tuple[str, str, str, str, str, Callable[[Object], bool]], ...] = (
     ("vbd", "VBD", "VBDs", _VBD, "uuid vm-uuid vm-name-label vdi-uuid device empty", _every),
     ("sr", "SR", "SRs",
      "uuid name-label name-description host=@sr_host allowed-operations current-operations VDIs PBDs "
-     "virtual-allocation physical-utilisation physical-size type content-type shared introduced-by is-tools-sr "
-     "other-config sm-config blobs local-cache-enabled tags clustered",
+     "virtual-allocation physical-utilisation ~physical-size type content-type shared introduced-by is-tools-sr "
+     "other-config ~sm-config .blobs local-cache-enabled tags clustered",
      "uuid name-label name-description host type content-type", _every),
     ("sm", "SM", "storage managers",
-     "uuid name-label name-description type vendor copyright version required-api-version capabilities features "
-     "configuration driver-filename required-cluster-stack",
+     "uuid name-label name-description type vendor copyright version required-api-version .capabilities features "
+     ".configuration driver-filename required-cluster-stack",
      "uuid type name-label name-description vendor copyright configuration", _every),
     ("pbd", "PBD", "PBDs",
      "uuid host=host.name_label host-uuid=host sr-uuid=SR sr-name-label=SR.name_label ~device-config "
      "currently-attached other-config", "uuid host-uuid sr-uuid device-config currently-attached", _every),
+    ("message", "message", "messages", "uuid name priority class=cls obj-uuid timestamp body",
+     "uuid name priority class obj-uuid timestamp body", _every),
     ("task", "task", "tasks", _TASK, "uuid name-label name-description status progress", _every),
     ("crashdump", "crashdump", "crash dumps", "uuid vm-uuid=VM vm-name-label=VM.name_label vdi-uuid=VDI",
      "uuid vm-uuid vm-name-label vdi-uuid", _every),
@@ -180,7 +185,6 @@ _ROWS: tuple[tuple[str, str, str, str, str, Callable[[Object], bool]], ...] = (
 
 
 _WHOLE: tuple[tuple[str, str, str, str], ...] = (
-    ("message", "message", "messages", "uuid name priority cls obj-uuid timestamp body"),
     ("blob", "blob", "blobs", "uuid name-label name-description size mime-type"),
     ("update", "pool_update", "updates", "uuid name-label version hosts"),
     ("repository", "Repository", "repositories", "uuid name-label binary-url source-url update hash"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from domzero.engine.errors import ApiError
 from domzero.idl.types import NULL_REF
 from domzero.xe.arguments import each, flag, for_each, integer
 from domzero.xe.command import Command
@@ -61,9 +62,15 @@ def drive(machine: str, disk: str, device: str, **fields: object) -> Mapping[str
     }  # fmt: skip
 
 
-async def _plug_if_running(talk: Talk, machine: str, vbd: str) -> None:
-    if await talk.api.call("VM.get_power_state", machine) == "Running":
-        await talk.api.call("VBD.plug", vbd)
+async def _attach(talk: Talk, record: Mapping[str, object]) -> None:
+    """Make a drive, and plug it where the machine runs. No drive is left where that fails. Raises `ApiError`."""
+    vbd = await talk.api.call("VBD.create", record)
+    try:
+        if await talk.api.call("VM.get_power_state", record["VM"]) == "Running":
+            await talk.api.call("VBD.plug", vbd)
+    except ApiError:
+        await talk.api.call("VBD.destroy", vbd)
+        raise
 
 
 async def _disk_add(talk: Talk, ref: str, record: Object) -> None:
@@ -78,8 +85,11 @@ async def _disk_add(talk: Talk, ref: str, record: Object) -> None:
             "virtual_size": size, "type": "user", "sharable": False, "read_only": False, "other_config": {},
         },
     )  # fmt: skip
-    vbd = await talk.api.call("VBD.create", drive(ref, disk, device))
-    await _plug_if_running(talk, ref, vbd)
+    try:
+        await _attach(talk, drive(ref, disk, device))
+    except ApiError:
+        await talk.api.call("VDI.destroy", disk)
+        raise
 
 
 async def _disk_remove(talk: Talk, ref: str, _: Object) -> None:
@@ -116,10 +126,7 @@ async def _cds(talk: Talk) -> None:
 
 
 async def _cd_add(talk: Talk, ref: str, _: Object) -> None:
-    vbd = await talk.api.call(
-        "VBD.create", drive(ref, await _disc(talk), talk.line.need("device"), type="CD", mode="RO")
-    )
-    await _plug_if_running(talk, ref, vbd)
+    await _attach(talk, drive(ref, await _disc(talk), talk.line.need("device"), type="CD", mode="RO"))
 
 
 async def _cd_remove(talk: Talk, ref: str, _: Object) -> None:

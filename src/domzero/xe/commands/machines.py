@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from domzero.engine.errors import ApiError
@@ -114,7 +114,7 @@ async def _install(talk: Talk) -> None:
             await talk.api.call("VM.copy_bios_strings", made, await talk.by_uuid("host", bios))
         await talk.api.call("VM.provision", made)
     except (ApiError, CommandError):
-        await talk.api.call("VM.destroy", made)
+        await _remove(talk, made, [disk for disk, _, _ in await _own_disks(talk, made)])
         raise
     await talk.value(await talk.uuid("VM", made))
 
@@ -159,10 +159,15 @@ async def uninstall(talk: Talk, ref: str) -> None:
         "VM.get_is_a_template", ref
     ):
         await talk.api.call("VM.hard_shutdown", ref)
-    await talk.api.call("VM.destroy", ref)
-    for disk, _, _ in disks:
-        await talk.api.call("VDI.destroy", disk)
+    await _remove(talk, ref, [disk for disk, _, _ in disks])
     await talk.message("All objects destroyed")
+
+
+async def _remove(talk: Talk, ref: str, disks: Sequence[str]) -> None:
+    """Remove a machine that does not run, and disks. Raises `ApiError`."""
+    await talk.api.call("VM.destroy", ref)
+    for disk in disks:
+        await talk.api.call("VDI.destroy", disk)
 
 
 async def _uninstall(talk: Talk, ref: str, _: Object) -> None:

@@ -72,12 +72,11 @@ async def _ended_soon(talk: Talk, task: str) -> tuple[str, Object]:
 
 
 async def _forget(talk: Talk, task: str) -> None:
-    """Let go of a task; one that is still at it is asked to end."""
+    """Let go of a task. One that is still at it is asked to end, and goes once it has."""
     try:
         if await talk.api.call("task.get_status", task) in UNDER_WAY:
             await talk.api.call("task.cancel", task)
-        else:
-            await talk.api.call("task.destroy", task)
+        await talk.api.call("task.destroy", task)
     except (ApiError, asyncio.CancelledError):
         return
 
