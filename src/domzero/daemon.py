@@ -49,6 +49,7 @@ from domzero.host.console.lines import Lines
 from domzero.host.console.picture import take
 from domzero.host.diagnosis.linux import LinuxDiagnosis
 from domzero.host.guest_port.sockets import PortSockets
+from domzero.host.plugins.directory import PluginDirectory
 from domzero.host.updates.local import LocalUpdates
 from domzero.host.upload.http import upload
 from domzero.host.xenstore import service as xenstore
@@ -125,7 +126,7 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
         stopping, restart = asyncio.Event(), asyncio.Event()
         stack = _stack(settings, where, database, clock, hands, stopping, restart)
         stack.diagnosis = LinuxDiagnosis(where.runtime, where.log_file.parent)
-        stack.disk_loader = hands.disk_loader
+        stack.plugins = PluginDirectory(settings.plugin_dir or where.state / "plugins", where.socket)
         cleanup.callback(stack.audit.close)
         engine, dispatcher = _join(settings, stack, passwords)
         server, consoles = _door(engine, dispatcher, hands, stack)
@@ -195,7 +196,7 @@ def _join(settings: Settings, stack: Stack, passwords: Passwords) -> tuple[Engin
         authenticators=_authenticators(passwords, settings.pam_service),
         session_limit=settings.max_sessions,
     )
-    stack.tasks, stack.contexts = engine.tasks, engine.contexts
+    stack.tasks, stack.contexts, stack.sessions = engine.tasks, engine.contexts, engine.sessions
     stack.compression = HostCompression()
     stack.upload = upload
     stack.updates = LocalUpdates(stack.settings.state_dir / "updates")
@@ -306,6 +307,7 @@ def _stack(
         ),
         restart=ask_for_restart,
         stop=stopping.set,
+        disk_loader=hands.disk_loader,
     )
 
 

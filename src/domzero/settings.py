@@ -127,6 +127,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("xenstore_socket", "PATH", "the Unix socket of xenstore, for programs trusted as root", parse=parse_path),
     Setting("state_dir", "DIR", "where everything that lasts is kept", parse=parse_path),
     Setting("runtime_dir", "DIR", "where sockets and process files of this boot are kept", parse=parse_path),
+    Setting(
+        "plugin_dir",
+        "DIR",
+        "where the programs for host.call_plugin are; by default plugins, below the state directory",
+        parse=parse_path,
+    ),
     Setting("root_password_file", "FILE", "take root's password from the first line of this file", parse=parse_path),
     Setting("pam_service", "NAME", "let the people of this machine log in by PAM, under this service name", ""),
     Setting(

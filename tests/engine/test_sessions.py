@@ -236,3 +236,32 @@ async def test_context_without_session_has_no_caller(toy: Toy) -> None:
         _ = context.caller
     assert (context.session, context.origin) == (None, LOCAL)
     assert STRANGER != LOCAL
+
+
+async def test_a_lent_session_is_good_on_this_machine_for_the_while(toy: Toy) -> None:
+    root, operator, lamp = await toy.root(), await toy.session_of("vm-operator"), toy.lamp()
+    account = toy.engine.sessions.live[operator].account
+    with toy.engine.sessions.lend(account, "a program") as session:
+        lent = session.ref
+        assert await toy.call("session.get_originator", lent, lent, origin=LOCAL) == "a program"
+        assert await toy.call("lamp.get_watts", lent, lamp, origin=LOCAL) == await toy.call(
+            "lamp.get_watts", root, lamp
+        )
+        assert (await toy.fails("lamp.repair", lent, lamp, origin=LOCAL))[0] == "RBAC_PERMISSION_DENIED"
+        for method, *params in (("lamp.get_watts", lamp), ("session.logout",), ("Async.lamp.repair", lamp)):
+            assert await toy.fails(method, lent, *params) == ("SESSION_INVALID", lent)
+        await toy.clock.advance(IDLE_LIMIT + 1)
+        toy.engine.sessions.sweep()
+        assert await toy.call("lamp.get_watts", lent, lamp, origin=LOCAL) == toy.database.get("lamp", lamp, "watts")
+    assert await toy.fails("lamp.get_watts", lent, lamp, origin=LOCAL) == ("SESSION_INVALID", lent)
+    assert toy.database.find("session", lent) is None
+
+
+async def test_a_lent_session_does_not_outlive_the_run_that_lent_it(start: MakeToy, tmp_path: Path) -> None:
+    toy = await start(path=tmp_path / "state.db")
+    root = await toy.root()
+    with toy.engine.sessions.lend(toy.engine.sessions.live[root].account, "a program"):
+        await toy.stop()
+    toy = await start(path=tmp_path / "state.db")
+    assert toy.database.refs("session") == (root,)
+    assert toy.engine.sessions.live.keys() == {root}

@@ -123,7 +123,7 @@ class Dispatcher:
             if not (isinstance(token, str) and isinstance(ref, str)):
                 return None
             session = live.get(token)
-            if session is None or session.rank < needed or session.emergency:
+            if session is None or session.rank < needed or session.emergency or session.lent:
                 return None
             row = find(ref)
             if row is None:
@@ -150,7 +150,7 @@ class Dispatcher:
         """Session and arguments of a call that may and can be carried out."""
         session: Session | None = None
         if route.needed_rank is not None:
-            session = self._session(params)
+            session = self._session(params, origin)
             if session.emergency and route.name not in self._local_methods:
                 raise ApiError("SESSION_INVALID", session.ref)
             if session.rank < route.needed_rank:
@@ -165,7 +165,7 @@ class Dispatcher:
             raise route.refuse()
         return session, arguments
 
-    def _session(self, params: Sequence[Any]) -> Session:
+    def _session(self, params: Sequence[Any], origin: Origin) -> Session:
         if not params:
             raise ApiError("SESSION_INVALID", "")
         token = params[0]
@@ -174,7 +174,7 @@ class Dispatcher:
             raise ApiError("SESSION_INVALID", "")
         if not isinstance(token, str):
             raise mismatch(RefTo("session"), token)
-        return self._sessions.use(printable(token))
+        return self._sessions.use(printable(token), origin)
 
     def _answer_at_once(self, route: Route, context: Context, arguments: list[Any]) -> Answer | Awaitable[Answer]:
         assert route.function is not None
@@ -253,7 +253,7 @@ class Dispatcher:
     def _start(self, route: Route, params: Sequence[Any], origin: Origin) -> Awaitable[Answer]:
         """`Async`: a task does the work; what is wrong with the call itself is answered without one."""
         if not route.asynchronous:
-            self._session(params)
+            self._session(params, origin)
             raise ApiError("INTERNAL_ERROR", f"{route.name} has no asynchronous form.")
         session, arguments = self._checked(route, params, origin)
         handle = self._tasks.handle(ASYNC + route.name, session)

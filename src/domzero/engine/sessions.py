@@ -7,11 +7,13 @@ when it was last used. The stored `last_active` follows the shadow at a distance
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from domzero.engine.calls import Origin
 from domzero.engine.changes import Change
 from domzero.engine.clock import Clock, moment
 from domzero.engine.database import Database
@@ -24,6 +26,8 @@ IDLE_LIMIT = 86_400.0
 """Seconds after its last call at which a session ends."""
 WRITTEN_EVERY = 600.0
 """Seconds by which the stored `last_active` may lag behind."""
+LENT = "lent"
+"""Key in the `other_config` of sessions that do not outlive the run that opened them."""
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +46,10 @@ class Account:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """The shadow of a session object. `busy` counts its calls and tasks that run now; `last_active` is monotonic."""
+    """The shadow of a session object. `busy` counts its calls and tasks that run now; `last_active` is monotonic.
+
+    A `lent` one is good only for calls over the Unix socket.
+    """
 
     ref: Ref
     account: Account
@@ -50,6 +57,7 @@ class Session:
     last_active: float
     originator: str = ""
     emergency: bool = False
+    lent: bool = False
     busy: int = 0
     written: float = 0.0
 
@@ -76,10 +84,12 @@ class Sessions:
         database.subscribe(self._follow)
 
     def restore(self) -> None:
-        """Take over the sessions that an earlier run stored, those expired meanwhile excepted."""
+        """Take over the sessions that an earlier run stored, those expired meanwhile and those lent excepted."""
         now, wall = self._clock.monotonic(), self._clock.now()
         for ref, row in list(self._database.rows("session").items()):
             record = row.record
+            if LENT in record["other_config"]:
+                continue
             idle = max(0.0, (wall - _parsed(record["last_active"])).total_seconds())
             account = Account(
                 record["auth_user_name"], self._stored_rank(record["is_local_superuser"], record["subject"]),
@@ -88,7 +98,7 @@ class Sessions:
             self.live[ref] = Session(ref, account, account.rank, now - idle, record["originator"], written=now - idle)
         self.sweep()
 
-    def open(self, account: Account, originator: str = "") -> Session:
+    def open(self, account: Account, originator: str = "", *, lent: bool = False) -> Session:
         """Log an account in. Ends the least recently used session where the limit asks for it."""
         now = self._clock.monotonic()
         when = moment(self._clock.now())
@@ -107,11 +117,27 @@ class Sessions:
                     "auth_user_sid": account.sid,
                     "auth_user_name": account.name,
                     "originator": originator,
+                    "other_config": {LENT: "true"} if lent else {},
                 },
             )
-        session = Session(ref, account, account.rank, now, originator, written=now)
+        session = Session(ref, account, account.rank, now, originator, lent=lent, written=now)
         self.live[ref] = session
         return session
+
+    @contextmanager
+    def lend(self, account: Account, originator: str) -> Iterator[Session]:
+        """A session of the account's for a program of this machine, for as long as the block lasts.
+
+        It does not expire meanwhile. Over the network it is good for nothing: a program's arguments, where its
+        reference may stand, can be read by every user of the machine.
+        """
+        session = self.open(account, originator, lent=True)
+        session.busy += 1
+        try:
+            yield session
+        finally:
+            session.busy -= 1
+            self.close(session.ref)
 
     def open_emergency(self, account: Account) -> Session:
         """A session of this host alone, for emergency calls; it lives in memory and is counted apart."""
@@ -121,11 +147,14 @@ class Sessions:
         self.live[ref] = session
         return session
 
-    def use(self, ref: Ref) -> Session:
-        """The session of a call, marked as used now. Raises `SESSION_INVALID` when it does not exist or has expired."""
+    def use(self, ref: Ref, origin: Origin) -> Session:
+        """The session of a call, marked as used now.
+
+        Raises `SESSION_INVALID` when it does not exist, has expired, or is not good for calls from there.
+        """
         session = self.live.get(ref)
         now = self._clock.monotonic()
-        if session is None or self._expired(session, now):
+        if session is None or self._expired(session, now) or (session.lent and not origin.local):
             raise ApiError("SESSION_INVALID", ref)
         session.last_active = now
         return session

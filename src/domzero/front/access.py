@@ -70,7 +70,7 @@ class Access:
         if _is_ambient(request.head):
             _refuse_other_sites(request.head)
         if token is not None:
-            session = self._known(token, realm)
+            session = self._known(token, request, realm)
         elif basic is not None:
             session = await self._login(basic, request, realm)
         elif request.origin.local:
@@ -87,9 +87,9 @@ class Access:
             if basic is not None:
                 self._sessions.close(session.ref)
 
-    def _known(self, token: str, realm: str) -> Session:
+    def _known(self, token: str, request: Request, realm: str) -> Session:
         try:
-            session = self._sessions.use(token)
+            session = self._sessions.use(token, request.origin)
         except ApiError:
             raise unauthorized(realm, "There is no such session.") from None
         if session.emergency:

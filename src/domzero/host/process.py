@@ -12,8 +12,12 @@ import os
 import signal
 import termios
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from domzero.finish import finish
 
 OUTPUT_LIMIT = 4 << 20
 """Bytes of output kept per stream; a child that says more is ended."""
@@ -35,6 +39,16 @@ class Completed:
     returncode: int
     stdout: bytes
     stderr: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a program said until it ended. `trouble` says why it was ended, and is empty when it did so by itself."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+    trouble: str
 
 
 async def run(
@@ -64,6 +78,56 @@ async def run(
         said = (stderr or stdout).decode(errors="replace").strip()
         raise ProcessError(f"{Path(argv[0]).name} failed with code {returncode}: {said[-2000:]}")
     return Completed(returncode, stdout, stderr)
+
+
+async def run_leader(
+    argv: Sequence[str | Path],
+    *,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Ended:
+    """Run a program that may start others, as the leader of a session of its own; what was said until it ended.
+
+    What it leaves running when it ends by itself goes on, and is not listened to any more. A program that takes longer
+    than `timeout` seconds or says more than `OUTPUT_LIMIT` bytes is killed with its whole process group; so it is when
+    the call is cancelled. Raises `ProcessError` when it cannot be started.
+    """
+    enough = asyncio.Event()
+    # Cancelled while it starts the program, asyncio would end the leader alone.
+    work = asyncio.ensure_future(_lead(argv, timeout, environment, directory, enough))
+    try:
+        return await asyncio.shield(work)
+    finally:
+        enough.set()
+        await finish(_over(work))
+
+
+async def _over(work: asyncio.Future[Any]) -> None:
+    await asyncio.wait({work})
+
+
+async def _lead(
+    argv: Sequence[str | Path], timeout: float, environment: Mapping[str, str] | None, directory: Path | None,
+    enough: asyncio.Event,
+) -> Ended:  # fmt: skip
+    """`run_leader`, never cancelled: `enough` tells to end the program."""
+    with closing(_Capture(enough)) as stdout, closing(_Capture(enough)) as stderr:
+        process = await spawn(
+            argv, environment=environment, directory=directory, stdout=stdout.theirs, stderr=stderr.theirs,
+            detached=True,
+        )  # fmt: skip
+        waits = [asyncio.ensure_future(process.wait()), asyncio.ensure_future(enough.wait())]
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        waits[1].cancel()
+        trouble = ""
+        if process.returncode is None:
+            trouble = f"no end within {timeout:g} seconds"
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        if stdout.overflows or stderr.overflows:
+            trouble = f"more than {OUTPUT_LIMIT} bytes of output"
+        return Ended(await process.wait(), stdout.finished(), stderr.finished(), trouble)
 
 
 async def spawn(
@@ -155,6 +219,44 @@ def spawn_on_terminal(
     finally:
         os.close(theirs)
     return pid, ours
+
+
+class _Capture:
+    """Keeps what comes through a pipe, `OUTPUT_LIMIT` bytes of it; sets `enough` when there is more."""
+
+    def __init__(self, enough: asyncio.Event) -> None:
+        self._enough = enough
+        self._kept = bytearray()
+        self._loop = asyncio.get_running_loop()
+        self._ours, self.theirs = os.pipe()
+        os.set_blocking(self._ours, False)
+        self._loop.add_reader(self._ours, self._take)
+
+    @property
+    def overflows(self) -> bool:
+        return len(self._kept) > OUTPUT_LIMIT
+
+    def finished(self) -> bytes:
+        """What was kept, with what lies in the pipe."""
+        while not self.overflows and self._take():
+            continue
+        return bytes(self._kept[:OUTPUT_LIMIT])
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._ours)
+        os.close(self._ours)
+        os.close(self.theirs)
+
+    def _take(self) -> bool:
+        """Take one piece; whether there may be more. Our own end for writing stays open, so that no end is seen."""
+        try:
+            self._kept += os.read(self._ours, 65536)
+        except BlockingIOError:
+            return False
+        if self.overflows:
+            self._loop.remove_reader(self._ours)
+            self._enough.set()
+        return True
 
 
 async def _drain(stream: asyncio.StreamReader | None, argv: Sequence[str | Path]) -> bytes:

@@ -20,6 +20,7 @@ MODULES: tuple[str, ...] = (
     "domzero.toolstack.crashdump",
     "domzero.toolstack.host.crash_dumps",
     "domzero.toolstack.host.logs",
+    "domzero.toolstack.host.plugins",
     "domzero.toolstack.host.power",
     "domzero.toolstack.host.queries",
     "domzero.toolstack.host.system_status",

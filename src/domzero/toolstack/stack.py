@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from domzero.engine.context import Contexts
     from domzero.engine.database import Database
     from domzero.engine.events import Events
+    from domzero.engine.sessions import Sessions
     from domzero.engine.tasks import Tasks
     from domzero.host.bootloader.protocol import DiskLoader
     from domzero.host.compression.protocol import Compression
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from domzero.host.hypervisor.protocol import Hypervisor
     from domzero.host.metrics.protocol import HostFacts
     from domzero.host.network.protocol import NetworkBackend
+    from domzero.host.plugins.protocol import Plugins
     from domzero.host.storage.protocol import StorageDriver
     from domzero.host.updates.protocol import Updates
     from domzero.host.upload.protocol import Upload
@@ -107,6 +109,7 @@ class Stack:
     compression: Compression = field(init=False)
     """Packs and unpacks archives. This and the rest up to `methods` are set by the composition root."""
     tasks: Tasks = field(init=False)
+    sessions: Sessions = field(init=False)
     contexts: Contexts = field(init=False)
     """Makes contexts for what the host does of its own accord."""
     machines: Machines = field(init=False)
@@ -117,6 +120,8 @@ class Stack:
     """Takes new versions of domzero; set by the composition root."""
     disk_loader: DiskLoader | None = None
     """Finds kernels on machines' disks; None where disks hold nothing, and firmware is said to boot them all."""
+    plugins: Plugins = field(init=False)
+    """Programs of the operator's; set by the composition root."""
     upload: Upload = field(init=False)
     """Sends files to other machines; set by the composition root."""
     remote: RemoteAccess = field(default_factory=NoRemoteAccess)

@@ -102,7 +102,6 @@ UNIMPLEMENTED: tuple[str, ...] = (
     "host.apply_edition",
     "host.apply_updates",
     "host.call_extension",
-    "host.call_plugin",
     "host.declare_dead",
     "host.disable_display",
     "host.disable_external_auth",
