@@ -8,6 +8,7 @@ import re
 import ssl
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def test_the_first_page_and_its_links(host: InProcessHost, tmp_path: Path) -> No
     )  # fmt: skip
     assert len(done.stdout.strip()) == 36
     assert os.linesep not in done.stderr
+    told = subprocess.run((sys.executable, "-I", "-S", client, "--version"), capture_output=True, text=True, check=True)
+    assert told.stdout == f"domzero xe {version('domzero')}\n"
 
 
 def test_nothing_lies_below_it(host: InProcessHost) -> None:

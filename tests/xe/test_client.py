@@ -12,7 +12,7 @@ import pytest
 
 from domzero.client.xe_options import OptionError, Options, options, split_extra
 from tests.api.harness import PASSWORD, InProcessHost
-from tests.xe.terminal import ROOT, port_of, process, socket_of
+from tests.xe.terminal import ROOT, port_of, printed, process, socket_of
 
 
 def parsed(*arguments: str, extra: str = "", lines: tuple[str, ...] = ()) -> Options:
@@ -140,6 +140,15 @@ def test_usage() -> None:
     assert (bare.returncode, bare.stdout) == (1, "")
     assert bare.stderr.startswith("Usage: xe COMMAND")
     assert process("--version").stdout.startswith("domzero xe ")
+    assert process("-s", "/nowhere", "-version").stdout.startswith("domzero xe ")
+    assert process("-s", "/nowhere", "-help").stdout == process("--help").stdout
+
+
+def test_whoever_asks_what_a_command_does_is_not_shown_it(host: InProcessHost, machine: str) -> None:
+    where = ("-s", str(socket_of(host)))
+    done = process("vm-start", f"uuid={machine}", "--help", *where)
+    assert (done.returncode, done.stdout) == (0, process("help", "vm-start", *where).stdout)
+    assert printed(host, "vm-param-get", f"uuid={machine}", "param-name=power-state") == "halted\n"
 
 
 def test_a_question_is_answered_by_a_line(host: InProcessHost, machine: str) -> None:

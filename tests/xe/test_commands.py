@@ -189,6 +189,15 @@ def test_hosts(host: InProcessHost) -> None:
     assert "Give --force" in refused(host, "host-forget", f"uuid={uuid}")
 
 
+def test_a_host_gets_another_name(host: InProcessHost) -> None:
+    uuid = printed(host, "host-list", "--minimal").strip()
+    before = printed(host, "host-param-get", f"uuid={uuid}", "param-name=hostname").strip()
+    printed(host, "host-set-hostname-live", f"host-uuid={uuid}", "host-name=renamed")
+    assert printed(host, "host-list", "params=hostname", "--minimal") == "renamed\n"
+    printed(host, "host-set-hostname-live", f"host-uuid={uuid}", f"host-name={before}")
+    assert refused(host, "host-disable", "host-name=nobody") == "Error: No matching hosts found\n"
+
+
 def test_dangers_have_to_be_asked_for(host: InProcessHost, machine: str) -> None:
     printed(host, "vm-start", f"uuid={machine}", "--paused")
     assert "Give --force" in refused(host, "vm-reset-powerstate", f"uuid={machine}")

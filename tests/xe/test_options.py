@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domzero.client.xe_options import FLAGS, RESERVED, VALUED, OptionError, options, split_extra
+from domzero.client.xe_options import FLAGS, QUESTIONS, RESERVED, VALUED, OptionError, options, split_extra
 
 WORDS = st.one_of(
-    st.sampled_from([*VALUED, *FLAGS, "--minimal", "vm-list", "--", "-", "=", "--trace=x", "a\nb"]),
+    st.sampled_from([*VALUED, *FLAGS, *QUESTIONS, "--minimal", "vm-list", "--", "-", "=", "--trace=x", "a\nb"]),
     st.sampled_from(RESERVED).flatmap(lambda key: st.text(max_size=6).map(lambda value: f"{key}={value}")),
     st.text(max_size=12),
 )
@@ -25,7 +25,7 @@ def test_nothing_but_the_options_own_error(arguments: list[str], extra: str, lin
         chosen = options(arguments, extra, lines)
         assert chosen.port is None or 0 < chosen.port < 65536
         assert not any("\n" in argument for argument in chosen.arguments)
-        assert not any(argument in VALUED or argument in FLAGS for argument in chosen.arguments)
+        assert not any(argument in {**VALUED, **FLAGS, **QUESTIONS} for argument in chosen.arguments)
 
 
 @given(st.lists(st.text(min_size=1, max_size=10), max_size=6))

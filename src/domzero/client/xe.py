@@ -150,8 +150,8 @@ def _run(arguments: list[str]) -> int:
     if chosen.version:
         return _version()
     if chosen.help or not chosen.arguments:
-        (_write if chosen.help and arguments else _complain)(USAGE)
-        return 0 if arguments else 1
+        (_write if chosen.help else _complain)(USAGE)
+        return 0 if chosen.help else 1
     try:
         connection = connect(chosen)
     except UnreachableError as error:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 RESERVED = ("server", "port", "username", "password", "passwordfile", "nossl", "debug", "debugonfail")
 VALUED = {"-s": "server", "-h": "server", "-p": "port", "-u": "username", "-pw": "password", "-pwf": "passwordfile"}
 FLAGS = {"--nossl": "nossl", "--debug": "debug", "--debug-on-fail": "debugonfail"}
+QUESTIONS = {"-help": "help", "--help": "help", "-version": "version", "--version": "version"}
 IGNORED = ("--trace", "--traceparent")
 
 
@@ -50,11 +51,16 @@ def options(arguments: Sequence[str], extra: str, lines: Sequence[str]) -> Optio
         chosen |= found
         result.arguments += rest
     first, result.arguments = result.arguments, []
-    found, rest = _parse(_without_questions(arguments, result))
+    found, rest = _parse(arguments)
     chosen |= found
     _apply(result, chosen, "password" in found)
-    # The command comes first; what the environment adds is put behind it.
-    result.arguments = [*rest, *first]
+    command = next((argument for argument in rest if not argument.startswith("-") and "=" not in argument), None)
+    if result.help and command is not None:
+        # Whoever asks what a command does must not be shown it.
+        result.help, result.arguments = False, ["help", command]
+    else:
+        # The command comes first; what the environment adds is put behind it.
+        result.arguments = [*rest, *first]
     return result
 
 
@@ -79,17 +85,6 @@ def _of_lines(lines: Sequence[str]) -> list[str]:
     return [f"{key.strip()}={value.strip()}" for key, _, value in pairs]
 
 
-def _without_questions(arguments: Sequence[str], result: Options) -> list[str]:
-    """The arguments without those that only ask something of the client."""
-    if arguments and arguments[0] in ("-version", "--version"):
-        result.version = True
-    elif not arguments or arguments[0] in ("-help", "--help"):
-        result.help = True
-    else:
-        return list(arguments)
-    return []
-
-
 def _parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """The client's own options, and everything else in its order."""
     found: dict[str, str] = {}
@@ -104,6 +99,8 @@ def _parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             found[VALUED[argument]] = given
         elif argument in FLAGS:
             found[FLAGS[argument]] = "true"
+        elif argument in QUESTIONS:
+            found[QUESTIONS[argument]] = "true"
         elif key in IGNORED:
             continue
         elif equals and key in RESERVED:
@@ -123,6 +120,7 @@ def _apply(result: Options, chosen: dict[str, str], typed: bool) -> None:
             raise OptionError(f"{port} is no port")
         result.port = int(port)
     result.tls = chosen.get("nossl", "false") != "true"
+    result.help, result.version = "help" in chosen, "version" in chosen
     result.debug = chosen.get("debug", "false") == "true"
     result.debug_on_fail = chosen.get("debugonfail", "false") == "true"
     if "passwordfile" in chosen and not typed:

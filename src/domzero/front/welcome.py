@@ -7,6 +7,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from domzero.front.documents import Document, Documents
@@ -15,6 +16,7 @@ from domzero.front.routes import Request, Response, Routes
 
 DOWNLOADS = "/download"
 CLIENT = "xe"
+PACKAGE = "domzero"
 
 SHEBANG = b"#!/usr/bin/env python3\n"
 ENTRY = "import sys\n\nfrom domzero.client.xe import main\n\nsys.exit(main())\n"
@@ -55,6 +57,9 @@ def bundled(root: Path, modules: tuple[str, ...]) -> bytes:
     packed.write(SHEBANG)
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
         archive.writestr("__main__.py", ENTRY)
+        release = version(PACKAGE)  # by which the client tells what it is
+        metadata = f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: {release}\n"
+        archive.writestr(f"{PACKAGE}-{release}.dist-info/METADATA", metadata)
         for name in names:
             archive.write(root / name, name)
     return packed.getvalue()

@@ -90,15 +90,14 @@ async def selected(
 ) -> list[tuple[str, Object]]:
     """The objects that a command is to work on: one, or several when `--multiple` is given.
 
-    `kinds` are the record classes that count, the first one's fields are the filters'. Control domains are never
-    meant, or with `control_domain` only where nothing else can be. Raises `CommandError` when there is none, or are too
-    many.
+    `kinds` are the record classes that count, the first one's fields are the filters'; what is `ignored` is the
+    command's own and chooses nothing. Control domains are never meant, or with `control_domain` only where nothing else
+    can be. Raises `CommandError` when there is none, or are too many.
     """
-    asked = next((value for key, value in talk.line.params if key in (selector, f"{selector}-name")), None)
-    conditions = filters(
-        kinds[0], talk.line.params, {*ignored, selector, f"{selector}-name", f"{selector}-id", f"{selector}-uuid"}
-    )
-    uuid = next((value for key, value in talk.line.params if key in (f"{selector}-id", f"{selector}-uuid")), None)
+    names, uuids = {selector, f"{selector}-name"} - {*ignored}, {f"{selector}-id", f"{selector}-uuid"} - {*ignored}
+    asked = next((value for key, value in talk.line.params if key in names), None)
+    conditions = filters(kinds[0], talk.line.params, {*ignored, *names, *uuids})
+    uuid = next((value for key, value in talk.line.params if key in uuids), None)
     named = {
         ref: record
         for kind in kinds

@@ -96,7 +96,7 @@ COMMANDS = (
     each("host-get-server-certificate", "Show the certificate of a host.", "host", "host.get_server_certificate"),
     each("host-reset-server-certificate", "Make a new certificate.", "host", "host.reset_server_certificate"),
     each("host-apply-edition", "Choose the edition.", "host", "host.apply_edition", text("edition"), flag("force"),
-         optional="host-uuid license-server-address license-server-port"),
+         optional="license-server-address license-server-port"),
     each("host-enable-local-storage-caching", "Keep copies of shared disks on a host.", "host",
          "host.enable_local_storage_caching", obj("SR", "sr-uuid")),
     each("host-disable-local-storage-caching", "Keep no more copies.", "host", "host.disable_local_storage_caching"),
