@@ -22,7 +22,8 @@ from domzero.engine.transactions import Transaction
 from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.metrics.protocol import Memory, ProcessorTimes, ProcessUsage, utilisation
 from domzero.host.network.protocol import NetworkError, TrafficCounters
-from domzero.idl.types import NULL_REF, Ref
+from domzero.idl.types import Ref
+from domzero.toolstack.figures import update_if_moved
 from domzero.toolstack.network.interface_rates import InterfaceRates
 from domzero.toolstack.rrd.alarms import Alarms
 from domzero.toolstack.rrd.archive import Archive
@@ -35,9 +36,10 @@ from domzero.toolstack.rrd.host_sources import (
     control_domain_sources,
     host_readings,
     host_sources,
+    own_memory,
 )
 from domzero.toolstack.rrd.host_sources import throughput_sources as of_repository
-from domzero.toolstack.rrd.machine_sources import Reading, machine_readings, machine_sources
+from domzero.toolstack.rrd.machine_sources import Reading, machine_readings, machine_sources, memory_free
 from domzero.toolstack.rrd.owners import functions_for, owner_of
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.device_names import drive_name
@@ -136,10 +138,15 @@ class Metrics:
             # An ApiError: the machine was destroyed while the hypervisor told of it.
             log.debug("domain %d could not be measured: %s", domid, error)
             return
+        if record["domid"] != domid:
+            log.debug("domain %d ended while it was measured", domid)
+            return
         counted = {slot: vbd for slot, vbd in self._drives(record).items() if slot in statistics.disks}
         names = {slot: database.get("VBD", vbd, "device") or drive_name(slot) for slot, vbd in counted.items()}
-        target = record["memory_target"]
-        reading = Reading(self.stack.clock.monotonic(), domid, statistics, traffic, names, target)
+        reading = Reading(
+            self.stack.clock.monotonic(), domid, statistics, traffic, names, record["memory_target"],
+            self._free_inside(record),
+        )  # fmt: skip
         before = archives.readings.get(vm)
         if before is not None and before.domid != domid:
             before = None
@@ -151,6 +158,11 @@ class Metrics:
             self._count_repositories(counted, before, reading)
             with database.transaction(observed=True) as transaction:
                 self._write_machine(transaction, record, counted, reading, archive)
+
+    def _free_inside(self, record: Mapping[str, Any]) -> int | None:
+        """KiB that the machine's agent says are free, None where none has lately."""
+        row = self.stack.database.find("VM_guest_metrics", record["guest_metrics"])
+        return memory_free(row.record["memory"]) if row is not None and row.record["live"] else None
 
     def _drives(self, record: Mapping[str, Any]) -> dict[int, Ref]:
         """The drives of a machine by slot."""
@@ -191,19 +203,16 @@ class Metrics:
         archive: Archive,
     ) -> None:  # fmt: skip
         database = self.stack.database
-        now = moment(self.stack.clock.now())
-        _update_if_moved(
-            self.stack, transaction, "VM_metrics", record["metrics"], machine_figures(archive, reading), now
-        )
+        update_if_moved(self.stack, transaction, "VM_metrics", record["metrics"], machine_figures(archive, reading))
         for slot, vbd in drives.items():
             figures = rate_figures(archive, f"vbd_{reading.drives[slot]}_read", f"vbd_{reading.drives[slot]}_write")
-            _update_if_moved(self.stack, transaction, "VBD_metrics", database.get("VBD", vbd, "metrics"), figures, now)
+            update_if_moved(self.stack, transaction, "VBD_metrics", database.get("VBD", vbd, "metrics"), figures)
         for vif in record["VIFs"]:
             slot = database.get("VIF", vif, "device")
             if int(slot) in reading.traffic:
                 figures = rate_figures(archive, f"vif_{slot}_rx", f"vif_{slot}_tx")
                 metrics = database.get("VIF", vif, "metrics")
-                _update_if_moved(self.stack, transaction, "VIF_metrics", metrics, figures, now)
+                update_if_moved(self.stack, transaction, "VIF_metrics", metrics, figures)
 
     # --- the host and its repositories
 
@@ -236,6 +245,7 @@ class Metrics:
             given = sum(it.statistics.memory_actual for it in readings)
             sources = control_domain_sources(tuple(reading.processors))
             archive.add(archives.now(), sources, control_domain_readings(reading, given))
+            self._write_control_domain(control_domain, reading, given)
 
     def _look_at_host(self) -> tuple[Memory, dict[int, ProcessorTimes], float, ProcessUsage]:
         facts = self.stack.facts
@@ -252,6 +262,17 @@ class Metrics:
                 used = busy.get(row.record["number"], math.nan)
                 if not math.isnan(used):
                     transaction.update("host_cpu", ref, utilisation=round(used, 2))
+
+    def _write_control_domain(self, vm: Ref, reading: HostReading, given: int) -> None:
+        database = self.stack.database
+        metrics = database.get("VM", vm, "metrics")
+        used = {number: round(busy, 2) for number, busy in reading.processors.items() if not math.isnan(busy)}
+        figures: dict[str, Any] = {"VCPUs_number": len(reading.processors), "VCPUs_utilisation": used}
+        memory = own_memory(reading, given)
+        if abs(database.get("VM_metrics", metrics, "memory_actual") - memory) >= MEMORY_STEP:
+            figures["memory_actual"] = memory
+        with database.transaction(observed=True) as transaction:
+            update_if_moved(self.stack, transaction, "VM_metrics", metrics, figures)
 
     async def _measure_repositories(self) -> None:
         database, archives = self.stack.database, self.stack.archives
@@ -279,17 +300,3 @@ def rate_figures(archive: Archive, read: str, written: str) -> dict[str, float]:
     """The fields of VBD_metrics and VIF_metrics, KiB per second, from two sources; nothing of what is not known."""
     figures = {"io_read_kbs": archive.value(read) / 1024, "io_write_kbs": archive.value(written) / 1024}
     return {name: round(value, 3) for name, value in figures.items() if value == value}
-
-
-def _update_if_moved(
-    stack: Stack, transaction: Transaction, cls: str, ref: Ref, figures: dict[str, Any], now: str
-) -> None:
-    if ref == NULL_REF or not figures:
-        return
-    try:
-        record = stack.database.record(cls, ref)
-    except ApiError:
-        log.debug("%s %s is gone", cls, ref)
-        return
-    if any(record[name] != value for name, value in figures.items()):
-        transaction.update(cls, ref, last_updated=now, **figures)

@@ -85,3 +85,64 @@ async def test_a_machine_destroyed_while_it_is_measured(hanging_host: World) -> 
         transaction.destroy("VM", vm)
     hypervisor.go_on.set()
     await host.over(measuring, 1)
+
+
+async def measured(host: World) -> tuple[Metrics, Ref]:
+    """A machine whose figures are known, after two rounds."""
+    vm, metrics = await started(host), Metrics(host.stack)
+    await metrics.measure()
+    await host.clock.advance(10)
+    await metrics.measure()
+    return metrics, vm
+
+
+def device_rates(host: World, cls: str, device: Ref) -> tuple[float, float]:
+    figures = host.row(f"{cls}_metrics", host.get(cls, device, "metrics"))
+    return figures["io_read_kbs"], figures["io_write_kbs"]
+
+
+@pytest.mark.parametrize("message", ["VM.hard_shutdown", "VM.suspend"])
+async def test_a_machine_without_a_domain_uses_nothing(host: World, message: str) -> None:
+    _, vm = await measured(host)
+    (vbd,), (vif,) = host.get("VM", vm, "VBDs"), host.get("VM", vm, "VIFs")
+    assert min(*device_rates(host, "VBD", vbd), *device_rates(host, "VIF", vif)) > 0
+    await host.call(message, vm)
+    figures = host.row("VM_metrics", host.get("VM", vm, "metrics"))
+    assert (figures["memory_actual"], figures["VCPUs_number"], figures["VCPUs_utilisation"]) == (0, 0, {})
+    assert {device_rates(host, "VBD", vbd), device_rates(host, "VIF", vif)} == {(0.0, 0.0)}
+
+
+async def test_nothing_passes_through_devices_that_are_out(host: World) -> None:
+    _, vm = await measured(host)
+    (vbd,), (vif,) = host.get("VM", vm, "VBDs"), host.get("VM", vm, "VIFs")
+    await host.call("VBD.unplug", vbd)
+    await host.call("VIF.unplug", vif)
+    assert {device_rates(host, "VBD", vbd), device_rates(host, "VIF", vif)} == {(0.0, 0.0)}
+
+
+async def test_a_machine_that_ends_while_it_is_measured_stays_at_rest(hanging_host: World) -> None:
+    host, hypervisor = hanging_host, hanging(hanging_host)
+    metrics, vm = await measured(host)
+    hypervisor.hang(host.get("VM", vm, "domid"))
+    await host.clock.advance(10)
+    measuring = asyncio.ensure_future(metrics.measure())
+    await host.settle()
+    domid = host.get("VM", vm, "domid")
+    host.change("VM", vm, domid=-1)
+    host.change("VM_metrics", host.get("VM", vm, "metrics"), VCPUs_utilisation={})
+    hypervisor.go_on.set()
+    await host.over(measuring, 1)
+    assert load(host, vm) == {}
+    host.change("VM", vm, domid=domid)
+
+
+async def test_the_control_domain_is_measured_too(host: World) -> None:
+    vm = host.get("host", host.stack.host, "control_domain")
+    metrics = Metrics(host.stack)
+    await metrics.measure()
+    await host.clock.advance(10)
+    await metrics.measure()
+    figures = host.row("VM_metrics", host.get("VM", vm, "metrics"))
+    total = host.get("host_metrics", host.get("host", host.stack.host, "metrics"), "memory_total")
+    assert 0 < figures["memory_actual"] < total
+    assert figures["VCPUs_number"] == len(host.get("host", host.stack.host, "host_CPUs"))

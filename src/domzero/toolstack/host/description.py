@@ -38,6 +38,7 @@ def host_fields(machine: MachineInfo, capabilities: Capabilities, version: str, 
         "bios_strings": {"bios-vendor": "domzero", "system-manufacturer": "domzero", "system-product-name": "domzero"},
         "chipset_info": {"iommu": "false"},
         "virtual_hardware_platform_versions": (0, 1, 2),
+        "ssl_legacy": False,
     }
 
 

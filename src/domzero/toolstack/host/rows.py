@@ -75,7 +75,7 @@ def _ensure_control_domain(stack: Stack, transaction: Transaction, machine: Mach
     transaction.update(
         "VM_metrics",
         stack.database.get("VM", control_domain, "metrics"),
-        memory_actual=machine.memory.total,
+        memory_actual=machine.memory.total - machine.memory.free,
         VCPUs_number=len(machine.processors),
         last_updated=moment(stack.clock.now()),
     )

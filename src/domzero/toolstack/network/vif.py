@@ -10,6 +10,7 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.idl.types import Ref
+from domzero.toolstack.figures import device_at_rest
 from domzero.toolstack.hotplug import attaching, detaching
 from domzero.toolstack.network.addressing import allowed_ipv4, allowed_ipv6
 from domzero.toolstack.network.card_rules import SUPPORTED_ALGORITHMS
@@ -186,3 +187,5 @@ def _observe(stack: Stack, vif: Ref, *, attached: bool) -> None:
     """Record what the hypervisor has done."""
     with stack.database.transaction(observed=True) as transaction:
         transaction.update("VIF", vif, currently_attached=attached, status_code=0, status_detail="")
+        if not attached:
+            device_at_rest(stack, transaction, "VIF", vif)

@@ -158,8 +158,12 @@ def control_domain_sources(processors: tuple[int, ...]) -> tuple[Source, ...]:
 def control_domain_readings(reading: HostReading, given: int) -> list[float]:
     """In the order of `control_domain_sources`; `given` are the bytes that machines have."""
     busy = list(reading.processors.values())
-    own = max(0, reading.memory.total - reading.memory.free - given)
-    return [*busy, sum(busy) / len(busy) if busy else UNKNOWN, own, reading.memory.total]
+    return [*busy, sum(busy) / len(busy) if busy else UNKNOWN, own_memory(reading, given), reading.memory.total]
+
+
+def own_memory(reading: HostReading, given: int) -> int:
+    """Bytes of memory in use on the host beside the `given` ones that machines have."""
+    return max(0, reading.memory.total - reading.memory.free - given)
 
 
 def host_readings(reading: HostReading) -> list[float]:

@@ -12,6 +12,7 @@ from domzero.engine.errors import ApiError
 from domzero.engine.steps import Steps
 from domzero.host.hypervisor.spec import DiskSource, DiskSpec
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.figures import device_at_rest
 from domzero.toolstack.hotplug import attaching, detaching
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage import disks
@@ -240,6 +241,8 @@ def _observe(stack: Stack, vbd: Ref, *, attached: bool) -> None:
     with stack.database.transaction(observed=True) as transaction:
         device = drive_name(position) if attached else ""
         transaction.update("VBD", vbd, currently_attached=attached, device=device, status_code=0, status_detail="")
+        if not attached:
+            device_at_rest(stack, transaction, "VBD", vbd)
 
 
 def _set(stack: Stack, vbd: Ref, **fields: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from domzero.engine.transactions import Transaction
 from domzero.host.network.protocol import NetworkError
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.figures import come_to_rest
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage import disks
 from domzero.toolstack.vm.consoles import close_consoles
@@ -59,6 +60,7 @@ def record_gone(stack: Stack, vm: Ref, power_state: str = HALTED) -> None:
         metrics = database.get("VM", vm, "metrics")
         if database.find("VM_metrics", metrics) is not None:
             transaction.update("VM_metrics", metrics, current_domain_type="unspecified", state=())
+        come_to_rest(stack, transaction, vm)
         if power_state == HALTED:
             remove_guest_metrics(stack, transaction, vm)
             detach_devices(stack, transaction, vm)
