@@ -31,6 +31,7 @@ from typing import Any
 
 import pyte
 
+from domzero.host.hypervisor.protocol import DomainNotFoundError
 from tests.api.guest import Guest
 from tests.api.harness import in_process, login
 from tests.debian.mirror import ORDINARY, Filling, Mirror, fill, installed
@@ -225,9 +226,19 @@ def make_machine(api: Any, release: str, port: int) -> str:
 def shown(log: bytes) -> str:
     """The words that stand on the installer's screen, without its frames."""
     screen = pyte.Screen(80, 24)
-    pyte.ByteStream(screen).feed(log[-(256 << 10) :])
+    stream = pyte.ByteStream(screen)
+    stream.select_other_charset("@")  # ISO 2022 instead of UTF-8: else frames are letters
+    stream.feed(log[-(256 << 10) :])
     words = " ".join(line for line in screen.display if line.strip()).split()
     return " ".join(word for word in words if any(letter.isalnum() for letter in word))[-160:]
+
+
+def said(guest: Guest) -> bytes:
+    """What the present domain wrote so far; nothing while the machine goes from one domain to the next."""
+    try:
+        return guest.serial()
+    except (DomainNotFoundError, FileNotFoundError):
+        return b""
 
 
 def watch(guest: Guest, missing: list[str]) -> None:
@@ -239,7 +250,7 @@ def watch(guest: Guest, missing: list[str]) -> None:
     installing, begun, told = api.VM.get_domid(vm), time.monotonic(), 0.0
     while time.monotonic() - begun < PATIENCE:
         domain = api.VM.get_domid(vm)
-        log = guest.serial() if domain != "-1" else b""
+        log = said(guest)
         if domain != installing and b"installed login:" in log:
             return
         if PANIC in log:
