@@ -231,7 +231,7 @@ async def test_special_disks_are_not_destroyed(host: World) -> None:
     for fields, code in (
         ({"type": "rrd"}, "VDI_HAS_RRDS"),
         ({"managed": False}, "VDI_NOT_MANAGED"),
-        ({"is_tools_iso": True}, "OPERATION_NOT_ALLOWED"),
+        ({"is_tools_iso": True}, "SR_OPERATION_NOT_SUPPORTED"),
     ):
         before = {name: host.get("VDI", vdi, name) for name in fields}
         host.change("VDI", vdi, **fields)

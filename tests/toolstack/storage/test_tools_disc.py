@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from domzero.engine.errors import ApiError
 from domzero.idl.types import Ref
 from domzero.toolstack.storage.media import replug_all, scan_all
 from domzero.toolstack.storage.tools_disc import ensure_tools_disc
@@ -43,9 +42,6 @@ async def test_the_disc_is_offered_once_and_replaced_by_a_newer_one(tmp_path: Pa
         assert (host.get("VDI", vdi, "name_label"), host.get("VDI", vdi, "virtual_size")) == ("guest-tools.iso", 4096)
         assert host.get("VDI", vdi, "is_tools_iso")
         assert host.get("VDI", vdi, "read_only")
-        with pytest.raises(ApiError) as refused:
-            await host.call("VDI.destroy", vdi)
-        assert refused.value.code == "SR_OPERATION_NOT_SUPPORTED"
 
         place = host.stack.settings.state_dir / "tools" / "guest-tools.iso"
         with place.open("rb") as inserted:
@@ -60,6 +56,25 @@ async def test_the_disc_is_offered_once_and_replaced_by_a_newer_one(tmp_path: Pa
         before = place.stat().st_ino
         await offer(host, disc)
         assert place.stat().st_ino == before
+
+
+async def test_nobody_removes_the_disc_or_its_repository(tmp_path: Path) -> None:
+    disc = tmp_path / "made.iso"
+    disc.write_bytes(bytes(4096))
+    async with world(tmp_path) as host:
+        await offer(host, disc)
+        (sr,) = tools(host)
+        (vdi,), (pbd,) = host.get("SR", sr, "VDIs"), host.get("SR", sr, "PBDs")
+        assert await host.fails("VDI.destroy", vdi) == ("SR_OPERATION_NOT_SUPPORTED", sr)
+        for method in ("SR.forget", "SR.destroy"):
+            assert await host.fails(method, sr) == ("SR_HAS_PBD", sr)
+        await host.call("PBD.unplug", pbd)
+        for method in ("SR.forget", "SR.destroy"):
+            assert await host.fails(method, sr) == ("SR_INDESTRUCTIBLE", sr)
+        assert {"forget", "destroy"}.isdisjoint(host.get("SR", sr, "allowed_operations"))
+        await host.call("PBD.destroy", pbd)
+        for method in ("SR.forget", "SR.destroy"):
+            assert await host.fails(method, sr) == ("SR_INDESTRUCTIBLE", sr)
 
 
 async def test_a_host_without_the_disc_has_no_repository_for_it(tmp_path: Path) -> None:

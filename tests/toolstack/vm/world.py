@@ -229,7 +229,7 @@ async def world(
         this_host=lambda: stack.host,
         encode_value=XmlEncoder(GRAPH).encode_text,
     )
-    stack.tasks, stack.contexts = engine.tasks, engine.contexts
+    stack.tasks, stack.contexts, stack.sessions = engine.tasks, engine.contexts, engine.sessions
     stack.compression = HostCompression(1)
     stack.gates = build_gates(rows, clock)
     stack.machines = Machines(stack)

@@ -101,19 +101,3 @@ async def test_the_remote_desktop_round_trip(host: Host) -> None:
     await host.world.clock.advance(10)
     await host.world.call("VM.call_plugin", vm, AGENT, "request-rdp-off", {})
     assert guest.read("control/ts") == b"0"
-
-
-async def test_calls_that_cannot_be(host: Host) -> None:
-    vm = await host.world.machine()
-    assert (await host.world.fails("VM.call_plugin", vm, AGENT, "request_rdp_on", {}))[0] == "VM_BAD_POWER_STATE"
-    await host.world.call("VM.start", vm, False, False)
-    assert await host.world.fails("VM.call_plugin", vm, "other", "x", {}) == ("XENAPI_MISSING_PLUGIN", "other")
-    assert (await host.world.fails("VM.call_plugin", vm, AGENT, "x", {}))[:2] == ("XENAPI_PLUGIN_FAILURE", "x")
-    code, name, *_ = await host.world.fails("VM.call_plugin", vm, AGENT, "request_rdp_on", {})
-    assert (code, name) == ("XENAPI_PLUGIN_FAILURE", "request_rdp_on")
-    host.insider(vm).write("control/feature-ts", b"1")
-    await host.world.clock.advance(4)
-    answer = await host.world.fails("VM.call_plugin", vm, AGENT, "request_rdp_on", {})
-    assert answer == ("VM_CALL_PLUGIN_RATE_LIMIT", vm, "10", "6")
-    await host.world.clock.advance(6)
-    await host.world.call("VM.call_plugin", vm, AGENT, "request_rdp_on", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +13,7 @@ from domzero.toolstack.rrd.sources import (
     BYTES,
     BYTES_PER_SECOND,
     FRACTION,
+    KIB,
     MIB_PER_SECOND,
     MICROSECONDS,
     REQUESTS,
@@ -21,6 +23,8 @@ from domzero.toolstack.rrd.sources import (
 )
 
 MIB = 1 << 20
+_KIB = re.compile("[0-9]{1,15}")
+"""What an agent may say of an amount of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +38,36 @@ class Reading:
     drives: Mapping[int, str]
     """The guest's name of each drive, such as `xvda`, by slot; those that are not counted are left out."""
     memory_target: int
+    memory_free: int | None = None
+    """KiB that the guest says are free; None where it does not say."""
+
+
+def memory_free(reported: Mapping[str, str]) -> int | None:
+    """KiB free inside, from the `memory` of guest metrics; None where a guest says nothing that could be meant."""
+    said = reported.get("free", "")
+    return int(said) if _KIB.fullmatch(said) else None
 
 
 def machine_sources(reading: Reading) -> tuple[Source, ...]:
     """The sources of a machine like that: the same object for machines that look alike."""
     disks = reading.statistics.disks
     drives = tuple((name, disks[slot].requests is not None) for slot, name in reading.drives.items())
-    return _sources(len(reading.statistics.cpu_seconds), drives, tuple(reading.traffic))
+    says_free = reading.memory_free is not None
+    return _sources(len(reading.statistics.cpu_seconds), drives, tuple(reading.traffic), says_free)
 
 
 @lru_cache(maxsize=1024)
-def _sources(vcpus: int, drives: tuple[tuple[str, bool], ...], cards: tuple[int, ...]) -> tuple[Source, ...]:
+def _sources(
+    vcpus: int, drives: tuple[tuple[str, bool], ...], cards: tuple[int, ...], says_free: bool
+) -> tuple[Source, ...]:
     found = [_processor(f"cpu{number}", f"Use of virtual processor {number}") for number in range(vcpus)]
     found += [
         _processor("cpu_usage", "Use of all virtual processors", standard=False),
         Source("memory", "Memory that the machine has now", BYTES),
         Source("memory_target", "Memory that the machine is meant to have", BYTES),
     ]
+    if says_free:
+        found.append(Source("memory_internal_free", "Memory that is free inside the machine, as its agent says", KIB))
     for card in cards:
         found += [
             Source(f"vif_{card}_rx", f"Bytes received by card {card}", BYTES_PER_SECOND, Kind.DERIVE),
@@ -96,6 +113,8 @@ def machine_readings(reading: Reading, before: Reading | None) -> list[float]:
     used = statistics.cpu_seconds
     values: list[float] = [*used, sum(used) / len(used) if used else 0.0]
     values += (statistics.memory_actual, reading.memory_target)
+    if reading.memory_free is not None:
+        values.append(reading.memory_free)
     for counted in reading.traffic.values():
         values += (counted.received_bytes, counted.sent_bytes)
     earlier = before.statistics.disks if before is not None and before.domid == reading.domid else {}

@@ -47,7 +47,8 @@ def _check_removal(database: Database, sr: Ref, operation: str) -> ApiError | No
     record = database.record("SR", sr)
     if any(database.get("PBD", pbd, "currently_attached") for pbd in record["PBDs"]):
         return ApiError("SR_HAS_PBD", sr)
-    if operation == "destroy" and record["other_config"].get("indestructible") == "true":
+    marked = record["other_config"].get("indestructible") == "true"
+    if record["is_tools_sr"] or (operation == "destroy" and marked):
         return ApiError("SR_INDESTRUCTIBLE", sr)
     if operation == "destroy" and not record["PBDs"]:
         return ApiError("SR_HAS_NO_PBDS", sr)

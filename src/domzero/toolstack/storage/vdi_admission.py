@@ -138,7 +138,7 @@ def _indestructible(database: Database, vdi: Ref, record: Mapping[str, Any]) -> 
     if database.get("SR", record["SR"], "type") == "udev":
         return ApiError("VDI_IS_A_PHYSICAL_DEVICE", vdi)
     if record["is_tools_iso"]:
-        return ApiError("OPERATION_NOT_ALLOWED", "The disc with the guest tools belongs to the host.")
+        return ApiError("SR_OPERATION_NOT_SUPPORTED", record["SR"])
     if record["type"] == "rrd":
         return ApiError("VDI_HAS_RRDS", vdi)
     for row in database.rows("pool").values():

@@ -33,9 +33,9 @@ async def call_plugin(stack: Stack, context: Context, vm: Ref, plugin: str, fn: 
             raise ApiError("XENAPI_MISSING_PLUGIN", plugin)
         request = REMOTE_DESKTOP.get(fn.replace("_", "-"))
         if request is None:
-            raise ApiError("XENAPI_PLUGIN_FAILURE", fn, "", f"{PLUGIN} has no function {fn}")
+            raise ApiError("XENAPI_PLUGIN_FAILURE", "no such function", "", f"{PLUGIN} has no function {fn}")
         _pace(vm, stack.guests.wait_before_call(vm, INTERVAL))
-        _ask(stack, domain.domid, fn, request)
+        _ask(stack, domain.domid, request)
     return ""
 
 
@@ -44,11 +44,12 @@ def _pace(vm: Ref, wait: float) -> None:
         raise ApiError("VM_CALL_PLUGIN_RATE_LIMIT", vm, str(int(INTERVAL)), str(math.ceil(wait)))
 
 
-def _ask(stack: Stack, domid: int, fn: str, request: bytes) -> None:
+def _ask(stack: Stack, domid: int, request: bytes) -> None:
+    """Agents of every age take the request; those without `feature-ts2` neither remove it nor tell what came of it."""
     xenstore = stack.guests.xenstore
     if xenstore is None or value_of(xenstore, control(domid, "feature-ts")) != ANNOUNCED:
-        raise ApiError("XENAPI_PLUGIN_FAILURE", fn, "", "no agent in the guest offers to do this")
+        raise ApiError("XENAPI_PLUGIN_FAILURE", "not offered", "", "no agent in the guest offers to do this")
     try:
         xenstore.write(control(domid, "ts"), request)
     except XenstoreError as error:
-        raise ApiError("XENAPI_PLUGIN_FAILURE", fn, "", f"the guest cannot be asked: {error.code}") from error
+        raise ApiError("XENAPI_PLUGIN_FAILURE", "not asked", "", f"the store refuses it: {error.code}") from error
