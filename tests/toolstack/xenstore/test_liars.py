@@ -20,10 +20,10 @@ NAMES = 24
 """Bytes of the names that the tests' agents use, at most."""
 REPORTED = (
     "attr/PVAddons/MajorVersion", "attr/PVAddons/MinorVersion", "attr/PVAddons/MicroVersion",
-    "attr/PVAddons/Application", "attr/eth0/ip", "attr/vif/0/ipv4/0", "attr/vif/0/ipv6/0", "attr/os/spmajor", "data/os_name",
-    "data/os_uname", "data/meminfo_free", "data/meminfo_total", "data/volumes/0/name", "data/ts", "data/cant_suspend_reason",
-    "data/updated", "drivers/0", "control/feature-suspend", "control/feature-ts", "control/feature-shutdown",
-    "feature/hotplug/vbd",
+    "attr/PVAddons/Application", "attr/eth0/ip", "attr/vif/0/ipv4/0", "attr/vif/0/ipv6/0", "attr/os/spmajor",
+    "data/os_name", "data/os_uname", "data/meminfo_free", "data/meminfo_total", "data/volumes/0/name", "data/ts",
+    "data/cant_suspend_reason", "data/updated", "drivers/0", "control/feature-suspend", "control/feature-ts",
+    "control/feature-shutdown", "feature/hotplug/vbd",
 )  # fmt: skip
 
 
