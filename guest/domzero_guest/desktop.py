@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 XRDP, GNOME = "xrdp.service", "gnome-remote-desktop.service"
 SERVICES = {"xrdp": (XRDP,), "gnome-remote-desktop": (GNOME,), "auto": (XRDP, GNOME), "off": ()}
 """The setting's values: which units may be used, the first that is installed counts."""
+BRINGS_BACK = {XRDP: "xrdp-sesman.service"}
+"""Units that a boot starts by themselves and the service with them, which they are bound to."""
 
 
 class Desktop:
@@ -51,6 +53,9 @@ class Desktop:
                 self._keep()
         else:
             succeeded(self._run, "systemctl", "disable", "--now", unit)
+            other = BRINGS_BACK.get(unit)
+            if other is not None and self._run(("systemctl", "is-enabled", "--quiet", other)).code == 0:
+                succeeded(self._run, "systemctl", "disable", other)
             firewall.close_port(self._run)
             self._forget()
 

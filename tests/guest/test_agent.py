@@ -177,6 +177,7 @@ async def test_remote_desktop_goes_on_and_off_again(tmp_path: Path, guest: Guest
             await told(serving, "control/ts", None)
             await told(serving, "data/ts", b"0")
             assert ("systemctl", "disable", "--now", "xrdp.service") in guest.ran
+            assert ("systemctl", "disable", "xrdp-sesman.service") in guest.ran, "it would bring xrdp back at a boot"
 
 
 async def test_remote_desktop_that_nobody_may_switch_is_not_offered(tmp_path: Path, guest: Guest) -> None:

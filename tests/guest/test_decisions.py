@@ -202,6 +202,20 @@ def test_firewalld_goes_first_and_a_guest_without_either_is_left_alone() -> None
     assert firewall.removals(json.loads('[{"rule": 5}, {"rule": {"comment": "domzero-guest"}}]')) == []
 
 
+@pytest.mark.parametrize(("code", "disabled"), [(0, True), (1, False), (4, False)])
+def test_xrdps_session_manager_is_disabled_where_it_is_enabled(tmp_path: Path, code: int, disabled: bool) -> None:
+    """Debian enables both and binds the manager to xrdp, so a boot would start xrdp with it."""
+    ran: list[tuple[str, ...]] = []
+
+    def answer(arguments: Any) -> Done:
+        ran.append(tuple(arguments))
+        return Done(code if "is-enabled" in arguments else 0, b"")
+
+    Desktop(answer, "xrdp", str(tmp_path / "kept")).turn(False)
+    assert ("systemctl", "disable", "--now", "xrdp.service") in ran
+    assert (("systemctl", "disable", "xrdp-sesman.service") in ran) is disabled
+
+
 def test_gnomes_remote_desktop_is_used_where_xrdp_is_not(tmp_path: Path) -> None:
     ran: list[tuple[str, ...]] = []
 

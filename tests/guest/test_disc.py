@@ -89,6 +89,29 @@ def test_the_script_says_what_is_missing(disc: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_package_is_enabled_where_no_systemd_runs_and_stays_as_its_owner_has_it(tmp_path: Path) -> None:
+    """The package's scripts as dpkg runs them for a system below a directory (`DPKG_ROOT` in dpkg(1))."""
+
+    def script(name: str, *arguments: str) -> None:
+        output("sh", ROOT / "guest/packaging/deb" / name, *arguments, DPKG_ROOT=str(tmp_path))
+
+    wanted = tmp_path / "etc/systemd/system/multi-user.target.wants/domzero-guest.service"
+    script("postinst", "configure", "")
+    assert os.readlink(wanted) == "/usr/lib/systemd/system/domzero-guest.service"
+    script("prerm", "remove")
+    script("postrm", "remove")
+    script("postinst", "configure", "1.0.0-1")
+    assert wanted.is_symlink(), "enabled when it is installed again"
+    wanted.unlink()
+    script("prerm", "upgrade", "1.0.1-1")
+    script("postinst", "configure", "1.0.0-1")
+    assert not wanted.is_symlink(), "disabled after an upgrade, as it was"
+    script("postinst", "configure", "")
+    (tmp_path / "var/lib/domzero-guest").mkdir(parents=True)
+    script("postrm", "purge")
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir() or path.name == "domzero-guest"] == []
+
+
 @pytest.mark.parametrize("name", ["deb/postinst", "deb/prerm", "deb/postrm", "install.sh"])
 def test_scripts_are_plain_shell(name: str) -> None:
     output("sh", "-n", ROOT / "guest/packaging" / name)
