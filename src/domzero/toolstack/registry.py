@@ -12,6 +12,7 @@ from importlib import import_module
 from domzero.engine.audit import AuditedPage
 from domzero.engine.binding import Implementation, collect, merge
 from domzero.engine.exchange import Page, PageFunction, collect_pages
+from domzero.toolstack.noticed import noticed
 from domzero.toolstack.stack import Stack
 
 MODULES: tuple[str, ...] = (
@@ -80,7 +81,7 @@ PAGES: tuple[str, ...] = (
 
 def implementations(stack: Stack) -> dict[str, Implementation]:
     """Method name → function of (context, parameters). Raises `BindingError` when two functions claim one method."""
-    return merge(*(collect(import_module(name), stack) for name in MODULES))
+    return merge(noticed(stack), *(collect(import_module(name), stack) for name in MODULES))
 
 
 def pages(stack: Stack) -> list[tuple[Page, PageFunction]]:

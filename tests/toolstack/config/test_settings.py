@@ -189,3 +189,24 @@ async def test_the_image_of_a_suspended_machine(host: World) -> None:
     other = await roomy(host)
     host.change("VM", other, power_state="Suspended")
     assert await host.fails("VM.set_suspend_VDI", other, image) == ("VDI_IN_USE", image, "set_suspend_VDI")
+
+
+async def test_a_guest_without_power_button_and_agent_is_not_asked_to_shut_down(host: World) -> None:
+    """What a machine allows follows its platform at once."""
+    vm = await host.machine(disks=0, cards=0)
+    await host.call("VM.start", vm, False, False)
+    assert "clean_shutdown" in host.get("VM", vm, "allowed_operations")
+    await host.call("VM.set_platform", vm, {"acpi": "0"})
+    assert {"clean_shutdown", "clean_reboot"}.isdisjoint(host.get("VM", vm, "allowed_operations"))
+    assert await host.fails("VM.clean_shutdown", vm) == ("VM_MISSING_PV_DRIVERS", vm)
+    await host.call("VM.remove_from_platform", vm, "acpi")
+    assert "clean_reboot" in host.get("VM", vm, "allowed_operations")
+    assert await host.fails("VM.add_to_platform", NULL_REF, "acpi", "0") == ("HANDLE_INVALID", "VM", NULL_REF)
+
+
+async def test_a_template_becomes_the_pools_by_its_mark(host: World) -> None:
+    vm = await host.machine(disks=0, cards=0, template=True)
+    await host.call("VM.add_to_other_config", vm, "default_template", "true")
+    assert "destroy" not in host.get("VM", vm, "allowed_operations")
+    await host.call("VM.remove_from_other_config", vm, "default_template")
+    assert "destroy" in host.get("VM", vm, "allowed_operations")

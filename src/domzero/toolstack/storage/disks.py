@@ -125,6 +125,7 @@ def forget_vdi(stack: Stack, vdi: Ref) -> None:
                 remove_drive(stack, vbd)
             else:
                 transaction.update("VBD", vbd, VDI=NULL_REF, empty=True)
+                stack.gates["VBD"].refresh(vbd)
         for vm in stack.image_users.of(vdi):
             transaction.update("VM", vm, suspend_VDI=NULL_REF)
         for crashdump in found.record["crash_dumps"]:

@@ -33,7 +33,9 @@ def create(stack: Stack, context: Context, args: Mapping[str, Any]) -> Ref:
         if database.get("PBD", pbd, "host") == args["host"]:
             raise ApiError("PBD_EXISTS", args["SR"], args["host"], pbd)
     with database.transaction() as transaction:
-        return transaction.create("PBD", args)
+        pbd = transaction.create("PBD", args)
+    stack.gates["SR"].refresh(args["SR"])
+    return pbd
 
 
 @implements("PBD.destroy")

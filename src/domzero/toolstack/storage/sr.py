@@ -13,6 +13,7 @@ from domzero.idl.types import Ref
 from domzero.toolstack.blobs.blob import remove_blobs
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage.device_secrets import require_secrets
+from domzero.toolstack.storage.disks import forget_vdi
 from domzero.toolstack.storage.pbd import plug_pbd
 from domzero.toolstack.storage.repositories import (
     asking,
@@ -235,9 +236,7 @@ async def _forget_rows(stack: Stack, sr: Ref) -> None:
     record = stack.database.record("SR", sr)
     with stack.database.transaction() as transaction:
         for vdi in record["VDIs"]:
-            for vbd in stack.database.get("VDI", vdi, "VBDs"):
-                transaction.destroy("VBD", vbd)
-            transaction.destroy("VDI", vdi)
+            forget_vdi(stack, vdi)
         for pbd in record["PBDs"]:
             transaction.destroy("PBD", pbd)
         remove_blobs(stack, transaction, record["blobs"])

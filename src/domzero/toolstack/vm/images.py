@@ -118,6 +118,7 @@ async def complete(stack: Stack, image: Ref) -> None:
     await disks.update_vdi(stack, image)
     with stack.database.transaction() as transaction:
         transaction.update("VDI", image, managed=True)
+    disks.refresh_operations(stack, (image,))
     try:
         await refresh_size(stack, stack.database.get("VDI", image, "SR"))
     except ApiError as error:
