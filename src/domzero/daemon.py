@@ -224,7 +224,7 @@ def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands, stack: Stack) ->
         hands.simulation.add_to(server.routes)
     access = Access(engine.sessions, engine.door, engine.roles, engine.clock)
     consoles = Consoles(
-        access, ConsolePlaces(stack), Lines(hands.console), auditor=stack.auditor,
+        access, ConsolePlaces(stack), Lines(hands.console, hands.terminals), auditor=stack.auditor,
         subscribe=engine.database.subscribe,
     )  # fmt: skip
     consoles.add_to(server.routes)
@@ -240,6 +240,7 @@ async def _open_hands(stack: Stack, engine: Engine, hands: Hands, cleanup: Async
     engine.start()
     if hands.console is not None:
         cleanup.push_async_callback(hands.console.close)
+    cleanup.push_async_callback(hands.terminals.close)
     domains = await hands.hypervisor.open(stack.machines.listener)
     cleanup.push_async_callback(hands.hypervisor.close)
     await hands.network.open()

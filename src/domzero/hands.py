@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from domzero.front.simulation import Simulation, Verb
 from domzero.host.bootloader.protocol import DiskLoader
 from domzero.host.clock import AdjustableClock, Clock, SystemClock
 from domzero.host.console.lines import HostTerminal
+from domzero.host.console.terminals import Prison, Terminals
 from domzero.host.contents.protocol import DiskContents
 from domzero.host.control.protocol import HostControl
 from domzero.host.download.http import download
@@ -37,8 +38,10 @@ TOOLS_DISC = Path("share/domzero/guest-tools.iso")
 """Where script/guest-tools puts the disc, below what domzero is installed in."""
 STAND_IN_SIZE = 65536
 
-FIRST_USER = 0x7D000000
+FIRST_USER, USERS = 0x7D000000, 0x10000
 """Machines run as users from this number on: far from people's, services' and containers' (systemd's UIDS-GIDS.md)."""
+TERMINAL_USERS = range(FIRST_USER + USERS, FIRST_USER + 2 * USERS)
+"""Who shows guests' text as screens."""
 LOADER_USER = FIRST_USER - 1
 """Who reads the disks of machines that are about to start."""
 
@@ -61,6 +64,8 @@ class Hands:
     guest: GuestImage | None
     console: HostTerminal | None = None
     """The host's own console; None where nobody may see it."""
+    terminals: Terminals = field(default_factory=lambda: Terminals(None))
+    """What shows text as screens; at large where all text is made up."""
     disk_loader: DiskLoader | None = None
     """None where disks are made up."""
     guest_tools: Path | None = None
@@ -128,7 +133,7 @@ async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) 
     from domzero.host.storage.registry import Surroundings, make_drivers
 
     root = os.geteuid() == 0
-    users = UserRange(FIRST_USER) if root else None
+    users = UserRange(FIRST_USER, USERS) if root else None
     return Hands(
         QemuHypervisor(runtime, state, accelerator=settings.accel, users=users),
         make_drivers(Surroundings(state, runtime, runtime / "mounts")),
@@ -139,6 +144,7 @@ async def _real(settings: Settings, state: Path, runtime: Path, log_file: Path) 
         download,
         await _guest_image(settings, state),
         make_host_console(settings, root=root),
+        Terminals(Prison(runtime / "empty", TERMINAL_USERS if root else None)),
         Pygrub(runtime, LOADER_USER if root else None),
         guest_tools=_guest_tools(Path(sys.prefix) / TOOLS_DISC),
     )

@@ -163,14 +163,15 @@ async def spawn(
 def spawn_detached(argv: Sequence[str | Path], *, output: int, pass_fds: Sequence[int] = ()) -> int:
     """Start a program that outlives the daemon, in a session of its own, and return its process id at once.
 
-    `output` is the descriptor its standard output and error go to. Descriptors in `pass_fds` keep their numbers. The
-    caller watches the process and, as its parent, must reap it. Takes a millisecond, in which the loop stands still.
-    Raises `ProcessError` when it cannot be started.
+    `output` is the descriptor its standard output and error go to. Descriptors in `pass_fds` keep their numbers; it has
+    no others, not even those that whoever started us left open. The caller watches the process and, as its parent, must
+    reap it. Takes a millisecond, in which the loop stands still. Raises `ProcessError` when it cannot be started.
     """
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_DUP2, output, 1),
         (os.POSIX_SPAWN_DUP2, output, 2),
+        *((os.POSIX_SPAWN_CLOSE, fd) for fd in _left_open() - set(pass_fds)),
         *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in pass_fds),
     ]
     try:
@@ -208,7 +209,12 @@ def spawn_on_terminal(
             os.fspath(argv[0]),
             [os.fspath(argument) for argument in argv],
             {**ENVIRONMENT, **(environment or {})},
-            file_actions=[terminal, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)],
+            file_actions=[
+                terminal,
+                (os.POSIX_SPAWN_DUP2, 0, 1),
+                (os.POSIX_SPAWN_DUP2, 0, 2),
+                *((os.POSIX_SPAWN_CLOSE, fd) for fd in _left_open()),
+            ],
             setsid=True,
             setsigmask=(),
             setsigdef=_PYTHONS_OWN,
@@ -257,6 +263,16 @@ class _Capture:
             self._loop.remove_reader(self._ours)
             self._enough.set()
         return True
+
+
+def _left_open() -> set[int]:
+    """Descriptors, but for the first three, that a child would inherit. Those that Python opens are none of them."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the one that lists them is gone
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.add(int(name))
+    return found
 
 
 async def _drain(stream: asyncio.StreamReader | None, argv: Sequence[str | Path]) -> bytes:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.console.lines import Line, Lines
+from domzero.host.console.line import Line
+from domzero.host.console.lines import Lines
 from domzero.host.console.login import LoginTerminal
 from domzero.host.console.serial import SerialViewer
 from domzero.host.console.simulated import SimulatedTerminal
+from domzero.host.console.terminals import Terminals
 from domzero.wire.rfb_picture import PictureReader
 
 SHELL = ("sh", "-c", 'echo "$$ on $(tty) as $TERM"; exec sh -i')
@@ -149,8 +151,10 @@ async def test_a_viewer_that_does_not_read_holds_no_program_up(terminal: LoginTe
     line.close()
 
 
+@pytest.mark.slow
 async def test_as_a_screen(terminal: LoginTerminal) -> None:
-    line = await Lines(terminal).host("this host")
+    terminals = Terminals(None)
+    line = await Lines(terminal, terminals).host("this host")
     reader = PictureReader()
     async with asyncio.timeout(10):
         while reader.picture is None:
@@ -160,6 +164,7 @@ async def test_as_a_screen(terminal: LoginTerminal) -> None:
     assert (reader.picture.width, reader.picture.height) == (640, 384)
     assert len(set(reader.picture.pixels)) > 1  # what was said first is on it
     line.close()
+    await terminals.close()
 
 
 async def test_what_cannot_be_started() -> None:

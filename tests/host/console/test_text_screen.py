@@ -1,4 +1,4 @@
-"""A text console's viewers, without any front."""
+"""A text console's viewers, in this process (see `test_terminals` for where it runs on a host)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from domzero.host.console.lines import Line, Lines
+from domzero.host.console.line import Line, SocketLine
+from domzero.host.console.lines import connect
 from domzero.host.console.picture import take
+from domzero.host.console.text_screen import TextScreen
 from domzero.wire.rfb_picture import Picture
 from tests.host.console.machine import Machine
 
@@ -24,8 +26,15 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
     machine.close()
 
 
-async def look(lines: Lines, machine: Machine) -> Picture:
-    line = await lines.text(machine.path, None, "a machine")
+@pytest.fixture
+async def screen(machine: Machine) -> AsyncIterator[TextScreen]:
+    screen = TextScreen(SocketLine(*await connect(machine.path)), "a machine", 0)
+    yield screen
+    screen.close()
+
+
+async def look(screen: TextScreen) -> Picture:
+    line = screen.join()
     try:
         return await take(line, 10)
     finally:
@@ -42,35 +51,32 @@ async def greeted(line: Line) -> Line:
     return line
 
 
-async def test_what_the_machine_writes_is_shown(machine: Machine) -> None:
-    lines = Lines()
-    line = await lines.text(machine.path, None, "a machine")
-    empty = await look(lines, machine)
+async def test_what_the_machine_writes_is_shown(machine: Machine, screen: TextScreen) -> None:
+    now = empty = await look(screen)
     await machine.say(b"\x1b[44mwritten")
-    now = empty
     for _ in range(500):
         if now != empty:
             break
         await asyncio.sleep(0.01)
-        now = await look(lines, machine)
+        now = await look(screen)
     assert (now.width, now.height) == (640, 384)
     assert bytes((0, 0, 238, 0)) in now.pixels
-    line.close()
-    assert await machine.reader.read() == b"", "the line is given up with the last viewer"
 
 
-async def test_the_first_picture_shows_all_of_the_past(machine: Machine, tmp_path: Path) -> None:
+async def test_the_first_picture_shows_all_of_the_past(machine: Machine) -> None:
     """Also to whoever looks but once, as for a picture."""
-    (tmp_path / "log").write_bytes(b"long ago\r\n" * 5000 + b"\x1b[44mlatest")
-    line = await Lines().text(machine.path, tmp_path / "log", "a machine")
-    try:
-        assert bytes((0, 0, 238, 0)) in (await take(line, 10)).pixels
-    finally:
-        line.close()
+    past = b"long ago\r\n" * 1000 + b"\x1b[44mlatest"
+    screen = TextScreen(SocketLine(*await connect(machine.path)), "a machine", len(past))
+    taking = asyncio.ensure_future(look(screen))
+    for at in range(0, len(past), 700):
+        await machine.say(past[at : at + 700])
+        await asyncio.sleep(0)
+    assert bytes((0, 0, 238, 0)) in (await taking).pixels
+    screen.close()
 
 
-async def test_keys_reach_the_machine(machine: Machine) -> None:
-    line = await greeted(await Lines().text(machine.path, None, "a machine"))
+async def test_keys_reach_the_machine(machine: Machine, screen: TextScreen) -> None:
+    line = await greeted(screen.join())
     control, c, up = 0xFFE3, 0x63, 0xFF52
     for down, symbol in ((1, c), (0, c), (1, control), (1, c), (0, c), (0, control), (1, c), (1, up)):
         await line.write(struct.pack(">BBxxI", 4, down, symbol))
@@ -83,9 +89,9 @@ async def test_keys_reach_the_machine(machine: Machine) -> None:
     line.close()
 
 
-async def test_a_machine_that_takes_no_keys(machine: Machine) -> None:
+async def test_a_machine_that_takes_no_keys(machine: Machine, screen: TextScreen) -> None:
     """Keys are dropped in the end; nobody waits and nothing grows."""
-    line = await greeted(await Lines().text(machine.path, None, "a machine"))
+    line = await greeted(screen.join())
     press = struct.pack(">BBxxI", 4, 1, 0x61) * 1000
     begun = time.monotonic()
     for _ in range(100):
@@ -94,26 +100,8 @@ async def test_a_machine_that_takes_no_keys(machine: Machine) -> None:
     line.close()
 
 
-@pytest.mark.slow
-async def test_a_machine_that_writes_without_end(machine: Machine) -> None:
-    """The event loop stays free, and what is shown at last is the latest."""
-    lines = Lines()
-    line = await lines.text(machine.path, None, "a machine")
-    saying = asyncio.ensure_future(machine.say(b"y\r\n" * 300_000 + b"\x1b[2J\x1b[H\x1b[41mlast"))
-    longest = 0.0
-    shown = b""
-    while bytes((205, 0, 0, 0)) not in shown:
-        begun = time.monotonic()
-        await asyncio.sleep(0)
-        longest = max(longest, time.monotonic() - begun)
-        shown = (await look(lines, machine)).pixels
-    await saying
-    assert longest < 2
-    line.close()
-
-
-async def test_a_viewer_that_asks_for_nothing_gets_nothing(machine: Machine) -> None:
-    line = await greeted(await Lines().text(machine.path, None, "a machine"))
+async def test_a_viewer_that_asks_for_nothing_gets_nothing(machine: Machine, screen: TextScreen) -> None:
+    line = await greeted(screen.join())
     await machine.say(b"news " * 100)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(line.read(), 0.2)

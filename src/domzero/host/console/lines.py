@@ -8,34 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from domzero.host.console.line import PIECE, Line, SocketLine
 from domzero.host.console.serial import SerialLine, SerialViewer, Streams
+from domzero.host.console.terminals import ShownTerminal, Terminals
 
-if TYPE_CHECKING:
-    from domzero.host.console.text_screen import TextScreen
-
-PIECE = 64 << 10
-"""The most that is read at a time, and twice of which waits for a viewer before QEMU has to."""
 CONNECT_SECONDS = 5.0
 FIRST_WORDS = 2.0
 """Seconds that the host's own terminal may take to say something before it is shown as a screen."""
-
-
-class Line(Protocol):
-    """A console as one viewer has it."""
-
-    async def read(self) -> bytes:
-        """What comes next; empty at the end. Raises `OSError`."""
-        ...
-
-    async def write(self, data: bytes) -> None:
-        """Hand something to the machine; returns when more may follow. Raises `OSError`."""
-        ...
-
-    def close(self) -> None:
-        """Leave. May be called twice."""
-        ...
 
 
 class HostTerminal(Protocol):
@@ -53,32 +34,15 @@ class HostTerminal(Protocol):
         ...
 
 
-class SocketLine:
-    """A connection of one's own."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    async def read(self) -> bytes:
-        return await self._reader.read(PIECE)
-
-    async def write(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    def close(self) -> None:
-        self._writer.transport.abort()
-
-
 class Lines:
     """All consoles of this host that somebody looks at. Used inside one event loop."""
 
-    def __init__(self, host: HostTerminal | None = None) -> None:
-        """`host` is None where nobody may see the host's own console."""
+    def __init__(self, host: HostTerminal | None = None, terminals: Terminals | None = None) -> None:
+        """`host` is None where nobody may see the host's own console; `terminals` None where text is made up by us."""
         self._host = host
+        self._terminals = terminals or Terminals(None)
         self._serial: dict[Path, SerialLine] = {}
-        self._text: dict[Path, TextScreen] = {}
+        self._text: dict[Path, ShownTerminal] = {}
 
     async def screen(self, socket: Path) -> Line:
         """A viewer's own connection to an RFB server. Raises `OSError` when nothing answers there."""
@@ -86,18 +50,16 @@ class Lines:
 
     async def text(self, socket: Path, log: Path | None, title: str) -> Line:
         """A serial line shown as a screen, by RFB. Raises as `serial` does."""
-        # What most hosts are never asked for, and start sooner without.
-        from domzero.host.console.text_screen import TextScreen
-
-        screen = self._text.get(socket)
-        if screen is None:
+        shown = self._text.get(socket)
+        if shown is None or shown.ended:
             place = await self.serial(socket, log)
-            screen = self._text.get(socket)
-            if screen is None:
-                screen = self._text[socket] = TextScreen(place, title, lambda: self._forget_text(socket))
+            started = await self._terminals.show(place, title, lambda: self._forget_text(socket))
+            shown = self._text.get(socket)
+            if shown is None or shown.ended:
+                shown = self._text[socket] = started
             else:  # somebody else was quicker
-                place.close()
-        return screen.join()
+                started.close()
+        return await shown.join()
 
     async def serial(self, socket: Path, log: Path | None) -> SerialViewer:
         """A place at a serial line. It begins with the latest of what the machine wrote before.
@@ -117,14 +79,12 @@ class Lines:
         place = await SerialLine(lambda: terminal.open(kind), None, _nobody_shares).join()
         if title is None:
             return place
-        from domzero.host.console.text_screen import TextScreen
-
         await place.expect(FIRST_WORDS)
-        return TextScreen(place, title, _nobody_shares).join()
+        return await (await self._terminals.show(place, title, _nobody_shares)).join()
 
     def _forget_text(self, socket: Path) -> None:
-        screen = self._text.get(socket)
-        if screen is not None and screen.ended:
+        shown = self._text.get(socket)
+        if shown is not None and shown.ended:
             del self._text[socket]
 
     def _forget(self, socket: Path) -> None:

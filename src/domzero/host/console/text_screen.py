@@ -1,5 +1,7 @@
 """A text console shown as a screen: several viewers by RFB, one terminal, one place at the serial line.
 
+On a host it runs in a process of its own (`terminal_program`): what a guest writes is parsed nowhere else.
+
 The terminal is fed at a bounded pace: a guest that writes more than anybody can read costs little, and what cannot be
 shown in time is left out.
 """
@@ -7,11 +9,10 @@ shown in time is left out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from domzero.host.console.glyphs import HEIGHT, WIDTH
 from domzero.host.console.keys import CONTROL, META, typed
-from domzero.host.console.serial import SerialViewer
+from domzero.host.console.line import Line
 from domzero.host.console.terminal import COLUMNS, LINES, PALETTE, Terminal
 from domzero.wire.rfb import Key, RfbError, RfbServer, UpdateRequest
 
@@ -19,8 +20,6 @@ PIECE = 1024
 """Fed to the terminal at a time: a few milliseconds of work."""
 SHARE = 0.2
 """Of a processor that a guest may keep busy by writing."""
-BACKLOG = 16 << 10
-"""Bytes that wait to be shown; older ones are left out, lest what is shown is long past."""
 FRAME = 0.06
 """Seconds between two pictures for one viewer."""
 UNSENT_KEYS = 4096
@@ -28,17 +27,16 @@ UNSENT_KEYS = 4096
 
 
 class TextScreen:
-    """The terminal of one serial line. It lasts as long as it has viewers."""
+    """The terminal of one serial line, until that ends or nobody wants it any more (`close`)."""
 
-    def __init__(self, serial: SerialViewer, title: str, forget: Callable[[], None]) -> None:
+    def __init__(self, serial: Line, title: str, past: int) -> None:
+        """`past` is how many of the line's next bytes were written before anybody looked."""
         self._serial = serial
-        serial.backlog = BACKLOG
         self._title = title
-        self._forget = forget
         self._viewers: set[TextViewer] = set()
         self._keys = bytearray()
         self._has_keys = asyncio.Event()
-        self._past = serial.waiting
+        self._past = past
         self._is_current = asyncio.Event()
         self.terminal = Terminal(self.type)
         self.ended = False
@@ -50,15 +48,19 @@ class TextScreen:
         """A new viewer."""
         viewer = TextViewer(self, self._title)
         self._viewers.add(viewer)
+        if self.ended:
+            viewer.end()
         return viewer
 
     def leave(self, viewer: TextViewer) -> None:
-        """The viewer is gone; the last one puts the terminal away."""
+        """The viewer is gone."""
         self._viewers.discard(viewer)
-        if not self._viewers:
-            self._end()
-            for task in self._tasks:
-                task.cancel()
+
+    def close(self) -> None:
+        """Put the terminal away."""
+        self._end()
+        for task in self._tasks:
+            task.cancel()
 
     async def current(self) -> None:
         """Return when what the machine wrote before anybody looked is on the terminal."""
@@ -77,12 +79,13 @@ class TextScreen:
             while data := await self._serial.read():
                 for at in range(0, len(data), PIECE):
                     begun = self._now()
-                    changed = self.terminal.feed(data[at : at + PIECE])
+                    piece = data[at : at + PIECE]
+                    changed = self.terminal.feed(piece)
                     for viewer in self._viewers:
                         viewer.note(changed)
                     # The past is short, and somebody waits for it.
                     await asyncio.sleep(0 if self._past > 0 else (self._now() - begun) * (1 / SHARE - 1))
-                    self._digested(PIECE)
+                    self._digested(len(piece))
         finally:
             self._end()
 
@@ -109,11 +112,10 @@ class TextScreen:
         self._serial.close()
         for viewer in self._viewers:
             viewer.end()
-        self._forget()
 
 
 class TextViewer:
-    """One viewer: bytes of RFB in and out; see `host.console.lines.Line`."""
+    """One viewer: bytes of RFB in and out; see `host.console.line.Line`."""
 
     def __init__(self, screen: TextScreen, title: str) -> None:
         self._screen = screen

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from domzero.host.confinement import deprived
 from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.hypervisor.qemu import limits, names, slots
 from domzero.host.hypervisor.qemu.arguments import Descriptors, Launch, command_line, memory_size
@@ -68,7 +69,7 @@ async def launch(
         plan = _plan(spec, domain, host, images, opened, now, saved)
         log = os.open(domain.files.process_log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         opened.callback(os.close, log)
-        argv = command_line(plan)
+        argv = [*(() if plan.uid is None else deprived()), *command_line(plan)]
         try:
             pid = spawn_detached(argv, output=log, pass_fds=_passed(plan))
         except ProcessError as error:
