@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from domzero.engine.errors import ApiError
 from tests.toolstack.vm.world import World
 
 NULL = "OpaqueRef:NULL"
@@ -55,6 +56,33 @@ async def test_hard_shutdown_of_a_suspended_machine_drops_its_memory(host: World
     assert (record["power_state"], record["suspend_VDI"]) == ("Halted", NULL)
     assert host.files() == files
     assert host.get("VBD", record["VBDs"][0], "currently_attached") is False
+
+
+async def test_a_suspended_machine_and_a_checkpoint_are_copied(host: World) -> None:
+    vm = await host.machine()
+    await host.call("VM.start", vm, False, False)
+    checkpoint = await host.call("VM.checkpoint", vm, "kept")
+    await host.call("VM.suspend", vm)
+    for source in (vm, checkpoint):
+        assert "copy" in host.get("VM", source, "allowed_operations")
+        copied = await host.call("VM.copy", source, "copied", NULL)
+        disk, original = (host.get("VBD", host.get("VM", ref, "VBDs")[0], "VDI") for ref in (copied, source))
+        assert host.power_state(copied) == "Suspended"
+        assert disk != original
+    await host.call("VM.resume", vm, False, False)
+    assert host.power_state(vm) == "Running"
+
+
+async def test_a_disk_that_another_machine_writes_to_is_not_copied(host: World) -> None:
+    vm, other = await host.machine(), await host.machine()
+    disk = host.get("VBD", host.get("VM", vm, "VBDs")[0], "VDI")
+    await host.call("VM.start", vm, False, False)
+    await host.call("VM.suspend", vm)
+    with host.stack.database.transaction() as transaction:
+        transaction.update("VBD", host.get("VM", other, "VBDs")[0], VDI=disk, currently_attached=True)
+    with pytest.raises(ApiError) as caught:
+        await host.call("VM.copy", vm, "copied", NULL)
+    assert (caught.value.code, caught.value.params) == ("VDI_IN_USE", (disk, "copy"))
 
 
 async def test_the_machines_own_repository_comes_first(host: World) -> None:

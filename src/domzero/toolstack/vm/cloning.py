@@ -102,7 +102,7 @@ async def copy(stack: Stack, context: Context, vm: Ref, new_name: str, sr: Ref) 
     async def copy_disk(vdi: Ref, progress: Progress) -> Ref:
         target = stack.database.get("VDI", vdi, "SR") if sr == NULL_REF else sr
         async with (
-            stack.gates["VDI"].operation(context, vdi, "copy"),
+            stack.gates["VDI"].operation(context, vdi, _reading(stack, vm, vdi)),
             stack.gates["SR"].operation(context, target, "vdi_create"),
         ):
             return await disks.copy_vdi(stack, vdi, target, progress)
@@ -112,6 +112,17 @@ async def copy(stack: Stack, context: Context, vm: Ref, new_name: str, sr: Ref) 
             made = await _duplicate(stack, context, vm, new_name, copy_disk)
     tell_of_machine(stack, VM_CLONED, vm, f"was copied to '{new_name}'")
     return made
+
+
+def _reading(stack: Stack, vm: Ref, vdi: Ref) -> str:
+    """The operation on a disk of the machine while it is copied.
+
+    Disks of a suspended machine or of a checkpoint count as in use. Nothing writes to them, and the machine cannot go
+    on meanwhile, since it is being copied.
+    """
+    drives = (stack.database.record("VBD", vbd) for vbd in stack.database.get("VDI", vdi, "VBDs"))
+    writers = {drive["VM"] for drive in drives if drive["currently_attached"] and drive["mode"] != "RO"}
+    return "blocked" if writers == {vm} and stack.database.get("VM", vm, "power_state") == "Suspended" else "copy"
 
 
 async def _duplicate(stack: Stack, context: Context, vm: Ref, new_name: str, copy_disk: CopyDisk) -> Ref:

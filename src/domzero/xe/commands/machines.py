@@ -10,7 +10,7 @@ from domzero.engine.errors import ApiError
 from domzero.idl.types import NULL_REF
 from domzero.xe.arguments import coordinator, each, either, for_each, message, obj, pool
 from domzero.xe.command import Command
-from domzero.xe.commands.power import reset
+from domzero.xe.commands.power import demand_force
 from domzero.xe.errors import CommandError, missing
 from domzero.xe.talk import Talk
 from domzero.xe.view import Object
@@ -195,7 +195,10 @@ async def _snapshot_destroy(talk: Talk) -> None:
 
 
 async def _snapshot_reset(talk: Talk) -> None:
-    await reset(talk, await of_snapshot(talk))
+    """Drop the memory of a checkpoint: no domain belongs to it, so that is the end of it as of a suspended machine."""
+    ref = await of_snapshot(talk)
+    demand_force(talk, "The memory that was saved with the disks goes.")
+    await talk.api.call("VM.hard_shutdown", ref)
 
 
 async def _customized(talk: Talk, _: str, machine: Object) -> None:
@@ -264,7 +267,7 @@ COMMANDS = (
     Command("snapshot-destroy", "Remove a snapshot, and leave its disks.", _snapshot_destroy, (), _SNAPSHOT,
             ("VM.destroy",)),
     Command("snapshot-reset-powerstate", "Declare a suspended snapshot halted.", _snapshot_reset, (),
-            (*_SNAPSHOT, "force"), ("VM.power_state_reset",)),
+            (*_SNAPSHOT, "force"), ("VM.hard_shutdown",)),
     Command("template-uninstall", "Remove a template with its disks.", _uninstall_template, ("template-uuid",),
             ("force",),
             ("VM.destroy",), common=True),

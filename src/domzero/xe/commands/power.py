@@ -60,16 +60,12 @@ def demand_force(talk: Talk, danger: str) -> None:
         raise CommandError(f"{danger} Give --force if that is what you want.")
 
 
-async def reset(talk: Talk, ref: str) -> None:
+async def _reset(talk: Talk, ref: str, _: Object) -> None:
     """Declare a machine halted. Raises `CommandError` without `--force`."""
     demand_force(
         talk, "A machine that still runs somewhere damages its disks once it is started a second time elsewhere."
     )
     await talk.api.call("VM.power_state_reset", ref)
-
-
-async def _reset(talk: Talk, ref: str, _: Object) -> None:
-    await reset(talk, ref)
 
 
 async def _call_plugin(talk: Talk) -> None:
