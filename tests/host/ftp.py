@@ -34,7 +34,7 @@ class _Conversation:
             case "PASS" | "TYPE":
                 self.say("200 well")
             case "CWD":
-                self._place = f"{self._place}{word}/"
+                self._place = self._place if word == "." else f"{self._place}{word}/"
                 self.say("250 well")
             case "PASV":
                 await self._listen()

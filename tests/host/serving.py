@@ -10,8 +10,11 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 @asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[int]:
-    """A server on loopback; gives its port. In the end its conversations are cut off, wherever they are."""
+async def serving(handler: Handler, port: int = 0) -> AsyncIterator[int]:
+    """A server on loopback, on a free port unless one is named; gives its port.
+
+    In the end its conversations are cut off, wherever they are.
+    """
     conversations: set[asyncio.Task[None]] = set()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -25,7 +28,7 @@ async def serving(handler: Handler) -> AsyncIterator[int]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(converse, "127.0.0.1", 0)
+    server = await asyncio.start_server(converse, "127.0.0.1", port)
     try:
         yield int(server.sockets[0].getsockname()[1])
     finally:
