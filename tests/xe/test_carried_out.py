@@ -12,7 +12,7 @@ from domzero.xe.catalogue import HAND_WRITTEN
 from tests.api.harness import InProcessHost
 from tests.xe.terminal import printed, refused
 
-NAME = re.compile(r"\b[a-z]+-[a-z-]+\b|\bconsole\b")
+NAME = re.compile(r"\b[a-z]+-[a-z0-9-]+\b|\bconsole\b")
 ENDS_THE_HOST = {"host-" + "shutdown-agent", "host-" + "restart-agent"}
 """Their messages have tests of their own, with a daemon of their own (`host-` is put before them, or this file would
 name them)."""
