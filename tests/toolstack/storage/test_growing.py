@@ -53,17 +53,20 @@ async def test_who_sleeps_or_shares_or_only_reads(host: World) -> None:
     vm, _, vdi = await running_with_disk(host)
     await host.call("VM.suspend", vm)
     assert await host.fails("VDI.resize_online", vdi, str(64 * MIB)) == ("VDI_IN_USE", vdi, "resize_online")
+    assert "resize_online" not in host.get("VDI", vdi, "allowed_operations")
     shared = await disk(host, sharable=True)
     for _ in range(2):
         other = await host.machine(disks=0, cards=0)
         await host.call("VBD.create", {**DRIVE, "VM": other, "VDI": shared, "userdevice": "0"})
         await host.call("VM.start", other, False, False)
     assert await host.fails("VDI.resize_online", shared, str(64 * MIB)) == ("VDI_IN_USE", shared, "resize_online")
+    assert "resize_online" not in host.get("VDI", shared, "allowed_operations")
     read = await disk(host)
     reader = await host.machine(disks=0, cards=0)
     await host.call("VBD.create", {**DRIVE, "VM": reader, "VDI": read, "userdevice": "0", "mode": "RO"})
     await host.call("VM.start", reader, False, False)
     assert await host.fails("VDI.resize_online", read, str(64 * MIB)) == ("VDI_IN_USE", read, "resize_online")
+    assert "resize_online" not in host.get("VDI", read, "allowed_operations")
 
 
 @pytest.mark.parametrize("online", [False, True])

@@ -69,6 +69,16 @@ async def test_an_indestructible_repository_stays(host: World, tmp_path: Path) -
     assert sr not in host.stack.database.refs("SR")
 
 
+async def test_a_repository_with_disks_is_not_destroyed(host: World, tmp_path: Path) -> None:
+    sr = await new_repository(host, tmp_path / "second")
+    vdi = await host.call("VDI.create", {**DISK, "SR": sr})
+    await host.call("PBD.unplug", host.get("SR", sr, "PBDs")[0])
+    assert await host.fails("SR.destroy", sr) == ("SR_NOT_EMPTY",)
+    assert {"forget", "destroy"} & set(host.get("SR", sr, "allowed_operations")) == {"forget"}
+    await host.call("VDI.forget", vdi)
+    assert "destroy" in host.get("SR", sr, "allowed_operations")
+
+
 async def test_a_repository_without_a_pbd_is_only_forgotten(host: World, tmp_path: Path) -> None:
     """It says so, and that it can be destroyed again as soon as a PBD tells where it is."""
     sr = await new_repository(host, tmp_path / "second")

@@ -145,8 +145,6 @@ async def destroy(stack: Stack, context: Context, sr: Ref) -> None:
     """Erase an unplugged, empty repository. Raises SR_HAS_PBD, SR_HAS_NO_PBDS, SR_NOT_EMPTY, SR_INDESTRUCTIBLE."""
     async with stack.gates["SR"].operation(context, sr, "destroy"):
         record = stack.database.record("SR", sr)
-        if any(stack.database.get("VDI", vdi, "managed") for vdi in record["VDIs"]):
-            raise ApiError("SR_NOT_EMPTY")
         pbd = this_host_pbd(stack, sr)
         if pbd is None:
             raise ApiError("SR_HAS_NO_PBDS", sr)

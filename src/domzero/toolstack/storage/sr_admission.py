@@ -52,6 +52,8 @@ def _check_removal(database: Database, sr: Ref, operation: str) -> ApiError | No
         return ApiError("SR_INDESTRUCTIBLE", sr)
     if operation == "destroy" and not record["PBDs"]:
         return ApiError("SR_HAS_NO_PBDS", sr)
+    if operation == "destroy" and any(database.get("VDI", vdi, "managed") for vdi in record["VDIs"]):
+        return ApiError("SR_NOT_EMPTY")
     return None
 
 

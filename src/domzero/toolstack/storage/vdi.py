@@ -118,7 +118,9 @@ async def update(stack: Stack, context: Context, vdi: Ref) -> None:
 async def forget(stack: Stack, context: Context, vdi: Ref) -> None:
     """Drop the row and keep the data; a scan of the repository brings the disk back."""
     async with stack.gates["VDI"].operation(context, vdi, "forget"):
+        sr = stack.database.get("VDI", vdi, "SR")
         disks.forget_vdi(stack, vdi)
+        stack.gates["SR"].refresh(sr)
 
 
 @implements("VDI.introduce")

@@ -42,6 +42,8 @@ class Drives(NamedTuple):
 
     attached: bool
     attached_for_writing: bool
+    can_grow: bool
+    """Whether a machine that has the disk alone, for writing, is there to see it grow."""
     busy: ApiError | None
     """OTHER_OPERATION_IN_PROGRESS where one of them is being plugged, say."""
 
@@ -68,16 +70,24 @@ def judge(database: Database, vdi: Ref) -> Callable[[str], ApiError | None]:
 
 def drives_of(database: Database, record: Mapping[str, Any]) -> Drives:
     """One look at the drives that a disk with this record is in."""
-    attached, attached_for_writing, busy = False, False, None
+    attached, attached_for_writing, awake, busy = 0, False, False, None
     for vbd in record["VBDs"]:
         drive = database.record("VBD", vbd)
         if drive["currently_attached"]:
-            attached = True
-            attached_for_writing = attached_for_writing or drive["mode"] != "RO"
+            attached += 1
+            if drive["mode"] != "RO":
+                attached_for_writing = True
+                awake = awake or _is_awake(database, drive["VM"])
         if busy is None:
             for task, running in drive["current_operations"].items():
                 busy = ApiError("OTHER_OPERATION_IN_PROGRESS", "VBD", vbd, running, task)
-    return Drives(attached, attached_for_writing, busy)
+    return Drives(attached > 0, attached_for_writing, attached == 1 and awake, busy)
+
+
+def _is_awake(database: Database, vm: Ref) -> bool:
+    """Whether the machine runs, or is about to: a call that finds it starting waits for its turn."""
+    machine = database.find("VM", vm)
+    return machine is not None and machine.record["power_state"] != "Suspended"
 
 
 def _under_way(vdi: Ref, record: Mapping[str, Any], operation: str) -> ApiError | None:
@@ -102,7 +112,7 @@ def _repository(database: Database, record: Mapping[str, Any], operation: str) -
 
 
 def _in_use(vdi: Ref, drives: Drives, operation: str) -> ApiError | None:
-    if not drives.attached or operation in WHILE_IN_USE:
+    if not drives.attached or (operation in WHILE_IN_USE and (operation != "resize_online" or drives.can_grow)):
         return None
     if operation == "copy" and not drives.attached_for_writing:
         return None
