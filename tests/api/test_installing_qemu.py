@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +41,11 @@ TOLD = {
     "suse": "install=http://127.0.0.1",
     "suse-9": "install=http://127.0.0.1",
 }
+
+DRIVE = {
+    "userdevice": "3", "bootable": True, "mode": "RO", "type": "CD", "empty": False, "unpluggable": True,
+    "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +116,26 @@ def test_each_familys_installer_starts(guest: Guest, image: InstallerImage, layo
         start(guest)
     told = guest.wait_for(lambda log: log if f"{SAYS}told ".encode() in log else None, "the installer's start")
     assert TOLD[layout] in told.decode(errors="replace")
+
+
+@pytest.mark.skipif(shutil.which("genisoimage") is None, reason="needs genisoimage")
+def test_an_installer_on_the_disc_in_the_drive_starts(guest: Guest, image: InstallerImage, tmp_path: Path) -> None:
+    api, vm = guest.api, guest.vm
+    (tmp_path / "images/pxeboot").mkdir(parents=True)
+    for name, content in zip(PLACES["red-hat"], (image.kernel, image.ramdisk), strict=True):
+        (tmp_path / name).write_bytes(content)
+    (library,) = (sr for sr in api.SR.get_by_name_label("ISO library") if api.SR.get_PBDs(sr))
+    directory = Path(api.PBD.get_device_config(api.SR.get_PBDs(library)[0])["location"])
+    subprocess.run(["genisoimage", "-quiet", "-R", "-o", directory / "installer.iso", tmp_path], check=True)
+    api.SR.scan(library)
+    (disc,) = api.VDI.get_by_name_label("installer.iso")
+    api.VBD.create({**DRIVE, "VM": vm, "VDI": disc})
+    ask(api, vm, "cdrom", "red-hat", **{"install-args": "from.disc"})
+    start(guest)
+    told = guest.wait_for(lambda log: log if f"{SAYS}told ".encode() in log else None, "the installer's start")
+    assert "inst.repo=cdrom" in told.decode(errors="replace")
+    assert "from.disc" in told.decode(errors="replace")
+    assert api.VM.get_PV_bootloader(vm) == "pygrub"
 
 
 def content_of(guest: Guest, begin: bytes) -> None:
