@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import subprocess
@@ -171,6 +172,14 @@ def test_a_reader_that_leaves_is_no_disaster(host: InProcessHost) -> None:
         running.stdout.close()
         assert running.stderr.read() == b""
         assert running.wait(30) in (0, 1)
+
+
+def test_an_archive_on_standard_output_is_nothing_but_that(host: InProcessHost, machine: str) -> None:
+    given = ["vm-export", f"uuid={machine}", "filename=", "compress=true", "-s", str(socket_of(host))]
+    environment = {"PYTHONPATH": str(ROOT / "src"), "HOME": "/"}
+    done = subprocess.run([sys.executable, "-m", "domzero.client.xe", *given], capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert gzip.decompress(done.stdout)[-1024:] == bytes(1024)
 
 
 def test_names_of_bytes_that_are_no_text(host: InProcessHost, machine: str) -> None:

@@ -93,9 +93,11 @@ async def _export(talk: Talk, ref: str) -> None:
             query[name] = str(talk.line.flag(param)).lower()
     if (excluded := talk.line.get("excluded-device-types")) is not None:
         query["excluded_device_types"] = excluded
-    path = "/export_metadata" if talk.line.flag("metadata") else "/export"
-    await transfer(talk, "GET", talk.line.need("filename"), path, query)
-    await talk.message("Export succeeded")
+    path, name = "/export_metadata" if talk.line.flag("metadata") else "/export", talk.line.need("filename")
+    await transfer(talk, "GET", name, path, query)
+    if name:
+        # Behind an archive that goes to standard output this would be a part of it.
+        await talk.message("Export succeeded")
 
 
 async def _vm_export(talk: Talk, ref: str, _: Object) -> None:
