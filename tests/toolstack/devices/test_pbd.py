@@ -13,7 +13,7 @@ from domzero.toolstack.storage import pbd as pbds
 from domzero.toolstack.storage.pbd import detach_all
 from domzero.toolstack.storage.repositories import repository_of
 from tests.toolstack.devices.test_vdi import default_sr, disk, disturb
-from tests.toolstack.vm.world import DISK, World
+from tests.toolstack.vm.world import DISK, DRIVE, World
 
 
 def pbd_of(host: World, sr: Ref) -> Ref:
@@ -46,6 +46,29 @@ async def test_a_disk_that_is_read_keeps_its_repository(host: World) -> None:
     refused = await host.fails("PBD.unplug", pbd_of(host, sr))
     assert refused[:4] == ("OTHER_OPERATION_IN_PROGRESS", "VDI", vdi, "copy")
     await host.over(copying, 6)
+
+
+async def test_who_sleeps_does_not_keep_a_repository(host: World) -> None:
+    """It is there again before the machine goes on, which says what it waits for."""
+    home = default_sr(host)
+    away = await host.call("SR.create", host.stack.host, {"location": "/sim/o"}, "0", "o", "", "file", "", False, {})
+    vm = await host.machine(disks=0, cards=0)
+    vdi = await host.call("VDI.create", {**DISK, "SR": away})
+    await host.call("VBD.create", {**DRIVE, "VM": vm, "VDI": vdi, "userdevice": "0"})
+    await host.call("VM.start", vm, False, False)
+    (pbd,) = host.get("SR", away, "PBDs")
+    assert await host.fails("PBD.unplug", pbd) == ("VDI_IN_USE", vdi, "PBD.unplug")
+    checkpoint = await host.call("VM.checkpoint", vm, "as it was")
+    await host.call("VM.suspend", vm)
+    assert host.get("VDI", host.get("VM", vm, "suspend_VDI"), "SR") == home
+    await host.call("PBD.unplug", pbd)
+    assert host.get("VBD", host.get("VM", vm, "VBDs")[0], "currently_attached") is True
+    assert await host.fails("VM.resume", vm, False, False) == ("VM_REQUIRES_SR", vm, away)
+    assert host.power_state(vm) == "Suspended"
+    await host.call("PBD.plug", pbd)
+    await host.call("VM.resume", vm, False, False)
+    await host.call("VM.revert", checkpoint)
+    assert host.power_state(vm) == "Suspended"
 
 
 class Remote(SimStorage):

@@ -22,6 +22,10 @@ async def test_networks_come_and_go(host: World) -> None:
         assert await host.fails("network.create", {**NETWORK, "bridge": name}) == ("INVALID_VALUE", "bridge", name)
     for size in (67, 65536):
         assert await host.fails("network.create", {**NETWORK, "MTU": size}) == ("INVALID_VALUE", "MTU", str(size))
+        assert await host.fails("network.set_MTU", named, size) == ("INVALID_VALUE", "MTU", str(size))
+    for size, taken in ((9000, 9000), (-1, 1500)):
+        await host.call("network.set_MTU", named, size)
+        assert host.get("network", named, "MTU") == taken
     vm = await host.machine(disks=0, cards=1)
     vif = host.get("VM", vm, "VIFs")[0]
     await host.call("VIF.move", vif, named)

@@ -55,6 +55,27 @@ async def test_a_card_plugs_the_interface_that_it_needs(host: World) -> None:
     assert await host.fails("PIF.unplug", second) == ("VIF_IN_USE", network, vif)
 
 
+async def test_who_sleeps_needs_no_interface(host: World) -> None:
+    """Suspended machines and checkpoints do not hold interfaces; the machine's card brings its own back with it."""
+    second = pif(host, "eth1")
+    network = host.get("PIF", second, "network")
+    vm = await host.machine(disks=0, cards=1)
+    (vif,) = host.get("VM", vm, "VIFs")
+    await host.call("VIF.move", vif, network)
+    await host.call("VM.start", vm, False, False)
+    assert await host.fails("PIF.unplug", second) == ("VIF_IN_USE", network, vif)
+    assert await host.fails("network.set_default_locking_mode", network, "disabled") == ("VIF_IN_USE", network, vif)
+    checkpoint = await host.call("VM.checkpoint", vm, "as it was")
+    await host.call("VM.suspend", vm)
+    held = host.get("VM", checkpoint, "VIFs")[0]
+    assert host.get("VIF", vif, "currently_attached") is host.get("VIF", held, "currently_attached") is True
+    await host.call("network.set_default_locking_mode", network, "disabled")
+    await host.call("PIF.unplug", second)
+    await host.call("VM.resume", vm, False, False)
+    assert host.get("PIF", second, "currently_attached") is True
+    assert await host.fails("PIF.unplug", second) == ("VIF_IN_USE", network, vif)
+
+
 async def test_what_must_stay_up(host: World) -> None:
     second = pif(host, "eth1")
     await host.call("PIF.set_disallow_unplug", second, True)

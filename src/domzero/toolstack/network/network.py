@@ -14,6 +14,7 @@ from domzero.engine.errors import ApiError
 from domzero.idl.types import Ref
 from domzero.toolstack.blobs.blob import remove_blobs
 from domzero.toolstack.network.network_keys import checked_mtu, is_on
+from domzero.toolstack.presence import is_in_domain
 from domzero.toolstack.stack import Stack
 
 SYSTEM_NETWORK = "is_host_internal_management_network"
@@ -62,11 +63,18 @@ def destroy(stack: Stack, context: Context, self: Ref) -> None:
 def set_default_locking_mode(stack: Stack, context: Context, network: Ref, value: str) -> None:
     """Choose what cards without a mode of their own may send. VIF_IN_USE while one of them is in a running machine."""
     for vif in stack.database.get("network", network, "VIFs"):
-        card = stack.database.record("VIF", vif)
-        if card["currently_attached"] and card["locking_mode"] == "network_default":
+        by_default = stack.database.get("VIF", vif, "locking_mode") == "network_default"
+        if by_default and is_in_domain(stack.database, "VIF", vif):
             raise ApiError("VIF_IN_USE", network, vif)
     with stack.database.transaction() as transaction:
         transaction.update("network", network, default_locking_mode=value)
+
+
+@implements("network.set_MTU")
+def set_mtu(stack: Stack, context: Context, self: Ref, value: int) -> None:
+    """Choose the size of packets, from the next plug on; what is no size stands for the default. INVALID_VALUE."""
+    with stack.database.transaction() as transaction:
+        transaction.update("network", self, MTU=checked_mtu(value))
 
 
 @implements("network.add_purpose")

@@ -10,6 +10,7 @@ from domzero.engine.errors import ApiError
 from domzero.host.network.protocol import NetworkError
 from domzero.idl.records import Record
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.presence import is_in_domain
 from domzero.toolstack.stack import Stack
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def attached_cards(stack: Stack, network: Ref) -> tuple[Ref, ...]:
     row = stack.database.find("network", network)
     if row is None:
         return ()
-    return tuple(vif for vif in row.record["VIFs"] if stack.database.get("VIF", vif, "currently_attached"))
+    return tuple(vif for vif in row.record["VIFs"] if is_in_domain(stack.database, "VIF", vif))
 
 
 def assert_unpluggable(stack: Stack, pif: Ref) -> None:

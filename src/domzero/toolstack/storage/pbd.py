@@ -13,6 +13,7 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import StorageError
 from domzero.idl.types import Ref
+from domzero.toolstack.presence import is_in_domain
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage import disks
 from domzero.toolstack.storage.device_secrets import require_secrets
@@ -101,7 +102,7 @@ def record_attached(stack: Stack, pbd: Ref, *, attached: bool) -> None:
 @implements("PBD.unplug")
 async def unplug(stack: Stack, context: Context, self: Ref) -> None:
     """Let go of the repository; no error when it is not plugged. Raises VDI_IN_USE while a machine uses a disk, and
-    OTHER_OPERATION_IN_PROGRESS while one is being worked on for long."""
+    OTHER_OPERATION_IN_PROGRESS while one is being worked on for long. Suspended machines and checkpoints use none."""
     async with stack.gates["SR"].operation(context, stack.database.get("PBD", self, "SR"), "unplug"):
         record = stack.database.record("PBD", self)
         if not record["currently_attached"]:
@@ -117,7 +118,7 @@ def _refuse_while_used(stack: Stack, sr: Ref) -> None:
     for vdi in stack.database.get("SR", sr, "VDIs"):
         disk = stack.database.record("VDI", vdi)
         for vbd in disk["VBDs"]:
-            if stack.database.get("VBD", vbd, "currently_attached"):
+            if is_in_domain(stack.database, "VBD", vbd):
                 raise ApiError("VDI_IN_USE", vdi, "PBD.unplug")
         for task, running in disk["current_operations"].items():
             raise ApiError("OTHER_OPERATION_IN_PROGRESS", "VDI", vdi, running, task)
