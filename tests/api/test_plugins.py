@@ -16,7 +16,7 @@ from tests.api.errors import refused
 from tests.api.harness import PASSWORD, InProcessHost, login, plain_proxy
 from tests.api.jsonrpc import JsonRpc
 from tests.house.sources import ROOT
-from tests.xe.terminal import printed
+from tests.xe.terminal import printed, raw
 
 GUIDE = (ROOT / "docs/howto-write-a-plugin.md").read_text()
 
@@ -109,6 +109,14 @@ def test_the_command(host: InProcessHost, api: Any, here: Any) -> None:
     uuid = api.host.get_uuid(here)
     call = ("host-call-plugin", f"host-uuid={uuid}", "plugin=machines", "fn=count", "args:prefix=Control domain")
     assert printed(host, *call) == "1\n"
+    for plugin, fn, said in (
+        ("machines", "explode", "UNKNOWN_XENAPI_PLUGIN_FUNCTION"),
+        ("nothing", "count", "no plugin of that name"),
+        ("machines", "load", "args"),
+    ):
+        failed = raw(host, "host-call-plugin", f"host-uuid={uuid}", f"plugin={plugin}", f"fn={fn}", "args:prefix=x")
+        assert failed.code == 1
+        assert said in failed.err or any(said in (code, *params) for code, params in failed.errors), failed
 
 
 def test_the_errors_of_plugins(api: Any, here: Any, held: str) -> None:
