@@ -202,6 +202,9 @@ async def test_introducing_a_forgotten_disk(host: World) -> None:
     taken = introduction(sr, row["uuid"], row["location"])
     assert await host.fails("VDI.introduce", *taken) == ("LOCATION_NOT_UNIQUE", sr, row["location"])
     await host.call("VDI.forget", vdi)
+    for no_uuid in ("zz", "../a", row["uuid"].upper(), f"{{{row['uuid']}}}"):
+        refused = introduction(sr, no_uuid, row["location"])
+        assert await host.fails("VDI.introduce", *refused) == ("INVALID_VALUE", "uuid", no_uuid)
     again = await host.call("VDI.introduce", *taken)
     assert host.get("VDI", again, "uuid") == row["uuid"]
     assert host.get("VDI", again, "virtual_size") == row["virtual_size"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
+from uuid import UUID
 
 from domzero.engine.errors import ApiError
 from domzero.host.storage.protocol import DiskInfo, Repository, StorageDriver, StorageError
@@ -87,3 +88,13 @@ def measured(record: Mapping[str, Any], disk: DiskInfo) -> dict[str, Any]:
         "sm_config": {**record["sm_config"], **disk.sm_config},
         "xenstore_data": {**record["xenstore_data"], **disk.xenstore_data},
     }
+
+
+def assert_uuid(text: str) -> None:
+    """Raises INVALID_VALUE for the uuid of an object to be introduced that is none, or spelt in another way."""
+    try:
+        spelt = str(UUID(text))
+    except ValueError:
+        spelt = ""
+    if spelt != text:
+        raise ApiError("INVALID_VALUE", "uuid", text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 from domzero.engine.binding import implements
 from domzero.engine.context import Context
@@ -17,6 +16,7 @@ from domzero.toolstack.storage.disks import forget_vdi
 from domzero.toolstack.storage.pbd import plug_pbd
 from domzero.toolstack.storage.repositories import (
     asking,
+    assert_uuid,
     attached,
     driver_for,
     refresh_size,
@@ -113,8 +113,7 @@ def introduce(
 ) -> Ref:
     """A row for a repository that exists on its medium; PBDs follow. Raises SR_UUID_EXISTS, INVALID_VALUE."""
     driver_for(stack, type.lower())
-    if not _is_uuid(uuid):
-        raise ApiError("INVALID_VALUE", "uuid", uuid)
+    assert_uuid(uuid)
     if any(row.record["uuid"] == uuid for row in stack.database.rows("SR").values()):
         raise ApiError("SR_UUID_EXISTS", uuid)
     fields: dict[str, Any] = {
@@ -239,10 +238,3 @@ async def _forget_rows(stack: Stack, sr: Ref) -> None:
             transaction.destroy("PBD", pbd)
         remove_blobs(stack, transaction, record["blobs"])
         transaction.destroy("SR", sr)
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False

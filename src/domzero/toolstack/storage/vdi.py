@@ -13,7 +13,7 @@ from domzero.host.storage.protocol import StorageError
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage import disks
-from domzero.toolstack.storage.repositories import attached, measured
+from domzero.toolstack.storage.repositories import assert_uuid, attached, measured
 
 
 @implements("VDI.create")
@@ -132,9 +132,11 @@ async def introduce(
 ) -> Ref:  # fmt: skip
     """A row for a disk that is on the medium already. Its sizes are the medium's, whatever the caller says.
 
-    Raises LOCATION_NOT_UNIQUE, DB_UNIQUENESS_CONSTRAINT_VIOLATION for a uuid that is taken, VDI_LOCATION_MISSING when
-    there is no such disk. Drivers need no special ability: each can tell the sizes of a disk at a location.
+    A blank uuid stands for a new one. Raises INVALID_VALUE for what is no uuid, DB_UNIQUENESS_CONSTRAINT_VIOLATION for
+    one that is taken, LOCATION_NOT_UNIQUE, VDI_LOCATION_MISSING when there is no such disk. Drivers need no special ability: each can tell the sizes of a disk at a location.
     """
+    if uuid:
+        assert_uuid(uuid)
     driver, repository = attached(stack, SR)
     try:
         found = await driver.update_disk(repository, location)
