@@ -133,7 +133,8 @@ async def introduce(
     """A row for a disk that is on the medium already. Its sizes are the medium's, whatever the caller says.
 
     A blank uuid stands for a new one. Raises INVALID_VALUE for what is no uuid, DB_UNIQUENESS_CONSTRAINT_VIOLATION for
-    one that is taken, LOCATION_NOT_UNIQUE, VDI_LOCATION_MISSING when there is no such disk. Drivers need no special ability: each can tell the sizes of a disk at a location.
+    one that is taken, LOCATION_NOT_UNIQUE, VDI_LOCATION_MISSING when there is no such disk. Drivers need no special
+    ability: each can tell the sizes of a disk at a location.
     """
     if uuid:
         assert_uuid(uuid)
