@@ -102,6 +102,10 @@ class Peer(Protocol):
         """
         ...
 
+    async def read_into(self, buffer: memoryview) -> int:
+        """As `read`, into memory of the caller's; how many bytes that are."""
+        ...
+
     async def read_exactly(self, size: int) -> bytes:
         """So many bytes of the body. Raises `PeerGoneError` when it ends before."""
         ...

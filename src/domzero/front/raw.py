@@ -6,38 +6,23 @@ import asyncio
 import logging
 
 from domzero.front.hub import Hub, Member
+from domzero.front.intake import Intake
 from domzero.front.routes import RawHandler, RawStream, Request
 
 log = logging.getLogger(__name__)
-
-STREAM_BUFFER = 256 << 10
-"""Half of what is read ahead of a raw handler before the sender has to wait."""
-
-
-class _Protocol(asyncio.StreamReaderProtocol):
-    """asyncio's own stream protocol, which also tells the hub when the connection ends."""
-
-    def __init__(self, reader: asyncio.StreamReader, hub: Hub, member: Member) -> None:
-        super().__init__(reader, loop=hub.loop)
-        self._hub = hub
-        self._member = member
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._hub.leave(self._member)
 
 
 def hand_over(
     hub: Hub, member: Member, transport: asyncio.Transport, handler: RawHandler, request: Request, rest: bytes
 ) -> None:
     """From here on the transport belongs to the handler; `rest` is what came behind the request's head."""
-    reader = asyncio.StreamReader(STREAM_BUFFER, hub.loop)
-    protocol = _Protocol(reader, hub, member)
-    transport.set_protocol(protocol)
-    protocol.connection_made(transport)
-    stream = RawStream(reader, asyncio.StreamWriter(transport, protocol, reader, hub.loop))
+    intake = Intake(hub, member)
+    transport.set_protocol(intake)
+    intake.connection_made(transport)
+    writer = asyncio.StreamWriter(transport, intake, intake.reader, hub.loop)
     if rest:
-        reader.feed_data(rest)
+        intake.feed(rest)
+    stream = RawStream(intake.reader, writer, intake.receive)
     hub.start(_run(handler, request, stream))
 
 

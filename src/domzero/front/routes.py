@@ -40,12 +40,16 @@ class Response:
 class RawStream:
     """A connection after a request's head. `reader` begins with the first byte behind the head.
 
+    `receive` is for those who take large bodies, and do it with nothing else: it fills a buffer with what comes next,
+    wholly or in part, and says how many bytes that are; none at the end.
+
     Nothing has been answered yet: the handler writes whatever its protocol wants; `respond` is for those that want
     HTTP. The connection is closed when the handler returns or raises.
     """
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    receive: Callable[[memoryview], Awaitable[int]]
 
     def respond(self, status: int = 200, headers: Headers = (), length: int | None = None) -> None:
         """Write a response's head."""

@@ -78,17 +78,21 @@ class StreamPeer:
         self.stream.respond(status, headers, length)
 
     async def read(self, limit: int = 1 << 20) -> bytes:
+        with memoryview(bytearray(min(limit, BLOCK))) as buffer:
+            return bytes(buffer[: await self.read_into(buffer)])
+
+    async def read_into(self, buffer: memoryview) -> int:
         if self.length is not None:
-            limit = min(limit, self.length - self._taken)
-        if not limit:
-            return b""
+            buffer = buffer[: self.length - self._taken]
+        if not buffer:
+            return 0
         if not self.begun and self.header("expect") is not None:
             self._continue()
-        data = await self._patiently(self.stream.reader.read(limit))
-        self._taken += len(data)
-        if not data and self.length is not None:
+        count = await self._patiently(self.stream.receive(buffer))
+        self._taken += count
+        if not count and self.length is not None:
             raise PeerGoneError(f"the body ended after {self._taken} of {self.length} bytes")
-        return data
+        return count
 
     def _continue(self) -> None:
         if not self._continued:
@@ -105,7 +109,7 @@ class StreamPeer:
                 raise PeerGoneError(f"the body ended after {self._taken} bytes")
             pieces.append(piece)
             missing -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
@@ -223,7 +227,7 @@ async def _refuse(peer: StreamPeer, error: HttpError) -> None:
     """Send an error page, and listen a little longer: a client that is still sending would else lose it."""
     page = error_page(error.status, error.text)
     peer.begin(error.status, (*error.headers, HTML), length=len(page))
-    writer, reader = peer.stream.writer, peer.stream.reader
+    writer = peer.stream.writer
     writer.write(page)
     try:
         async with asyncio.timeout(GOODBYE):
@@ -231,7 +235,8 @@ async def _refuse(peer: StreamPeer, error: HttpError) -> None:
             if peer.length != 0 and peer.head.method in ("PUT", "POST"):
                 if writer.can_write_eof():
                     writer.write_eof()
-                while await reader.read(BLOCK):
+                ignored = memoryview(bytearray(BLOCK))
+                while await peer.stream.receive(ignored):
                     pass
     except (ConnectionError, TimeoutError) as problem:
         log.debug("%s was not there any more to be told: %s", peer.head.path, problem)

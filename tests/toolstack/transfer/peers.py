@@ -53,6 +53,11 @@ class MemoryPeer:
         self.taken += len(piece)
         return piece
 
+    async def read_into(self, buffer: memoryview) -> int:
+        piece = await self.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
     async def read_exactly(self, size: int) -> bytes:
         found = b""
         while len(found) < size:

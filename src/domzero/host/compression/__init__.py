@@ -57,7 +57,7 @@ class _Again:
         self._front = front
         self._receive = receive
 
-    async def __call__(self) -> bytes:
+    async def __call__(self) -> bytes | memoryview:
         if front := self._front:
             self._front = b""
             return front

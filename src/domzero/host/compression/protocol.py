@@ -8,8 +8,8 @@ from typing import Protocol
 
 Send = Callable[[bytes | bytearray | memoryview], Awaitable[None]]
 """Takes the next piece. What it was given may be changed when it has returned."""
-Receive = Callable[[], Awaitable[bytes]]
-"""Gives the next piece, of a few MiB at most; nothing at the end, and from then on."""
+Receive = Callable[[], Awaitable[bytes | memoryview]]
+"""Gives the next piece, of a few MiB at most, which lasts until one is asked for again; nothing at the end."""
 
 KINDS = frozenset({"none", "gzip", "zstd"})
 

@@ -32,7 +32,7 @@ from domzero.toolstack.transfer.import_rows import (
     release_objects,
     remove_objects,
 )
-from domzero.toolstack.transfer.import_stream import DiskFiller, Target, events
+from domzero.toolstack.transfer.import_stream import BlockMemory, DiskFiller, Target, events
 from domzero.toolstack.transfer.progress import Progress
 from domzero.toolstack.transfer.remap import NewDisk, Options
 from domzero.toolstack.vm import images
@@ -51,15 +51,19 @@ async def import_archive(
 
     With `dry_run` nothing is made. Raises the documented errors; then nothing is left, unless `force` was asked for.
     """
+    largest = LARGEST_WITH_DISKS if options.content else MAX_MANIFEST
+    memory = BlockMemory()
     try:
-        largest = LARGEST_WITH_DISKS if options.content else MAX_MANIFEST
-        async with stack.compression.decompressing(receive) as archive, aclosing(events(archive, largest)) as found:
+        async with (
+            stack.compression.decompressing(receive) as archive,
+            aclosing(events(archive, largest, memory)) as found,
+        ):
             manifest, names = await _manifest(found)
             plan = plan_import(stack.database, manifest, options, stack.settings, stack.database.new_uuid)
             if dry_run:
                 return ()
             passed_over = frozenset(item.id for item in manifest.objects)
-            work = _Import(stack, context, plan, options, names, passed_over)
+            work = _Import(stack, context, plan, options, names, passed_over, memory)
             return await work.carry_out(found)
     except XvaError as error:
         raise ApiError(error.code, *error.parameters) from error
@@ -85,6 +89,7 @@ class _Import:
     options: Options
     names: Mapping[str, str]
     passed_over: frozenset[str]
+    memory: BlockMemory
     made: Made = field(default_factory=Made)
     keeps: bool = False
     """Whether what was made stays although the import fails."""
@@ -198,9 +203,8 @@ class _Import:
             for id, vdi in made.items():
                 source = await disks.disk_source(self.stack, vdi)
                 targets[by_id.get(id, id)] = Target(source, wanted[id].size)
-        filler = DiskFiller(
-            self.stack.contents, targets, self.passed_over | self.names.keys(), progress, force=self.options.force
-        )
+        passed_over = self.passed_over | self.names.keys()
+        filler = DiskFiller(self.stack.contents, targets, passed_over, progress, self.memory, force=self.options.force)
         try:
             yield filler
         finally:

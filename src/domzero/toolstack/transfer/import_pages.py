@@ -29,11 +29,15 @@ class PeerSource:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
+        self._buffer = memoryview(bytearray(CHUNK))
 
-    async def read(self) -> bytes:
-        """Some bytes, nothing at the end. Raises IMPORT_ERROR_PREMATURE_EOF when the client goes away before."""
+    async def read(self) -> memoryview:
+        """Some bytes, until the next call; nothing at the end.
+
+        Raises IMPORT_ERROR_PREMATURE_EOF when the client goes away before.
+        """
         try:
-            return await self._peer.read(CHUNK)
+            return self._buffer[: await self._peer.read_into(self._buffer)]
         except PeerGoneError as error:
             raise ApiError("IMPORT_ERROR_PREMATURE_EOF") from error
 

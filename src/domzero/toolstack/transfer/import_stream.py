@@ -33,13 +33,31 @@ SECTOR: Final = 512
 _ZEROS: Final = bytes(GRAIN)
 
 
-async def events(receive: Receive, largest: int) -> AsyncGenerator[Event, None]:
+class BlockMemory:
+    """Memory of blocks that were written, for blocks to come: to get it anew takes longer than to fill it."""
+
+    def __init__(self) -> None:
+        self._spare: list[bytearray] = []
+
+    def take(self, size: int) -> bytearray:
+        """So many bytes, of any value."""
+        if self._spare and len(self._spare[-1]) == size:
+            return self._spare.pop()
+        return bytearray(size)
+
+    def give(self, data: Bytes) -> None:
+        """Nobody will look at these any more."""
+        if isinstance(data, bytearray) and len(self._spare) < AHEAD:
+            self._spare.append(data)
+
+
+async def events(receive: Receive, largest: int, memory: BlockMemory) -> AsyncGenerator[Event, None]:
     """What is in an uncompressed archive, in order, up to its end; what comes after that is not read.
 
-    `largest` is how many bytes its description may have. Raises `XvaError`, IMPORT_ERROR for a larger one, and
-    what `receive` raises.
+    Blocks are in `memory`, which may be given them back. `largest` is how many bytes its description may have. Raises
+    `XvaError`, IMPORT_ERROR for a larger one, and what `receive` raises.
     """
-    reader = ArchiveReader()
+    reader = ArchiveReader(memory.take)
     described, taken = False, 0
     while piece := await receive():
         for event in reader.feed(piece):
@@ -70,13 +88,14 @@ class DiskFiller:
     """
 
     def __init__(
-        self, contents: DiskContents, targets: Mapping[str, Target], passed_over: frozenset[str], progress: Progress, *,
-        force: bool,
+        self, contents: DiskContents, targets: Mapping[str, Target], passed_over: frozenset[str], progress: Progress,
+        memory: BlockMemory, *, force: bool,
     ) -> None:  # fmt: skip
         self._contents = contents
         self._targets = targets
         self._passed_over = passed_over
         self._progress = progress
+        self._memory = memory
         self._force = force
         self._verifier = Verifier()
         self._complete: set[str] = set()
@@ -179,6 +198,8 @@ class DiskFiller:
         view = memoryview(data)
         for start, end in await in_thread(self._looked_at, data, block):
             await writer.write(offset + start, view[start:end])
+        view.release()
+        self._memory.give(data)
 
     def _looked_at(self, data: Bytes, block: Block | None) -> list[tuple[int, int]]:
         if block is not None:

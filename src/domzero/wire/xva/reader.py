@@ -8,7 +8,7 @@ alive.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,9 +60,11 @@ class ArchiveReader:
         reader.finish()
 
     Exhaust the iterator before the next feed. A block is reported when its checksum was read. Raises `XvaError`.
+    `memory` gives room for so many bytes of a block.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Callable[[int], bytearray] = bytearray) -> None:
+        self._memory = memory
         self._tar = TarReader()
         self._manifest_read = False
         self._disks: set[str] = set()
@@ -164,7 +166,7 @@ class ArchiveReader:
         if member.size > MAX_BLOCK:
             raise unreadable(f"{member.name} is larger than {MAX_BLOCK} bytes")
         disk.offset += (number - disk.number - 1) * (disk.first or BLOCK)
-        block = _BlockFile(self, member, disk.name, number, disk.offset)
+        block = _BlockFile(self, self._memory(member.size), disk.name, number, disk.offset)
         disk.number = number
         disk.first = disk.first or member.size
         disk.offset += member.size
@@ -208,10 +210,10 @@ class _Manifest:
 
 
 class _BlockFile:
-    def __init__(self, reader: ArchiveReader, member: Member, disk: str, number: int, offset: int) -> None:
+    def __init__(self, reader: ArchiveReader, content: bytearray, disk: str, number: int, offset: int) -> None:
         self._reader = reader
         self._disk, self._number, self._offset = disk, number, offset
-        self._content = bytearray(member.size)
+        self._content = content
         self._filled = 0
 
     def feed(self, data: memoryview) -> Iterator[Event]:
