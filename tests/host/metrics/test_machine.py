@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from domzero.host.metrics.linux import LinuxFacts, parse_processors
 from domzero.host.metrics.protocol import ProcessorTimes, utilisation
+from domzero.toolstack.host.description import cpu_info
 
 CPUINFO = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -42,6 +43,16 @@ def test_processors_from_text() -> None:
     first, second = parse_processors(CPUINFO)
     assert (first.vendor, first.speed, first.family, first.flags) == ("AuthenticAMD", 2600, 25, "fpu vme")
     assert (second.number, second.speed, second.model_name) == (1, 0, "")
+
+
+def test_threads_are_told_from_cores() -> None:
+    """Two sockets with a core of two threads each; then processors that say nothing of theirs."""
+    places = ((0, 0, 0), (1, 0, 0), (2, 1, 0), (3, 1, 0))
+    threads = "\n".join(f"processor : {number}\nphysical id : {at}\ncore id : {core}\n" for number, at, core in places)
+    info = cpu_info(tuple(parse_processors(threads)))
+    assert (info["cpu_count"], info["socket_count"], info["threads_per_core"]) == ("4", "2", "2")
+    info = cpu_info(tuple(parse_processors("processor : 0\n\nprocessor : 1\n")))
+    assert (info["cpu_count"], info["socket_count"], info["threads_per_core"]) == ("2", "1", "1")
 
 
 def test_half_busy() -> None:

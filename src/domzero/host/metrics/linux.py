@@ -88,6 +88,7 @@ def parse_processors(text: str) -> Iterator[Processor]:
             stepping=values.get("stepping", ""),
             flags=values.get("flags", values.get("Features", "")),
             socket=values.get("physical id", "0"),
+            core=values.get("core id", values["processor"]),
         )
 
 

@@ -20,6 +20,8 @@ class Processor:
     stepping: str
     flags: str
     socket: str
+    core: str
+    """The core that it is a thread of, by the socket's own number; itself where nothing is said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,10 +75,11 @@ def guest_types(capabilities: Capabilities) -> tuple[str, ...]:
 def cpu_info(processors: tuple[Processor, ...]) -> dict[str, str]:
     """`host.cpu_info`: one description for all processors, which are taken to be alike."""
     first = processors[0]
+    cores = {(processor.socket, processor.core) for processor in processors}
     return {
         "cpu_count": str(len(processors)),
         "socket_count": str(len({processor.socket for processor in processors})),
-        "threads_per_core": "1",
+        "threads_per_core": str(len(processors) // len(cores)),
         "vendor": first.vendor,
         "speed": str(first.speed),
         "modelname": first.model_name,
