@@ -65,6 +65,7 @@ def test_machines_keep_their_devices_and_their_rights() -> None:
         "CAP_NET_ADMIN",
         "CAP_SETUID",
         "CAP_SETGID",
+        "CAP_SETPCAP",
         "CAP_CHOWN",
         "CAP_KILL",
         "CAP_SYS_CHROOT",

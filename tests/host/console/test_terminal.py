@@ -120,7 +120,7 @@ def test_a_guest_cannot_make_it_grow(written: bytes) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["control sequences", "escape sequences", "characters"])
 def test_nothing_that_a_guest_writes_takes_long(kind: str) -> None:
-    """What is fed at a time (`text_screen.PIECE`) holds up everybody else of the host for as long as it takes."""
+    """What is fed at a time (`text_screen.PIECE`) holds up every viewer of the screen for as long as it takes."""
     repeated = {
         "control sequences": [
             b"\x1b[" + parameters + bytes((final,)) + b"a"

@@ -208,6 +208,20 @@ async def test_what_confines_it(lines: Lines, machine: Machine, tmp_path: Path) 
     line.close()
 
 
+async def test_what_confines_it_without_a_user_of_its_own(machine: Machine, tmp_path: Path) -> None:
+    """As on a host that root does not run."""
+    terminals = Terminals(Prison(tmp_path / "empty", None))
+    line = await Lines(None, terminals).text(machine.path, None, "a machine")
+    (pid,) = processes()
+    fields = status(pid)
+    assert (fields["Seccomp"], fields["NoNewPrivs"]) == ("2", "1")
+    assert set(fields["Uid"].split()) == {str(os.getuid())}
+    await machine.say(b"\x1b[44mwritten")
+    assert (await take(line, 10)).width == 640
+    line.close()
+    await terminals.close()
+
+
 async def test_nothing_of_the_machines_is_in_its_arguments(lines: Lines, machine: Machine) -> None:
     line = await lines.text(machine.path, None, "a machine")
     (pid,) = processes()
