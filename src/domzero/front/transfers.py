@@ -41,6 +41,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TASK_ARGUMENTS = frozenset({"task_id", "subtask_of"})
 """What makes a request part of a task, which is not for strangers to say."""
 
+REFUSALS = {401: "SESSION_AUTHENTICATION_FAILED", 403: "RBAC_PERMISSION_DENIED"}
+"""What a task fails with whose request is not let in."""
 STATUS = {"HANDLE_INVALID": 404, "UUID_INVALID": 404, "RBAC_PERMISSION_DENIED": 403, "SESSION_INVALID": 401}
 """Error → status of the answer where the head was not sent yet; 500 for all others, as XenServer does."""
 
@@ -171,8 +173,9 @@ class Transfers:
                 require(caller, rank)
                 await self._carry_out(page, function, caller.session, request.origin, peer, arguments)
         except HttpError as error:
-            if error.status in (401, 403):
-                self._refuse_task(arguments.get("task_id"))
+            if error.status in REFUSALS:
+                told = (page.label, error.text) if error.status == 403 else ()
+                self._refuse_task(arguments.get("task_id"), (REFUSALS[error.status], *told))
             raise
 
     async def _carry_out(
@@ -202,10 +205,10 @@ class Transfers:
             handle.parent = parent
         return handle
 
-    def _refuse_task(self, named: str | None) -> None:
-        """Tell whoever waits for the task that its work will not be done."""
+    def _refuse_task(self, named: str | None, error: tuple[str, ...]) -> None:
+        """Tell whoever waits for the task that its work will not be done, and why."""
         if named is not None and self._tasks.is_waiting(named):
-            self._tasks.finish(named, "failure", error_info=("SESSION_AUTHENTICATION_FAILED",))
+            self._tasks.finish(named, "failure", error_info=error)
 
 
 async def _explained(work: Any, outcome: list[HttpError]) -> Any:
