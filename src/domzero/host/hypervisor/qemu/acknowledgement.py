@@ -25,11 +25,14 @@ async def wait_for_driver(domain: Domain, device: str, what: str, timeout: float
     """
     loop = asyncio.get_running_loop()
     begin = loop.time()
-    while domain.state is RunState.RUNNING and not await _is_driven(domain, device):
+    while domain.state is RunState.RUNNING:
         waited = loop.time() - begin
         if waited > timeout:
             raise GuestNotRespondingError(f"no driver in the guest took {what} in {timeout:g} seconds")
+        # No guest answers at once, and while QEMU is being asked its guest may have to wait.
         await asyncio.sleep(min(max(PAUSE_SHARE * waited, SHORTEST_PAUSE), LONGEST_PAUSE))
+        if await _is_driven(domain, device):
+            return
 
 
 async def _is_driven(domain: Domain, device: str) -> bool:

@@ -17,13 +17,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from uuid import uuid4
 
 from domzero.finish import finish
-from domzero.host.hypervisor.spec import DiskFormat, DiskSource
+from domzero.host.hypervisor.spec import DiskSource
 from domzero.host.storage import numbers
 from domzero.host.storage.files import coalesce, layers
 from domzero.host.storage.files import place as places
 from domzero.host.storage.files.formats import QCOW2, chosen
 from domzero.host.storage.files.growing import duplicate, grow
-from domzero.host.storage.files.layers import base_name, disk_name
+from domzero.host.storage.files.layers import base_name
 from domzero.host.storage.files.making import (
     Switch,
     branch,
@@ -38,6 +38,7 @@ from domzero.host.storage.files.making import (
     present_names,
     publish,
     refuse_taken,
+    source_of,
 )
 from domzero.host.storage.files.marker import close_marker
 from domzero.host.storage.files.medium import Medium
@@ -270,14 +271,7 @@ class DirectoryStorage:
         await place.interrupt(location, reading=True)
         if place.doubtful:
             await self._tidy(place)
-        if await self._image(place, location):
-            return DiskSource(place.directory / image_name(location), DiskFormat.RAW)
-        plain = await plain_disk(place, location)
-        if plain is not None:
-            return DiskSource(place.directory / plain.name, plain.format.driver, ())
-        chain = await chain_of(place, location)
-        backing = tuple(DiskSource(place.directory / layer.name, DiskFormat.QCOW2) for layer in chain[1:])
-        return DiskSource(place.directory / disk_name(location), DiskFormat.QCOW2, backing)
+        return await source_of(place, location)
 
     # Inside
 

@@ -14,7 +14,7 @@ from domzero.host.storage.files import layers
 from domzero.host.storage.files import place as places
 from domzero.host.storage.files.formats import FORMATS, KEY, QCOW2, ImageFormat
 from domzero.host.storage.files.layers import Layer, disk_name, new_name, next_name
-from domzero.host.storage.files.memory import image_name
+from domzero.host.storage.files.memory import find_image, image_name
 from domzero.host.storage.files.place import Place
 from domzero.host.storage.files.plain import PlainDisk, find_plain, plain_name
 from domzero.host.storage.files.qcow2 import BadImageError
@@ -104,6 +104,23 @@ async def chain_of(place: Place, uuid: str) -> list[Layer]:
     if not UUID_PATTERN.fullmatch(uuid):
         raise StorageError(numbers.DISK_MISSING, f"there is no disk {uuid!r}")
     return await place.run(read_chain, place.directory, disk_name(uuid))
+
+
+async def source_of(place: Place, uuid: str) -> DiskSource:
+    """What the hypervisor opens for a disk or memory image. Raises `StorageError` 144 or 65."""
+    if not UUID_PATTERN.fullmatch(uuid):
+        raise StorageError(numbers.DISK_MISSING, f"there is no disk {uuid!r}")
+    return await place.run(_source, place.directory, uuid)
+
+
+def _source(directory: Path, uuid: str) -> DiskSource:
+    if find_image(directory, uuid) is not None:
+        return DiskSource(directory / image_name(uuid), DiskFormat.RAW)
+    if (plain := _plain(directory, uuid)) is not None:
+        return DiskSource(directory / plain.name, plain.format.driver, ())
+    top, *below = read_chain(directory, disk_name(uuid))
+    backing = tuple(DiskSource(directory / layer.name, DiskFormat.QCOW2) for layer in below)
+    return DiskSource(directory / top.name, DiskFormat.QCOW2, backing)
 
 
 async def branch(place: Place, location: str, uuid: str, virtual_size: int, base: str, switch: Switch | None) -> None:
