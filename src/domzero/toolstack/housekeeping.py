@@ -1,4 +1,5 @@
-"""What the toolstack does by itself: dangling rows removed, interfaces and repositories looked at, layers merged."""
+"""What the toolstack does by itself: marked machines started after a boot, dangling rows removed, interfaces and
+repositories looked at, layers merged."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from domzero.toolstack.network.interfaces import refresh_interfaces_if_possible
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage.merging import keep_merging
 from domzero.toolstack.storage.scanning import keep_scanning
+from domzero.toolstack.vm.power_on import power_on_marked
 
 INTERVAL = 30.0
 """Seconds between two rounds."""
@@ -19,6 +21,7 @@ INTERVAL = 30.0
 
 async def keep_house(stack: Stack) -> NoReturn:
     """What every object allows is looked at once; then one round after the other, for ever."""
+    stack.machines.in_background(power_on_marked(stack), "machines that are to run")
     await refresh_all(stack.database, stack.gates)
     async with asyncio.TaskGroup() as chores:
         chores.create_task(keep_scanning(stack))
