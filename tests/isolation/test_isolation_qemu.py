@@ -50,8 +50,9 @@ PIDFD_OPEN, PIDFD_GETFD = 434, 438
 SEIZE = 0x4206
 """PTRACE_SEIZE, which stops nobody: the kernel asks the same of it as of other ways to trace."""
 NEW_USER = 0x10000000
-BOUNDS = sum(1 << {"setuid": 7, "setgid": 6, "sys_chroot": 18, "dac_read_search": 2}[name] for name in CHANGING_USER)
+NUMBERS = {"setuid": 7, "setgid": 6, "sys_chroot": 18, "dac_read_search": 2, "net_bind_service": 10}
 """linux/capability.h"""
+BOUNDS = sum(1 << NUMBERS[name] for name in CHANGING_USER)
 
 Attempt = list[list[Any]]
 """Calls, of which the last one's answer, or that of the first that is refused, is the attempt's."""

@@ -14,8 +14,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-CHANGING_USER = ("setuid", "setgid", "sys_chroot", "dac_read_search")
-"""Capabilities with which a child of root finds its files, then changes its root directory and its user."""
+CHANGING_USER = ("setuid", "setgid", "sys_chroot", "dac_read_search", "net_bind_service")
+"""Capabilities with which a child of root finds its files, calls NFS servers that ask for a low port, then changes its
+root directory and its user."""
+READING_DISKS = ("dac_override", "dac_read_search", "net_bind_service")
+"""Those with which one that stays root opens disks, whoever they belong to."""
 
 FILTER_LIBRARY = "libseccomp.so.2"
 """QEMU loads it too (Debian: libseccomp2)."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from domzero.finish import finish
+from domzero.host.confinement import READING_DISKS, deprived
 from domzero.host.contents.nbd import Connection
 from domzero.host.contents.protocol import ContentError
 from domzero.host.hypervisor.protocol import HypervisorError
@@ -108,7 +109,7 @@ async def _start(
             argv += ["--export", f"type=nbd,id={EXPORT},name={EXPORT},node-name={node['node-name']},writable={access}"]
             try:
                 process = await spawn(
-                    [*DYING_WITH_US, STORAGE_DAEMON, *argv],
+                    [*_rights(), *DYING_WITH_US, STORAGE_DAEMON, *argv],
                     pass_fds=descriptors,
                     stdout=asyncio.subprocess.DEVNULL,
                     environment=KEEPS_MEMORY,
@@ -117,6 +118,11 @@ async def _start(
                 ours.close()
                 raise
     return process, Connection(ours, patience)
+
+
+def _rights() -> list[str]:
+    """Root's rights without what disks do not take: images may have been written by strangers."""
+    return deprived(READING_DISKS) if os.geteuid() == 0 else []
 
 
 def _sockets(directory: Path) -> tuple[socket.socket, socket.socket]:
