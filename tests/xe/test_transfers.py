@@ -266,9 +266,12 @@ def test_a_host_that_makes_no_sense_is_left(tmp_path: Path, rubbish: bytes) -> N
     assert done.stderr.startswith("The host did not answer as expected")
 
 
-def test_progress_is_shown_on_a_terminal_only(host: InProcessHost, pages: Pages, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "last"), [("pool-dump-database", b"] 100 %"), ("host-backup", b"\r3 MiB")])
+def test_progress_is_shown_on_a_terminal_only(
+    host: InProcessHost, pages: Pages, tmp_path: Path, name: str, last: bytes
+) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "domzero.client.xe", "pool-dump-database", f"file-name={tmp_path}/out"]
+    command = [sys.executable, "-m", "domzero.client.xe", name, f"file-name={tmp_path}/out"]
     environment = {"PYTHONPATH": str(ROOT / "src"), "HOME": "/"}
     with subprocess.Popen([*command, "-s", str(socket_of(host))], stderr=theirs, env=environment) as running:
         assert running.wait(30) == 0
@@ -280,7 +283,7 @@ def test_progress_is_shown_on_a_terminal_only(host: InProcessHost, pages: Pages,
         except OSError:
             break
     os.close(ours)
-    assert b"100 %" in shown
+    assert shown.rstrip(b"\r\n").endswith(last)
 
 
 def test_a_text_console(host: InProcessHost) -> None:

@@ -275,12 +275,13 @@ def _target(name: str) -> Iterator[int]:
 
 
 class Progress:
-    """How far a transfer is, on a terminal and where the size is known."""
+    """How far a transfer is, on a terminal: a bar where the size is known, and else how much has gone through."""
 
     WIDTH = 40
 
     def __init__(self, size: int | None) -> None:
-        self._size = size if size and sys.stderr.isatty() else None
+        self._size = size
+        self._terminal = sys.stderr.isatty()
         self._shown = -1
 
     def __enter__(self) -> Self:
@@ -292,14 +293,15 @@ class Progress:
 
     def show(self, done: int) -> None:
         """So many bytes are through."""
-        if self._size is None:
-            return
-        percent = min(100, 100 * done // self._size)
-        if percent != self._shown:
-            self._shown = percent
-            filled = percent * self.WIDTH // 100
-            sys.stderr.write(f"\r[{'#' * filled}{' ' * (self.WIDTH - filled)}] {percent:3d} %")
+        now = min(100, 100 * done // self._size) if self._size else done >> 20
+        if self._terminal and now != self._shown:
+            self._shown = now
+            sys.stderr.write(f"\r{self._bar(now) if self._size else f'{now} MiB'}")
             sys.stderr.flush()
+
+    def _bar(self, percent: int) -> str:
+        filled = percent * self.WIDTH // 100
+        return f"[{'#' * filled}{' ' * (self.WIDTH - filled)}] {percent:3d} %"
 
 
 def _join(terminal: Terminal, path: str) -> None:
