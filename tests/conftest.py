@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[OWN_FILES] = {path: _size(path) for path in ACCOUNTS}
 
 
+FAST = "not slow and not qemu"
+"""What `script/test fast` selects."""
 WHOLE = (
     "tests/api/test_backup", "tests/api/test_consoles", "tests/api/test_database_dump", "tests/api/test_host_console",
     "tests/api/test_metrics", "tests/api/test_simulated_guest", "tests/api/test_system_status",
@@ -57,6 +60,19 @@ WHOLE = (
     "tests/host/sim", "tests/api/test_messages", "tests/api/test_reference",
 )  # fmt: skip
 """Files and rooms whose tests go through whole hosts, tools or much data; the fast part would not be fast with them."""
+LEFT_OUT = re.compile(r"^pytestmark = (?:pytest|\[[^\]]*)\.mark\.(?:slow|qemu)\b", re.MULTILINE)
+"""How a file says that none of its tests is for the fast part."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The fast part does not even import what it would leave out."""
+    if config.option.markexpr != FAST:
+        return None
+    path = collection_path.relative_to(config.rootpath).as_posix()
+    if path.startswith(WHOLE):
+        return True
+    is_file = collection_path.suffix == ".py" and collection_path.is_file()
+    return True if is_file and LEFT_OUT.search(collection_path.read_text(encoding="utf-8")) else None
 
 
 @pytest.hookimpl(tryfirst=True)
