@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import select
 import signal
 import time
@@ -172,6 +173,27 @@ async def test_a_machine_that_writes_without_end(lines: Lines, machine: Machine)
     await saying
     assert time.monotonic() - begun < 30
     assert time.process_time() - used < 5
+    line.close()
+
+
+async def test_nothing_that_is_written_ends_it(lines: Lines, machine: Machine) -> None:
+    """Also what it would have to load something for: it cannot any more."""
+    chance = random.Random(5)
+    every = "".join(chr(code) for code in range(0xA0, 0x3000, 7)) + "\U0001f600\U0010ffff"
+    written = [b"\x1b[%d;%dm" % (chance.randrange(100), chance.randrange(100)) for _ in range(100)]
+    written += [bytes(chance.randrange(256) for _ in range(500)) for _ in range(10)]
+    written += [every.encode()[at : at + 500] for at in range(0, 6000, 500)]
+    line = await lines.text(machine.path, None, "a machine")
+    (pid,) = processes()
+    for piece in written:
+        await machine.say(piece)
+    await machine.say(b"\x18\x1b\\\x1bc\x1b[41mlast\x1b[6n")
+    said = b""
+    while b"\x1b[1;5R" not in said:
+        said += (data := await machine.reader.read(1024))
+        assert data
+    assert RED in (await take(line, 10)).pixels
+    assert processes() == [pid]
     line.close()
 
 
