@@ -7,6 +7,7 @@ import os
 import random
 import select
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -147,6 +148,40 @@ async def test_viewers_go_with_the_machine(lines: Lines, machine: Machine) -> No
     machine.close()
     await rest(line)
     line.close()
+    await gone(pid)
+
+
+DAEMON = """
+import asyncio, sys
+from pathlib import Path
+from domzero.host.console.lines import Lines
+from domzero.host.console.terminals import Prison, Terminals
+
+async def main():
+    terminals = Terminals(Prison(Path(sys.argv[2]), range(int(sys.argv[3]), int(sys.argv[3]) + 1)))
+    line = await Lines(None, terminals).text(Path(sys.argv[1]), None, "a machine")
+    print(*(shown.pid for shown in terminals._living), flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not IS_ROOT, reason="only root can give it a user of its own")
+async def test_it_goes_with_a_daemon_that_is_killed(machine: Machine, tmp_path: Path) -> None:
+    assert USERS is not None
+    daemon = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", DAEMON, machine.path, tmp_path / "empty", str(USERS[0])),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert daemon.stdout is not None
+    pid = int(await daemon.stdout.readline())
+    assert status(pid)["Uid"].startswith(str(USERS[0]))
+    # Stopped, it sees no socket close: the kernel alone ends it.
+    os.kill(pid, signal.SIGSTOP)
+    daemon.kill()
+    await daemon.wait()
     await gone(pid)
 
 
