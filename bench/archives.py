@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import Row, Section
-from bench.transfers import MEMORY, MEMORY_LIMIT, MIB, Peer, Scene, _scene, compare, curl, plain_host, resident, settled
+from bench.transfers import (
+    MEMORY,
+    MEMORY_LIMIT,
+    MIB,
+    Peer,
+    Scene,
+    compare,
+    curl,
+    plain_host,
+    prepared,
+    resident,
+    settled,
+)
 
 NOTES = """A machine with one disk of a `file` repository (qcow2) that is full of random data, in the page cache. Ours:
 `curl` fetches or sends it as an archive by `/export` and `/import`. Beside it: what the section on transfers has beside
@@ -38,7 +50,7 @@ def measure(quick: bool) -> Section:
     size, rounds = (128 * MIB, 2) if quick else (1024 * MIB, 5)
     with tempfile.TemporaryDirectory() as name, plain_host(Path(name)) as (ours, http):
         before = settled(ours.pid)
-        scene = _scene(ours, Path(name), size, http)
+        scene = prepared(ours, Path(name), size, http)
         vm = str(scene.api("VM.create", MACHINE))
         scene.api("VBD.create", {**DRIVE, "VM": vm, "VDI": scene.disk})
         archive = scene.directory / "machine.xva"

@@ -53,7 +53,7 @@ def measure(quick: bool) -> Section:
     size, rounds = (128 * MIB, 2) if quick else (1024 * MIB, 7)
     with tempfile.TemporaryDirectory() as name, plain_host(Path(name)) as (ours, http):
         before = settled(ours.pid)
-        scene = _scene(ours, Path(name), size, http)
+        scene = prepared(ours, Path(name), size, http)
         for tls in (True, False):
             how = "over TLS" if tls else "without TLS"
             peer = Peer(scene, tls)
@@ -109,7 +109,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _scene(ours: Host, directory: Path, size: int, http: int = 0) -> Scene:
+def prepared(ours: Host, directory: Path, size: int, http: int = 0) -> Scene:
     """A file of random bytes, and a disk that holds them."""
     api = ours.api()
     file = directory / "content"

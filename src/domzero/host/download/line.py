@@ -56,7 +56,7 @@ def _shut(connection: socket.socket) -> None:
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
-class _Connection(http.client.HTTPConnection):
+class _OnLine(http.client.HTTPConnection):
     def __init__(self, line: Line, host: str, **options: Any) -> None:
         super().__init__(host, **options)
         self._line = line
@@ -66,20 +66,14 @@ class _Connection(http.client.HTTPConnection):
         self._line.add(self.sock)
 
 
-class _SecureConnection(http.client.HTTPSConnection):
-    def __init__(self, line: Line, host: str, **options: Any) -> None:
-        super().__init__(host, **options)
-        self._line = line
-
-    def connect(self) -> None:
-        super().connect()
-        self._line.add(self.sock)
+class _SecureOnLine(_OnLine, http.client.HTTPSConnection):
+    """`_OnLine` comes first: what is added to the line is the connection that speaks TLS."""
 
 
 class _Plain(urllib.request.HTTPHandler):
     def __init__(self, line: Line) -> None:
         super().__init__()
-        self._connection: Callable[..., http.client.HTTPConnection] = partial(_Connection, line)
+        self._connection: Callable[..., http.client.HTTPConnection] = partial(_OnLine, line)
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self._connection, request)
@@ -88,7 +82,7 @@ class _Plain(urllib.request.HTTPHandler):
 class _Secure(urllib.request.HTTPSHandler):
     def __init__(self, line: Line) -> None:
         super().__init__()
-        self._connection: Callable[..., http.client.HTTPConnection] = partial(_SecureConnection, line)
+        self._connection: Callable[..., http.client.HTTPConnection] = partial(_SecureOnLine, line)
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self._connection, request)

@@ -17,7 +17,8 @@ from domzero.finish import in_thread
 from domzero.host.process import Completed, ProcessError, run
 from domzero.host.storage import numbers
 from domzero.host.storage.numbers import from_os
-from domzero.host.storage.protocol import StorageError
+from domzero.host.storage.protocol import Repository, StorageError
+from domzero.host.storage.uuids import UUID_PATTERN
 from domzero.host.storage.worker import Workers
 
 PATIENCE = 30.0
@@ -74,6 +75,13 @@ def _unescaped(text: str) -> str:
 def mounted_at(point: Path, mount_list: Path = MOUNT_LIST) -> Mounted | None:
     """What is mounted at a point now."""
     return mounts_in(mount_list.read_text(errors="surrogateescape")).get(point)
+
+
+def point_of(mounts: Path, repository: Repository) -> Path:
+    """Where a repository is mounted. Raises `StorageError` 1 for one whose uuid is none, and would lead elsewhere."""
+    if not UUID_PATTERN.fullmatch(repository.uuid):
+        raise StorageError(numbers.INVALID_ARGUMENT, f"{repository.uuid!r} is no uuid")
+    return mounts / repository.uuid
 
 
 def mount_arguments(request: MountRequest, point: Path) -> list[str | Path]:

@@ -19,7 +19,7 @@ from domzero.host.storage.files.file import CAPABILITIES
 from domzero.host.storage.files.place import Ownership, Step
 from domzero.host.storage.lvm.devices import take_unused, unused_devices
 from domzero.host.storage.menus import device_menu
-from domzero.host.storage.mounts import MountRequest, mount, mounted_at, unmount
+from domzero.host.storage.mounts import MountRequest, mount, mounted_at, point_of, unmount
 from domzero.host.storage.protocol import DriverInfo, ProbedRepository, Repository, StorageError
 from domzero.host.storage.uuids import UUID_PATTERN
 from domzero.host.storage.worker import PATIENCE, Workers
@@ -75,7 +75,7 @@ class ExtMedium:
         return [ProbedRepository(uuid, await in_thread(_size, device), devices=(str(device),))]
 
     async def create(self, repository: Repository) -> None:
-        self._point(repository)
+        point_of(self._mounts, repository)
         device = await _device(repository.device_config)
         await self._release(device)
         await _refuse_loop(device)
@@ -83,7 +83,7 @@ class ExtMedium:
         await _tool(format_arguments(device, repository.uuid), numbers.FILE_SYSTEM, FORMAT_TIMEOUT)
 
     async def attach(self, repository: Repository) -> Path:
-        point = self._point(repository)
+        point = point_of(self._mounts, repository)
         here = mounted_at(point)
         if here is None:
             device = await _find(repository)
@@ -94,7 +94,7 @@ class ExtMedium:
         return point
 
     async def detach(self, repository: Repository) -> None:
-        point = self._point(repository)
+        point = point_of(self._mounts, repository)
         here = mounted_at(point)
         if here is not None and here.type == "ext4":
             await unmount(point, numbers.REPOSITORY_IN_USE)
@@ -114,11 +114,6 @@ class ExtMedium:
         uuid = (await identify(device)).get("UUID", "")
         if UUID_PATTERN.fullmatch(uuid) and mounted_at(self._mounts / uuid) is not None:
             await unmount(self._mounts / uuid, numbers.REPOSITORY_IN_USE)
-
-    def _point(self, repository: Repository) -> Path:
-        if not UUID_PATTERN.fullmatch(repository.uuid):
-            raise StorageError(numbers.INVALID_ARGUMENT, f"{repository.uuid!r} is no uuid")
-        return self._mounts / repository.uuid
 
     def _workers(self, repository: Repository) -> Workers:
         return Workers(f"repository {repository.uuid}", self.patience)

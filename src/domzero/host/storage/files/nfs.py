@@ -6,7 +6,6 @@ that nothing is waited for beyond the bounds of `Workers`.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -29,12 +28,10 @@ from domzero.host.storage.files.nfs_settings import (
 )
 from domzero.host.storage.files.place import Ownership, Step
 from domzero.host.storage.menus import export_menu
-from domzero.host.storage.mounts import UNMOUNT_PATIENCE, forbid_links, mount, mounted_at, unmount
+from domzero.host.storage.mounts import forbid_links, mount, point_of, release, unmount
 from domzero.host.storage.protocol import DriverInfo, ProbedRepository, Repository, StorageError
 from domzero.host.storage.uuids import UUID_PATTERN
 from domzero.host.storage.worker import PATIENCE, Workers
-
-log = logging.getLogger(__name__)
 
 INFO = DriverInfo(
     type="nfs",
@@ -50,8 +47,6 @@ INFO = DriverInfo(
 RESOLVE_PATIENCE = 10.0
 LIST_PATIENCE = 20.0
 PROBE_PATIENCE = 30.0
-ANSWER_PATIENCE = 5.0
-"""Seconds that a server has to show that it is still there, before its export is let go of."""
 
 
 class NfsMedium:
@@ -87,7 +82,7 @@ class NfsMedium:
         await _export(repository.device_config)
 
     async def attach(self, repository: Repository) -> Path:
-        point = self._point(repository)
+        point = point_of(self._mounts, repository)
         export = await _export(repository.device_config)
         workers = Workers(export.server, self.patience)
         await _mount(export, point, workers)
@@ -96,18 +91,10 @@ class NfsMedium:
 
     async def detach(self, repository: Repository) -> None:
         """A server that is gone keeps nothing busy: what is mounted is taken off its directory whoever uses it."""
-        point = self._point(repository)
-        if mounted_at(point) is not None and not await _answers(point):
-            await _abandon(point)
-        await unmount(point, numbers.REPOSITORY_IN_USE)
+        await release(point_of(self._mounts, repository), numbers.REPOSITORY_IN_USE)
 
     async def erase(self, repository: Repository) -> None:
         """The driver has removed the directory; the export is not ours."""
-
-    def _point(self, repository: Repository) -> Path:
-        if not UUID_PATTERN.fullmatch(repository.uuid):
-            raise StorageError(numbers.INVALID_ARGUMENT, f"{repository.uuid!r} is no uuid")
-        return self._mounts / repository.uuid
 
 
 class NfsStorage(DirectoryStorage):
@@ -164,23 +151,6 @@ async def _mount(export: Export, point: Path, workers: Workers) -> None:
         late = error.number == numbers.INPUT_OUTPUT
         number = numbers.NFS_MOUNT if late else error.number
         raise StorageError(meaning(error.text) if number == numbers.NFS_MOUNT else number, error.text) from error
-
-
-async def _answers(point: Path) -> bool:
-    try:
-        await Workers(str(point), ANSWER_PATIENCE).run(os.statvfs, point)
-    except (StorageError, OSError) as error:
-        log.warning("%s does not answer and is let go of: %s", point, error)
-        return False
-    return True
-
-
-async def _abandon(point: Path) -> None:
-    argv = ["umount", "-f", "-l", "--no-canonicalize", str(point)]
-    try:
-        await Workers(str(point), UNMOUNT_PATIENCE + 5).attend(lambda: run(argv, timeout=UNMOUNT_PATIENCE, check=False))
-    except (StorageError, ProcessError) as error:
-        log.warning("%s: %s", point, error)
 
 
 def _repositories(point: Path) -> list[ProbedRepository]:

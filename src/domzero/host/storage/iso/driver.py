@@ -27,7 +27,6 @@ from domzero.host.storage.protocol import (
     StorageError,
 )
 from domzero.host.storage.refusals import Refusals
-from domzero.host.storage.uuids import UUID_PATTERN
 from domzero.host.storage.worker import Workers
 
 log = logging.getLogger(__name__)
@@ -92,7 +91,7 @@ class IsoStorage(Refusals):
     async def detach(self, repository: Repository) -> None:
         images = images_of(repository)
         if isinstance(images, Share):
-            await mounts.release(self._point(repository), numbers.ISO_UNMOUNT)
+            await mounts.release(mounts.point_of(self._mounts, repository), numbers.ISO_UNMOUNT)
             if (workers := self._shares.get((repository.uuid, images.source))) and workers.answers:
                 del self._shares[repository.uuid, images.source]
         self._attached.pop(repository.uuid, None)
@@ -128,7 +127,7 @@ class IsoStorage(Refusals):
             shelf = Shelf(images, Workers(str(images)))
             await shelf.workers.run(_list, images)
             return shelf
-        point = self._point(repository)
+        point = mounts.point_of(self._mounts, repository)
         # Kept while it may be hanging, so that further attempts do not hang as well.
         workers = self._shares.setdefault((repository.uuid, images.source), Workers(images.source, SHARE_PATIENCE))
         with _password(images) as (descriptors, environment):
@@ -142,11 +141,6 @@ class IsoStorage(Refusals):
             await mounts.release(point, numbers.ISO_UNMOUNT)
             raise StorageError(numbers.ISO_SHARE, f"{images.source} cannot be read: {error.text}") from error
         return Shelf(directory, workers)
-
-    def _point(self, repository: Repository) -> Path:
-        if not UUID_PATTERN.fullmatch(repository.uuid):
-            raise StorageError(numbers.INVALID_ARGUMENT, f"{repository.uuid!r} is no uuid")
-        return self._mounts / repository.uuid
 
     def _shelf(self, repository: Repository) -> Shelf:
         shelf = self._attached.get(repository.uuid)
