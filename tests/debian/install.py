@@ -44,7 +44,7 @@ PANIC = b"Kernel panic"
 PATIENCE = 4 * 3600.0
 HOST_AS_THE_GUEST_SEES_IT = "10.0.2.2"
 """QEMU's user-mode network (qemu-system-x86_64(1), -netdev user)."""
-FOR_EMULATION = "clearcpuid=cx16"
+FOR_EMULATION = "mitigations=off clearcpuid=cx16"
 """QEMU before 8.0 emulates CMPXCHG16B, which Linux allocates memory with, in such a way that an interrupt soon after it
 may find nonsense in EFLAGS. What stands behind `---` is for the installed kernel (Debian's installation guide, 5.3)."""
 
@@ -65,6 +65,8 @@ d-i mirror/country string manual
 d-i mirror/suite string {release}
 d-i mirror/http/proxy string
 d-i apt-setup/services-select multiselect
+d-i apt-setup/enable-source-repositories boolean false
+d-i apt-setup/non-free-firmware boolean false
 d-i passwd/root-password-crypted password !
 d-i passwd/root-login boolean false
 d-i passwd/user-fullname string Somebody
@@ -81,6 +83,7 @@ d-i partman/choose_partition select finish
 d-i partman/confirm boolean true
 d-i partman/confirm_nooverwrite boolean true
 d-i base-installer/install-recommends boolean false
+d-i base-installer/initramfs-tools/driver-policy select dep
 d-i base-installer/kernel/image string linux-image-cloud-amd64
 d-i pkgsel/run_tasksel boolean false
 d-i pkgsel/upgrade select none
@@ -212,7 +215,7 @@ def make_machine(api: Any, release: str, port: int) -> str:
     guest_sees = f"{HOST_AS_THE_GUEST_SEES_IT}:{port}"
     arguments = (
         f"auto=true priority=critical url=http://{guest_sees}/answers mirror/http/hostname={guest_sees} "
-        f"{FOR_EMULATION} --- {FOR_EMULATION}"
+        f"DEBCONF_DROP_TRANSLATIONS=1 {FOR_EMULATION} --- {FOR_EMULATION}"
     )
     repository = f"http://127.0.0.1:{port}/debian"
     wanted = {"install-repository": repository, "install-args": arguments, "debian-release": release}
