@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from domzero.engine.errors import ApiError
 from tests.toolstack.vm.world import World
 
 
@@ -262,3 +265,23 @@ async def test_what_devices_allow_follows_what_the_machine_does(host: World) -> 
     assert allowed() == pluggable
     await host.call("VM.hard_shutdown", vm)
     assert allowed() == ({"attach"}, {"attach"})
+
+
+async def test_disks_say_that_they_are_in_use_while_a_machine_starts(host: World) -> None:
+    vm = await host.machine(other_config={"mac_seed": "s", "sim:delay-start": "5"})
+    (vbd,), (vif,) = host.get("VM", vm, "VBDs"), host.get("VM", vm, "VIFs")
+    vdi = host.get("VBD", vbd, "VDI")
+    idle = host.get("VDI", vdi, "allowed_operations")
+    assert "destroy" in idle
+    starting = host.begin("VM.start", vm, False, False)
+    await host.settle()
+    assert host.power_state(vm) == "Halted"
+    assert {"destroy", "forget", "copy", "resize"}.isdisjoint(host.get("VDI", vdi, "allowed_operations"))
+    assert await host.fails("VDI.destroy", vdi) == ("VDI_IN_USE", vdi, "destroy")
+    for cls, device in (("VBD", vbd), ("VIF", vif)):
+        assert "attach" not in host.get(cls, device, "allowed_operations")
+    (task,) = host.get("VM", vm, "current_operations")
+    await host.call("task.cancel", task)
+    with pytest.raises(ApiError, match="TASK_CANCELLED"):
+        await host.over(starting, 6)
+    assert host.get("VDI", vdi, "allowed_operations") == idle

@@ -13,6 +13,7 @@ from domzero.engine.errors import ApiError
 from domzero.host.hypervisor.spec import DiskSpec
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.storage import vbd as drives
 from domzero.toolstack.storage.disk_limits import SUPPORTED
 from domzero.toolstack.storage.disks import disk_source
 from domzero.toolstack.storage.vbd_admission import disk_refusal
@@ -41,6 +42,7 @@ def reserve(stack: Stack, vm: Ref, host: Ref, vbds: Iterable[Ref], vifs: Iterabl
     OTHER_OPERATION_IN_PROGRESS, VM_DUPLICATE_VBD_DEVICE; then nothing has changed.
     """
     database = stack.database
+    vbds, vifs = tuple(vbds), tuple(vifs)
     record = database.record("VM", vm)
     # A machine that reboots has its memory already.
     too_little = None if record["resident_on"] == host else memory_obstacle(stack, record, host)
@@ -60,6 +62,7 @@ def reserve(stack: Stack, vm: Ref, host: Ref, vbds: Iterable[Ref], vifs: Iterabl
         for vif in vifs:
             transaction.update("VIF", vif, currently_attached=True)
         transaction.update("VM", vm, scheduled_to_be_resident_on=host)
+        _refresh(stack, vbds, vifs)
 
 
 def release(stack: Stack, before: Before) -> None:
@@ -68,6 +71,18 @@ def release(stack: Stack, before: Before) -> None:
         for cls, ref, fields in before:
             if stack.database.find(cls, ref) is not None:
                 transaction.update(cls, ref, **fields)
+        _refresh(
+            stack, (ref for cls, ref, _ in before if cls == "VBD"), (ref for cls, ref, _ in before if cls == "VIF")
+        )
+
+
+def _refresh(stack: Stack, vbds: Iterable[Ref], vifs: Iterable[Ref]) -> None:
+    """Compute anew what the devices that are left allow, and the disks in them."""
+    for vbd in vbds:
+        if stack.database.find("VBD", vbd) is not None:
+            drives.refresh(stack, vbd)
+    for vif in vifs:
+        stack.gates["VIF"].refresh(vif)
 
 
 async def disk_specs(stack: Stack, vbds: Iterable[Ref]) -> tuple[DiskSpec, ...]:
