@@ -22,6 +22,7 @@ from domzero.engine.store import StoreError
 from domzero.front.certificates import CertificateError
 from domzero.front.listeners import ListenError
 from domzero.hands import HandsError
+from domzero.host.control.own_log import LineFormatter
 from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.network.protocol import NetworkError
 from domzero.host.updates import overlay
@@ -132,7 +133,7 @@ def _start_log(settings: Settings) -> None:
     terminal.addFilter(lambda record: not hasattr(record, "told"))
     root = logging.getLogger()
     root.setLevel(settings.log_level.upper())
-    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    form = LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     for handler in (file, terminal):
         handler.setFormatter(form)
         root.addHandler(handler)

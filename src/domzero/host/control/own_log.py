@@ -1,12 +1,36 @@
-"""domzero's own log: reading its end, and sending it to a syslog server."""
+"""domzero's own log: the form of its lines, reading its end, and sending it to a syslog server."""
 
 from __future__ import annotations
 
 import logging
 import logging.handlers
 from pathlib import Path
+from typing import Any
 
 from domzero.host.control.protocol import ControlError
+
+
+class LineFormatter(logging.Formatter):
+    """A line for each record, whatever texts of strangers are in it.
+
+    Line ends and everything else that is not for reading are written as escapes. The lines of a traceback are indented,
+    so that none can pass for a record.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The record's own line."""
+        return _readable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """A traceback."""
+        return "\n".join(f"  {_readable(line)}" for line in super().formatException(ei).split("\n"))
+
+
+def _readable(text: str) -> str:
+    """The text with escapes for characters that end lines or steer terminals."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 class RemoteLog:
@@ -28,7 +52,7 @@ class RemoteLog:
             self._handler = logging.handlers.SysLogHandler((host, int(port or 514)))
         except (OSError, ValueError) as error:
             raise ControlError(f"{destination} is no syslog server that can be reached: {error}") from error
-        self._handler.setFormatter(logging.Formatter("domzero: %(levelname)s %(name)s: %(message)s"))
+        self._handler.setFormatter(LineFormatter("domzero: %(levelname)s %(name)s: %(message)s"))
         logging.getLogger("domzero").addHandler(self._handler)
 
 
