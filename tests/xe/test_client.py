@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -180,6 +181,19 @@ def test_an_archive_on_standard_output_is_nothing_but_that(host: InProcessHost, 
     done = subprocess.run([sys.executable, "-m", "domzero.client.xe", *given], capture_output=True, env=environment)
     assert (done.returncode, done.stderr) == (0, b"")
     assert gzip.decompress(done.stdout)[-1024:] == bytes(1024)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_shown_does_not_steer_a_terminal(host: InProcessHost, machine: str, terminal: bool) -> None:
+    printed(host, "vm-param-set", f"uuid={machine}", "name-label=ü\x9b1m\t.")
+    given = ["vm-list", f"uuid={machine}", "params=name-label", "--minimal", "-s", str(socket_of(host))]
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    environment = {"PYTHONPATH": str(ROOT / "src"), "HOME": "/"}
+    subprocess.run([sys.executable, "-m", "domzero.client.xe", *given], stdout=theirs, env=environment, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 1000).decode().strip("\r\n")
+    os.close(ours)
+    assert shown == (r"ü\x9b1m" if terminal else "ü\x9b1m") + "\t."
 
 
 def test_names_of_bytes_that_are_no_text(host: InProcessHost, machine: str) -> None:

@@ -116,14 +116,26 @@ def _names(arguments: list[str]) -> frozenset[str]:
 
 def _write(text: str) -> None:
     sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    sys.stdout.buffer.write(_encoded(text, sys.stdout.isatty()))
 
 
 def _complain(text: str) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    sys.stderr.buffer.write(text.encode("utf-8", "surrogateescape"))
+    sys.stderr.buffer.write(_encoded(text, sys.stderr.isatty()))
     sys.stderr.flush()
+
+
+def _encoded(text: str, terminal: bool) -> bytes:
+    """The text as bytes. What a guest says of itself is shown too: nothing in it steers a terminal."""
+    if terminal and not text.isprintable():
+        text = "".join(repr(one)[1:-1] if _steers(one) else one for one in text)
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _steers(one: str) -> bool:
+    """Whether it is a control character other than a line's end or a tab."""
+    return (one < " " and one not in "\n\t") or "\x7f" <= one < "\xa0"
 
 
 def _settings() -> list[str]:
