@@ -168,6 +168,7 @@ def test_record_takes_constructor_fields_and_fills_in_defaults() -> None:
         "bright": 1.0,
         "bought": "19700101T00:00:00Z",
         "host": NULL_REF,
+        "spare": NULL_REF,
         "tags": ("a",),
         "other_config": {},
         "levels": {},

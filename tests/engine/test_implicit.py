@@ -64,6 +64,17 @@ async def test_set_entries(toy: Toy) -> None:
     assert await toy.call("lamp.get_tags", session, lamp) == ("a",)
 
 
+async def test_references_are_to_what_is_there(toy: Toy) -> None:
+    session, lamp = await toy.root(), toy.lamp()
+    await toy.call("lamp.set_spare", session, lamp, toy.host)
+    for wrong in ("OpaqueRef:nobody", lamp):
+        assert await toy.fails("lamp.set_spare", session, lamp, wrong) == ("HANDLE_INVALID", "host", wrong)
+    assert await toy.call("lamp.get_spare", session, lamp) == toy.host
+    for null in (NULL_REF, ""):
+        await toy.call("lamp.set_spare", session, lamp, null)
+        assert await toy.call("lamp.get_spare", session, lamp) == NULL_REF
+
+
 @pytest.mark.parametrize(
     ("method", "arguments"),
     [

@@ -78,6 +78,7 @@ LAMP = Class(
         Field("bought", DATETIME, CONSTRUCTOR, "rio", "When.", default="19700101T00:00:00Z"),
         Field("on", BOOL, RUNTIME, "rio", "Whether it shines."),
         Field("host", RefTo("host"), CONSTRUCTOR, "rio", "Where it hangs.", default=NULL_REF),
+        Field("spare", RefTo("host"), RW, "rio", "Where else it may hang.", default=NULL_REF),
         Field("tags", STRING_SET, RW, "rio", "Words.", default=(), setter_role="vm-operator"),
         Field(
             "other_config", STRING_MAP, RW, "rio", "Whatever.", default=EMPTY_MAP, setter_role="vm-admin",

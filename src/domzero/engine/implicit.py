@@ -14,7 +14,7 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.idl.graph import Method
 from domzero.idl.records import Record
-from domzero.idl.types import Ref
+from domzero.idl.types import NULL_REF, Ref, RefTo
 
 SetHook: TypeAlias = Callable[[Context, Ref, Any], None]
 """Looks at the value that a field is about to get, and raises `ApiError` to refuse it."""
@@ -39,12 +39,26 @@ def implementation(method: Method, on_set: Mapping[str, SetHook]) -> Implementat
     if message.field is not None:
         if message.implicit == "get_field":
             return _get_field(cls, message.field)
-        return _WRITERS[message.implicit or ""](cls, message.field, on_set.get(f"{cls}.{message.field}", _accept))
+        check = on_set.get(f"{cls}.{message.field}", _accept)
+        if message.implicit == "set_field" and isinstance(message.params[-1].type, RefTo):
+            check = _after_looking_for(message.params[-1].type.cls, check)
+        return _WRITERS[message.implicit or ""](cls, message.field, check)
     return _OF_CLASS[message.implicit or ""](cls)
 
 
 def _accept(context: Context, self: Ref, value: Any) -> None:
     """The hook of a field that has none."""
+
+
+def _after_looking_for(target: str, check: SetHook) -> SetHook:
+    """The hook of a field that refers to an object of a class: there has to be one, or the reference is null."""
+
+    def look(context: Context, self: Ref, value: Any) -> None:
+        if value != NULL_REF:
+            context.database.row(target, value)
+        check(context, self, value)
+
+    return look
 
 
 def _get_field(cls: str, field: str) -> Implementation:
