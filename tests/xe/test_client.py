@@ -6,15 +6,18 @@ import gzip
 import os
 import pty
 import re
+import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from domzero.client.xe import Terminal
 from domzero.client.xe_options import OptionError, Options, options, split_extra
 from tests.api.harness import PASSWORD, InProcessHost
-from tests.xe.terminal import ROOT, port_of, printed, process, socket_of
+from tests.xe.terminal import HELLO, PREFIX, ROOT, port_of, printed, process, socket_of
 
 
 def parsed(*arguments: str, extra: str = "", lines: tuple[str, ...] = ()) -> Options:
@@ -151,6 +154,20 @@ def test_whoever_asks_what_a_command_does_is_not_shown_it(host: InProcessHost, m
     done = process("vm-start", f"uuid={machine}", "--help", *where)
     assert (done.returncode, done.stdout) == (0, process("help", "vm-start", *where).stdout)
     assert printed(host, "vm-param-get", f"uuid={machine}", "param-name=power-state") == "halted\n"
+
+
+@pytest.mark.parametrize(("minor", "times"), [(1, 0), (2, 1), (3, 1)])
+def test_only_hosts_that_know_the_word_are_told_to_wait(minor: int, times: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(PREFIX + struct.pack("<ii", 0, minor) + struct.pack("<iiii", 12, 9, 4, 0))
+        terminal = Terminal(parsed("vm-list"), ours)
+        assert terminal.run() == 0
+        sent = theirs.recv(4096)
+        terminal.wait()
+        ours.shutdown(socket.SHUT_WR)
+        assert sent.endswith(HELLO)
+        assert theirs.recv(4096) == struct.pack("<iii", 8, 10, 18) * times
 
 
 def test_a_question_is_answered_by_a_line(host: InProcessHost, machine: str) -> None:

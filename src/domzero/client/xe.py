@@ -33,6 +33,7 @@ class Terminal:
         self.options = options
         self.connection = connection
         self.names = _names(options.arguments)
+        self.minor = cli.MINOR
         self._decoder = Decoder()
         self._debug: list[str] = []
 
@@ -67,8 +68,13 @@ class Terminal:
             if not data:
                 break
             greeting += data
-        cli.check_hello(greeting)
+        self.minor = cli.check_hello(greeting)
         self.connection.sendall(cli.hello())
+
+    def wait(self) -> None:
+        """Tell the host that a transfer still goes on, if it is not too old to know the word."""
+        if self.minor >= cli.WAIT_SINCE:
+            self.connection.sendall(cli.response(cli.WAIT))
 
     def _exit(self, code: int) -> int:
         sys.stdout.flush()

@@ -86,7 +86,7 @@ class _Page:
     def wait(self) -> None:
         """Tell the host from time to time that the transfer goes on."""
         if time.monotonic() - self._told >= KEEP_ALIVE:
-            self._terminal.connection.sendall(cli.response(cli.WAIT))
+            self._terminal.wait()
             self._told = time.monotonic()
 
     def send(self, data: bytes) -> None:

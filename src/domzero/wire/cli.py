@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 PREFIX = b"XenSource thin CLI protocol"
 MAJOR = 0
 MINOR = 2
-"""Since minor version 2 a client that transfers a file says `Wait` from time to time."""
+WAIT_SINCE = 2
+"""Since this minor version a client that transfers a file says `Wait` from time to time."""
 
 COMMAND, RESPONSE, BLOB = 9, 10, 11
 PRINT, LOAD, PROMPT, EXIT = 0, 1, 3, 4
