@@ -20,7 +20,9 @@ def online_file(root: str, number: int) -> str:
 
 
 def can_change(root: str) -> bool:
-    """Whether there is any processor that could be switched."""
+    """Whether the kernel can switch processors, of which there may be one so far that cannot itself be switched."""
+    if os.path.isdir(os.path.join(root, "sys/devices/system/cpu/hotplug")):
+        return True
     names = _listed(os.path.join(root, "sys/devices/system/cpu"))
     found = [int(name[3:]) for name in names if re.fullmatch(r"cpu[0-9]{1,4}", name)]
     return any(os.path.exists(online_file(root, number)) for number in found)

@@ -19,6 +19,8 @@ REPORT = 60.0
 """Seconds between two looks at what nobody tells of: memory, disks."""
 LOOK = 5.0
 """Seconds between two looks whether the host still is the one that was connected to."""
+PLUGGING = 0.25
+"""Seconds between two looks whether a processor that is to be used has been plugged in."""
 ADDRESSES = 0.2
 """Seconds between two reports of addresses, however often they change."""
 MOST_CARDS = 16
@@ -58,8 +60,8 @@ class Session:
         self.notices = notices
         self._reporter = Reporter(store)
         self._cards: Dict[int, str] = {}
-        self._awaited = False
-        self._look_at = self._report_at = self._addresses_at = float("inf")
+        self._processors_wanted: Dict[int, bytes] = {}
+        self._look_at = self._report_at = self._addresses_at = self._switch_at = float("inf")
         self._addresses_told = float("-inf")
         self._obey: Dict[str, Callable[[], None]] = {
             SHUTDOWN: self._shutdown,
@@ -90,7 +92,7 @@ class Session:
         """The monotonic time at which `work` has to be called next, at the latest."""
         if self._store.has_changed():
             return float("-inf")
-        return min(self._look_at, self._report_at, self._addresses_at)
+        return min(self._look_at, self._report_at, self._addresses_at, self._switch_at)
 
     def work(self) -> None:
         """Obey what has come and do what is due, without waiting for anything."""
@@ -99,6 +101,8 @@ class Session:
         now = self._system.monotonic()
         if self.notices is not None and netlink.drain(self.notices):
             self._addresses_at = min(self._addresses_at, max(now, self._addresses_told + ADDRESSES))
+        if now >= self._switch_at:
+            self._switch_processors()
         if now >= self._look_at:
             self._look()
         if now >= self._report_at or now >= self._addresses_at:
@@ -138,8 +142,6 @@ class Session:
         if not self._store.is_watched(SHUTDOWN):
             # The host has noticed late that another program had the port before us, and has let go of its watches.
             self._watch_all()
-        if self._awaited:
-            self._processors()
         self._look_at = self._system.monotonic() + LOOK
 
     def _report(self) -> None:
@@ -196,10 +198,18 @@ class Session:
             numbers = processors.numbers(self._store.children(PROCESSORS))
         except Refused:
             return
-        wanted = {number: self._read("{}/{}/availability".format(PROCESSORS, number)) for number in numbers}
-        for path, state in processors.changes(self._system.root, wanted):
+        self._processors_wanted = {
+            number: self._read("{}/{}/availability".format(PROCESSORS, number)) for number in numbers
+        }
+        self._switch_processors()
+
+    def _switch_processors(self) -> None:
+        """Switch those that are there, and look again soon while one is not: the host plugs it in just now."""
+        wanted, root = self._processors_wanted, self._system.root
+        for path, state in processors.changes(root, wanted):
             self._system.put(path, state)
-        self._awaited = processors.are_awaited(self._system.root, wanted)
+        awaited = processors.are_awaited(root, wanted)
+        self._switch_at = self._system.monotonic() + PLUGGING if awaited else float("inf")
 
     def _switch_desktop(self) -> None:
         """`control/ts`: acknowledged by its removal, then the state is reported anew because its node goes."""

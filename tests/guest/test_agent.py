@@ -134,7 +134,7 @@ async def test_sysrq_is_pressed_where_the_guest_allows_it(tmp_path: Path, guest:
 
 
 async def test_processors_go_on_and_off(tmp_path: Path, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "LOOK", 0.02)
+    monkeypatch.setattr(session, "PLUGGING", 0.02)
     async with host(tmp_path) as serving:
         asking = await populate(serving)
         async with guest.agent(await serving.path(1)):

@@ -274,6 +274,14 @@ def test_settings(tmp_path: Path) -> None:
     assert settings.device(settings.Settings((str(tmp_path / "none"),))) == str(tmp_path / "none")
 
 
+def test_a_machine_with_one_processor_can_be_given_another(tmp_path: Path) -> None:
+    assert not processors.can_change(str(tmp_path))
+    (tmp_path / "sys/devices/system/cpu/cpu0").mkdir(parents=True)
+    assert not processors.can_change(str(tmp_path))
+    (tmp_path / "sys/devices/system/cpu/hotplug").mkdir()
+    assert processors.can_change(str(tmp_path))
+
+
 @pytest.mark.parametrize("text", ["[agent]\nremote-desktop = vnc", "[agent]\ntime-sync = maybe", "x", "[agent]\na = b"])
 def test_settings_that_make_no_sense(tmp_path: Path, text: str) -> None:
     (tmp_path / "conf").write_text(text)
