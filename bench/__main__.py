@@ -25,6 +25,7 @@ from bench import (
     records,
     starting,
     switched,
+    talking,
     transfers,
     xenstore,
 )
@@ -47,6 +48,7 @@ SUBJECTS: Mapping[str, Callable[[bool], Section]] = {
     "transfers": transfers.measure,
     "archives": archives.measure,
     "xenstore": xenstore.measure,
+    "talking": talking.measure,
 }
 PEERS = {"QEMU": "qemu-system-x86_64", "libvirt": "/usr/sbin/libvirtd"}
 

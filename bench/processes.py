@@ -39,9 +39,12 @@ def server(*arguments: str | Path, core: int | None = SERVER_CORE) -> Iterator[t
 
 
 @contextlib.contextmanager
-def process(command: Sequence[str | Path]) -> Iterator[subprocess.Popen[str]]:
-    """A child with pipes to its standard input and output, told to end when the block does."""
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def process(command: Sequence[str | Path], keep: Sequence[int] = ()) -> Iterator[subprocess.Popen[str]]:
+    """A child with pipes to its standard input and output, told to end when the block does.
+
+    It has the descriptors to be kept, too, under their own numbers.
+    """
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=keep)
     try:
         yield child
     finally:

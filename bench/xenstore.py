@@ -36,10 +36,14 @@ PATIENCE = 10.0
 class Client:
     """A connection that waits for each reply."""
 
-    def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, path: Path | socket.socket) -> None:
+        """On a socket that is connected, or connects to one."""
+        if isinstance(path, socket.socket):
+            self.socket = path
+        else:
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.connect(str(path))
         self.socket.settimeout(PATIENCE)
-        self.socket.connect(str(path))
         self._data = b""
 
     def ask(self, operation: int, payload: bytes, transaction: int = 0) -> bytes:
@@ -106,7 +110,7 @@ def crowded(directory: Path, domains: int, rounds: int, count: int) -> Iterator[
         furnish(host)
         alone = [rate(host, read, count) for _ in range(rounds)]
         before = resident_bytes(pid)
-        guests = [settled(host, directory, domid) for domid in range(1, domains + 1)]
+        guests = [settled(host, directory / str(domid), domid) for domid in range(1, domains + 1)]
         grown = (resident_bytes(pid) - before) / domains
         many = spread([rate(host, read, count) for _ in range(rounds)])
         ratio = many.median / spread(alone).median
@@ -124,7 +128,7 @@ def flooded(directory: Path, kind: str, rounds: int, count: int) -> Row:
     with serving(directory, 2) as _:
         host = Client(directory / "host")
         furnish(host)
-        settled(host, directory, 1)
+        settled(host, directory / "1", 1)
         calm, harmed = [], []
         for _ in range(rounds):
             calm.append(1 / rate(host, write, count))
@@ -187,12 +191,12 @@ def furnish(client: Client) -> None:
     client.ask(WRITE, PATH + b"1")
 
 
-def settled(host: Client, directory: Path, domid: int) -> tuple[Client, bytes]:
+def settled(host: Client, path: Path | socket.socket, domid: int) -> tuple[Client, bytes]:
     """A domain that is connected, with a home of its own and a watch on it; and what it writes."""
     home = b"/local/domain/%d\0" % domid
     host.ask(WRITE, home)
     host.ask(PERMISSIONS, home + b"n%d\0" % domid)
-    guest = Client(directory / str(domid))
+    guest = Client(path)
     guest.ask(WATCH, b"control\0token\0")
     guest.message()
     return guest, b"data/updated\0" + b"1"

@@ -1,4 +1,7 @@
-"""A domain that floods: `python -m bench.xenstore_flood asks|watches SOCKET`, until it is ended."""
+"""A domain that floods: `python -m bench.xenstore_flood asks|watches SOCKET`, until it is ended.
+
+SOCKET is a path, or the number of a descriptor that is connected.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,12 @@ from bench.xenstore import HEADER, READ, WATCH, WRITE
 
 def main() -> None:
     """Ask without a pause, and read all that comes."""
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(sys.argv[2])
+    if sys.argv[2].isdecimal():
+        connection = socket.socket(fileno=int(sys.argv[2]))
+        connection.setblocking(True)
+    else:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(sys.argv[2])
     if sys.argv[1] == "watches":
         for number in range(100):
             connection.sendall(message(WATCH, b"data\0%d\0" % number))

@@ -4,7 +4,7 @@ import logging
 import socket
 from typing import Callable, Dict, Optional
 
-from . import netlink, power, processors
+from . import netlink, power, processors, report
 from .desktop import Desktop
 from .reporter import UPDATED, Reporter
 from .store import Refused, Store
@@ -61,7 +61,9 @@ class Session:
         self._reporter = Reporter(store)
         self._cards: Dict[int, str] = {}
         self._processors_wanted: Dict[int, bytes] = {}
-        self._look_at = self._report_at = self._addresses_at = self._switch_at = float("inf")
+        self._measured: report.Nodes = {}
+        self._report_at = float("-inf")
+        self._look_at = self._addresses_at = self._switch_at = float("inf")
         self._addresses_told = float("-inf")
         self._obey: Dict[str, Callable[[], None]] = {
             SHUTDOWN: self._shutdown,
@@ -145,13 +147,14 @@ class Session:
         self._look_at = self._system.monotonic() + LOOK
 
     def _report(self) -> None:
-        """Everything at once: what has not changed costs nothing."""
+        """Everything at once: what has not changed costs nothing. What nobody tells of is looked at when it is due."""
         system = self._system
-        wanted = {**system.nodes(), **system.card_nodes(self._cards)}
         now = system.monotonic()
-        self._reporter.tell(wanted, now, system.now())
+        if now >= self._report_at:
+            self._measured = system.nodes()
+            self._report_at = now + REPORT
+        self._reporter.tell({**self._measured, **system.card_nodes(self._cards)}, now, system.now())
         self._addresses_told, self._addresses_at = now, float("inf")
-        self._report_at = now + REPORT
 
     def _learn_cards(self) -> None:
         """The host's numbers of the cards, by their MAC addresses."""
