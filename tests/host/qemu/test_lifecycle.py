@@ -66,6 +66,27 @@ async def test_counter_goes_on_after_a_second_save(machine: Machine, guest: Gues
         await console.run("true")
 
 
+async def test_disks_and_processors_plugged_before_a_save_are_there_after_it(
+    machine: Machine, guest: Guest, tmp_path: Path
+) -> None:
+    """QEMU gives disks as many queues as there are processors at start: two now, and one when the memory was saved."""
+    hypervisor, domid = machine.hypervisor, guest.domid
+    disk = DiskSpec(1, DiskKind.DISK, machine.image("second", "24M"))
+    await hypervisor.set_vcpus(domid, 2)
+    await hypervisor.plug_disk(domid, disk)
+    image = tmp_path / "again"
+    image.touch()
+    await hypervisor.save(domid, image)
+    await hypervisor.destroy(domid)
+    spec = replace(guest.spec, vcpus=2, disks=(*guest.spec.disks, disk))
+    status = await hypervisor.restore(spec, image)
+    assert status.serial_socket is not None
+    async with Console(status.serial_socket) as console:
+        assert await console.run("cat /sys/block/vdb/size") == "49152"
+        await console.run("echo 1 > /sys/devices/system/cpu/cpu1/online; test $(nproc) = 2")
+        await console.run("dd if=/dev/vdb of=/dev/null bs=1M")
+
+
 async def test_a_restored_guest_is_known_before_it_runs(
     machine: Machine, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

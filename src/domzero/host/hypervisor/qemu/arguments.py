@@ -62,6 +62,8 @@ class Launch:
     now: datetime
     ports: int = names.PORTS
     """How many ports to the store the guest has."""
+    queues: int = 0
+    """See `Handle.queues`."""
     incoming: bool = False
     """Whether memory comes from a saved image."""
     firmware_code: Path | None = None
@@ -261,9 +263,11 @@ def hardware(launch: Launch) -> list[str]:
         arguments += ["-netdev", json.dumps(backend(nic, launch.descriptors.taps))]
     plugged = [
         *devices.sockets(),
-        *devices.fixed_devices(launch.ports),
+        *devices.fixed_devices(launch.ports, launch.queues),
         *(
-            devices.disk_device(disk, _node(launch.images, disk.slot), indexes.get(names.disk(disk.slot)))
+            devices.disk_device(
+                disk, _node(launch.images, disk.slot), indexes.get(names.disk(disk.slot)), queues=launch.queues
+            )
             for disk in spec.disks
         ),
         *(devices.nic_device(nic, indexes.get(names.nic(nic.slot))) for nic in spec.nics),

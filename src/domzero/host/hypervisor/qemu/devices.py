@@ -61,7 +61,7 @@ def guest_ports(count: int) -> Iterator[Device]:
         yield {**place, "chardev": chardev, "name": name}
 
 
-def fixed_devices(ports: int = names.PORTS) -> Iterator[Device]:
+def fixed_devices(ports: int = names.PORTS, queues: int = 0) -> Iterator[Device]:
     """What every machine has, from display and guest channels to the line on which a guest reports its panic."""
     yield {"driver": "VGA", "id": "vga", "bus": "pcie.0", "addr": "0x1"}
     yield {"driver": "virtio-serial-pci", "id": "channels", "bus": "pcie.0", "addr": "0x5"}
@@ -75,16 +75,19 @@ def fixed_devices(ports: int = names.PORTS) -> Iterator[Device]:
         "guest-stats-polling-interval": BALLOON_POLL_SECONDS,
     }
     yield {"driver": "virtio-rng-pci", "id": "rng", "bus": "pcie.0", "addr": "0x7", "rng": "entropy"}
-    yield {"driver": "virtio-scsi-pci", "id": names.SCSI_CONTROLLER, "bus": "pcie.0", "addr": "0x8"}
+    scsi: Device = {"driver": "virtio-scsi-pci", "id": names.SCSI_CONTROLLER, "bus": "pcie.0", "addr": "0x8"}
+    yield {**scsi, "num_queues": queues} if queues else scsi
     yield {"driver": "qemu-xhci", "id": "usb", "bus": "pcie.0", "addr": "0x9"}
     yield {"driver": "usb-tablet", "id": "tablet", "bus": "usb.0", "port": "1"}
     yield {"driver": "isa-serial", "id": "serial-port", "chardev": "serial"}
     yield {"driver": "pvpanic", "id": "panic"}
 
 
-def disk_device(disk: DiskSpec, node: str | None, boot_index: int | None = None) -> Device:
+def disk_device(disk: DiskSpec, node: str | None, boot_index: int | None = None, *, queues: int = 0) -> Device:
     """The device of a disk slot on block node `node`; None stands for an empty CD drive.
 
+    QEMU's own number of queues (0) is that of the processors at start, which a machine does not have any more when it
+    goes on from saved memory after some were plugged. So the number of its first start is kept (`Handle.queues`).
     CD drives are virtio-scsi: SeaBIOS and OVMF boot from it, and cloud kernels have its driver where they lack AHCI's.
     """
     device: Device = {"id": names.disk(disk.slot)}
@@ -95,6 +98,8 @@ def disk_device(disk: DiskSpec, node: str | None, boot_index: int | None = None)
     if disk.kind is DiskKind.CD:
         bus = f"{names.SCSI_CONTROLLER}.0"
         return {"driver": "scsi-cd", "bus": bus, "channel": 0, "scsi-id": disk.slot, "lun": 0, **device}
+    if queues:
+        device["num-queues"] = queues
     return {"driver": "virtio-blk-pci", **disk_socket(disk.slot), "serial": names.disk(disk.slot), **device}
 
 

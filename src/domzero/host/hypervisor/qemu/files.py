@@ -37,6 +37,8 @@ class Handle:
     accelerator: str = "tcg"
     processors_started: int = 0
     """How many virtual processors were ever started, those unplugged since included."""
+    queues: int = 0
+    """How many queues its disks have; 0 where QEMU chose, as many as there were processors at start."""
     live: bool = False
     """Whether the guest has been let run, or is about to go on from saved memory: one that has not is of no use to
     anybody."""

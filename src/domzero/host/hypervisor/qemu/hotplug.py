@@ -51,7 +51,12 @@ async def plug_disk(domain: Domain, disk: DiskSpec, chain: tuple[DiskSource, ...
     limits.check(disk.limits)
     node = await _add_image(domain, disk.slot, chain, writable=is_writable(disk)) if chain else None
     try:
-        await _add(domain, "device_add", devices.disk_device(disk, node), f"a disk in slot {disk.slot}")
+        await _add(
+            domain,
+            "device_add",
+            devices.disk_device(disk, node, queues=domain.handle.queues),
+            f"a disk in slot {disk.slot}",
+        )
     except BaseException:
         await asyncio.shield(slots.let_go(domain, disk.slot))
         raise

@@ -54,6 +54,8 @@ class SavedMachine:
     memory: int
     vcpus: int
     ports: int = names.PORTS
+    queues: int = 0
+    """See `Handle.queues`."""
 
 
 async def launch(
@@ -76,7 +78,7 @@ async def launch(
             raise HypervisorError(str(error)) from error
         domain.watch(pid)
     started = replace(domain.handle, pid=pid, start_time=start_time(pid), accelerator=host.accelerator)
-    domain.remember(replace(started, processors_started=plan.spec.vcpus))
+    domain.remember(replace(started, processors_started=plan.spec.vcpus, queues=plan.queues))
     await domain.connect(timeout)
     for image in images.values():
         await slots.forget_secrets(domain, image)
@@ -177,6 +179,7 @@ def _plan(
         images=images,
         now=now,
         ports=names.PORTS if saved is None else saved.ports,
+        queues=spec.vcpus if saved is None else saved.queues,
         incoming=saved is not None,
         firmware_code=code,
         firmware_variables=variables,

@@ -25,6 +25,8 @@ HEADER_SIZE = 4096
 BANDWIDTH = 1 << 40
 """Bytes per second: no limit in practice. QEMU's own default is 128 MiB/s."""
 DESCRIPTOR = "saved-image"
+MAX_QUEUES = 1024
+"""QEMU's own limit (hw/virtio/virtio.c, VIRTIO_QUEUE_MAX)."""
 FINAL_STATES = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -48,14 +50,17 @@ def parse_header(page: bytes) -> SavedMachine:
             raise ValueError("no such header")
         fields = json.loads(page[len(MAGIC) :].rstrip(b"\0"))
         machine = SavedMachine(
-            str(fields["machine"]), int(fields["memory"]), int(fields["vcpus"]), int(fields.get("ports", 1))
-        )
+            str(fields["machine"]), int(fields["memory"]), int(fields["vcpus"]), int(fields.get("ports", 1)),
+            int(fields.get("queues", 0)),
+        )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise HypervisorError(f"not an image of a saved domain: {error}") from error
     if not re.fullmatch(r"pc-q35-[0-9.]{1,8}", machine.machine) or min(machine.memory, machine.vcpus) <= 0:
         raise HypervisorError("not an image of a saved domain: impossible machine")
     if not 1 <= machine.ports <= names.PORTS:
         raise HypervisorError("not an image of a saved domain: impossible ports")
+    if not 0 <= machine.queues <= MAX_QUEUES:
+        raise HypervisorError("not an image of a saved domain: impossible queues")
     return machine
 
 
@@ -110,7 +115,8 @@ async def _machine(domain: Domain) -> SavedMachine:
         domain.monitor.execute("qom-list", path="/machine/peripheral"),
     )
     ports = sum(device["name"] in (names.GUEST_PORT, names.TOOLS_PORT) for device in devices)
-    return SavedMachine(str(machine).removesuffix("-machine"), memory["base-memory"], len(processors), ports)
+    name = str(machine).removesuffix("-machine")
+    return SavedMachine(name, memory["base-memory"], len(processors), ports, domain.handle.queues)
 
 
 async def _transfer(domain: Domain, fd: int, command: str) -> None:
