@@ -14,3 +14,17 @@ def children() -> dict[int, str]:
             for pid in (task / "children").read_text().split():
                 found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
     return found
+
+
+def arguments(pid: int) -> list[bytes]:
+    """Its command line, nothing where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def status(pid: int) -> dict[str, str]:
+    """The fields of proc(5)'s status."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)

@@ -31,7 +31,7 @@ from domzero.host.console.terminals import PROGRAM
 from tests.api.guest import make_machine, remove_machine
 from tests.api.harness import InProcessHost, in_process, login
 from tests.api.viewer import connect, handshake, picture, tls
-from tests.host.children import children
+from tests.host.children import arguments, children, status
 from tests.isolation.inside import ask
 
 pytestmark = [
@@ -108,20 +108,6 @@ def scene() -> Iterator[Scene]:
                 remove_machine(api, vm)
     finally:
         shutil.rmtree(directory)
-
-
-def arguments(pid: int) -> list[bytes]:
-    """Its command line, nothing where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return []
-
-
-def status(pid: int) -> dict[str, str]:
-    """The fields of proc(5)'s status."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
 
 def connecting(path: Path) -> Attempt:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,6 @@ import pytest
 from domzero.host.console.lines import Lines
 from domzero.host.console.serial import BACKLOG, HISTORY, replayable
 from tests.host.console.machine import Machine
-
-
-@pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    machine = Machine(tmp_path / "serial")
-    await machine.open()
-    yield machine
-    machine.close()
 
 
 async def test_all_viewers_share_one_connection(machine: Machine) -> None:

@@ -19,7 +19,7 @@ from domzero.host.console.lines import Lines
 from domzero.host.console.picture import take
 from domzero.host.console.terminals import PROGRAM, Prison, Terminals
 from domzero.wire.rfb_picture import Picture
-from tests.host.children import children
+from tests.host.children import arguments, children, status
 from tests.host.console.machine import Machine
 
 pytestmark = pytest.mark.slow
@@ -28,14 +28,6 @@ IS_ROOT = os.geteuid() == 0
 USERS = range(0x7CFF0000, 0x7CFF0002) if IS_ROOT else None
 """Nobody's."""
 BLUE, RED = bytes((0, 0, 238, 0)), bytes((205, 0, 0, 0))
-
-
-@pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    machine = Machine(tmp_path / "serial")
-    await machine.open()
-    yield machine
-    machine.close()
 
 
 @pytest.fixture
@@ -54,19 +46,6 @@ def lines(terminals: Terminals) -> Lines:
 def processes() -> list[int]:
     """Those of text screens that this process has started."""
     return [pid for pid in children() if PROGRAM.encode() in arguments(pid)]
-
-
-def arguments(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return []
-
-
-def status(pid: int) -> dict[str, str]:
-    """The fields of proc(5)'s status."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
 
 def limits(pid: int) -> dict[str, list[str]]:

@@ -6,7 +6,6 @@ import asyncio
 import struct
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -16,14 +15,6 @@ from domzero.host.console.picture import take
 from domzero.host.console.text_screen import TextScreen
 from domzero.wire.rfb_picture import Picture
 from tests.host.console.machine import Machine
-
-
-@pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    machine = Machine(tmp_path / "serial")
-    await machine.open()
-    yield machine
-    machine.close()
 
 
 @pytest.fixture
