@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +12,13 @@ import pytest
 from domzero.engine.errors import ApiError
 from domzero.engine.exchange import RequestError
 from domzero.idl.types import VOID, Ref
-from domzero.toolstack.transfer.export import chosen_compression, export
+from domzero.toolstack.transfer.export import chosen_compression, export, export_metadata
 from domzero.toolstack.transfer.export_stream import SILENCE
-from tests.toolstack.devices.test_vdi import disturb
+from tests.toolstack.devices.test_vdi import disk, disturb
 from tests.toolstack.transfer.peers import MemoryPeer, ask, import_bytes, import_description
 from tests.toolstack.transfer.test_machines_import import nothing_left
 from tests.toolstack.transfer.test_machines_round_trip import described, disks_of, exported, fill
-from tests.toolstack.vm.world import MIB, World
+from tests.toolstack.vm.world import DRIVE, MIB, World
 
 
 async def full(host: World) -> Ref:
@@ -163,3 +164,26 @@ async def test_descriptions_of_disks_that_are_not_here(host: World) -> None:
     assert disks_of(host, made) == [substitute]
     with pytest.raises(ApiError, match="UUID_INVALID"):
         await import_description(host, archive, **{f"vdi:{uuid}": "nothing"})
+
+
+async def test_a_disk_that_somebody_writes_to_is_not_exported_with_a_machine_that_sleeps(host: World) -> None:
+    shared = await disk(host, sharable=True)
+    machines = [await host.machine(disks=0, cards=0) for _ in range(2)]
+    for vm in machines:
+        await host.call("VBD.create", {**DRIVE, "VM": vm, "VDI": shared, "userdevice": "0"})
+        await host.call("VM.start", vm, False, False)
+    await host.call("VM.suspend", machines[0])
+    with pytest.raises(ApiError, match="VDI_IN_USE"):
+        await exported(host, machines[0])
+    await host.call("VM.suspend", machines[1])
+    assert await exported(host, machines[0])
+
+
+async def test_a_description_is_compressed_where_that_is_wanted(host: World) -> None:
+    vm = await host.machine()
+    plain, packed = MemoryPeer(), MemoryPeer()
+    await ask(host, export_metadata, plain, VOID, ref=vm)
+    await ask(host, export_metadata, packed, VOID, ref=vm, use_compression="gzip")
+    assert plain.promised == len(plain.received)
+    assert packed.promised is None
+    assert gzip.decompress(packed.received) == bytes(plain.received)

@@ -76,20 +76,23 @@ async def _streamed(stack: Stack, vdi: Ref, selection: Selection) -> StreamedDis
 
 @serves("GET", "/export_metadata", role="vm-admin", label="VM.export_metadata")
 async def export_metadata(stack: Stack, context: Context, peer: Peer, arguments: Arguments) -> None:
-    """The description of a machine, or of all of them (`all`), without any disk; of known length.
+    """The description of a machine, or of all of them (`all`), without any disk; of known length unless compressed.
 
-    Snapshots go along unless `export_snapshots` is false, devices as with `/export`. Of all, the default templates are
-    left out, and the control domain is unless `include_dom0` is true.
+    `use_compression` and devices as with `/export`; snapshots go along unless `export_snapshots` is false. Of all, the
+    default templates are left out, and the control domain is unless `include_dom0` is true.
     """
+    compression = chosen_compression(arguments.get("use_compression", ""))
     options = ExportOptions(arguments.flag("export_snapshots", default=True), excluded=excluded_devices(arguments))
     vms = _all_machines(stack, arguments) if arguments.flag("all") else (named_machine(stack, arguments),)
     async with held(stack, context, vms, "metadata_export"):
         xml = await described(stack, select(stack.database, vms, options))
     writer = ArchiveWriter()
     pieces = (*writer.manifest(xml), writer.end())
-    peer.begin(200, _headers(context, "export.xva"), length=sum(map(len, pieces)))
-    for piece in pieces:
-        await peer.write(piece)
+    length = sum(map(len, pieces)) if compression == "none" else None
+    async with _compressed(stack, peer, compression) as send:
+        peer.begin(200, _headers(context, "export.xva"), length=length)
+        for piece in pieces:
+            await send(piece)
 
 
 def _all_machines(stack: Stack, arguments: Arguments) -> tuple[Ref, ...]:
@@ -150,18 +153,19 @@ async def held(stack: Stack, context: Context, vms: Iterable[Ref], operation: st
 
 @asynccontextmanager
 async def held_disks(stack: Stack, context: Context, vdis: Iterable[Ref]) -> AsyncIterator[None]:
-    """Within, nobody changes the disks. Those of a suspended machine count as in use, but nothing writes to them."""
+    """Within, nobody changes the disks. Those of suspended machines count as in use, but nothing writes to them."""
     async with AsyncExitStack() as claims:
         for vdi in vdis:
-            operation = "blocked" if _is_in_use(stack, vdi) else "copy"
+            operation = "blocked" if _is_at_rest(stack, vdi) else "copy"
             await claims.enter_async_context(stack.gates["VDI"].operation(context, vdi, operation))
         yield
 
 
-def _is_in_use(stack: Stack, vdi: Ref) -> bool:
+def _is_at_rest(stack: Stack, vdi: Ref) -> bool:
+    """Whether whoever has the disk for writing is suspended; no where nobody has it."""
     drives = (stack.database.record("VBD", vbd) for vbd in stack.database.get("VDI", vdi, "VBDs"))
-    attached = [drive for drive in drives if drive["currently_attached"] and drive["mode"] != "RO"]
-    return any(stack.database.get("VM", drive["VM"], "power_state") == "Suspended" for drive in attached)
+    writers = {drive["VM"] for drive in drives if drive["currently_attached"] and drive["mode"] != "RO"}
+    return {stack.database.get("VM", vm, "power_state") for vm in writers} == {"Suspended"}
 
 
 async def described(stack: Stack, selection: Selection) -> bytes:
