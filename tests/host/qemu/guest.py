@@ -51,7 +51,7 @@ class Console:
             self.text += chunk.decode(errors="replace")
             self._more.set()
 
-    async def expect(self, pattern: str, timeout: float = 20.0) -> re.Match[str]:
+    async def expect(self, pattern: str, timeout: float = 60.0) -> re.Match[str]:
         """Wait until the output matches."""
         try:
             async with asyncio.timeout(timeout):
@@ -66,7 +66,7 @@ class Console:
         """Give the guest a command and do not wait."""
         self._writer.write(f"x{next(_tokens)} {line}\n".encode())
 
-    async def run(self, line: str, timeout: float = 20.0) -> str:
+    async def run(self, line: str, timeout: float = 60.0) -> str:
         """Run a command and return what it printed (among the counter's lines), asserting success."""
         token = f"t{next(_tokens)}"
         start = len(self.text)
@@ -76,7 +76,7 @@ class Console:
         assert found[1] == "0", said
         return re.sub(r"COUNT \d+\r?\n", "", said).strip()
 
-    async def eventually(self, line: str, timeout: float = 20.0) -> str:
+    async def eventually(self, line: str, timeout: float = 60.0) -> str:
         """Run a command inside the guest until it succeeds (the guest's kernel needs a moment to notice hardware)."""
         return await self.run(f"until {line}; do usleep 20000; done", timeout)
 
