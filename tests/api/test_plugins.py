@@ -175,7 +175,7 @@ def holding(api: Any, here: Any, held: str, tmp_path: Path) -> Iterator[Holding]
 def finished(api: Any, task: Any) -> str:
     """How the task ended."""
     token = ""
-    while api.task.get_status(task) == "pending":
+    while api.task.get_status(task) in ("pending", "cancelling"):
         token = getattr(api.event, "from")(["task"], token, 30.0)["token"]
     return str(api.task.get_status(task))
 
