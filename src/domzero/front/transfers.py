@@ -58,6 +58,7 @@ class StreamPeer:
     stall: float = STALL
     begun: bool = False
     _taken: int = field(default=0, init=False)
+    _buffer: memoryview = field(default=memoryview(b""), init=False)
     _continued: bool = field(default=False, init=False)
 
     @property
@@ -80,8 +81,9 @@ class StreamPeer:
         self.stream.respond(status, headers, length)
 
     async def read(self, limit: int = 1 << 20) -> bytes:
-        with memoryview(bytearray(min(limit, BLOCK))) as buffer:
-            return bytes(buffer[: await self.read_into(buffer)])
+        if not self._buffer:
+            self._buffer = memoryview(bytearray(BLOCK))
+        return bytes(self._buffer[: await self.read_into(self._buffer[:limit])])
 
     async def read_into(self, buffer: memoryview) -> int:
         if self.length is not None:
