@@ -25,6 +25,18 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
+async def until_one_ends(*works: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Do all of it side by side until one has ended, which is returned; the others are cancelled, and over by then."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run blocking work in a thread; when this call is over, so is the work."""
     return await finish(asyncio.to_thread(function, *args, **kwargs))

@@ -19,3 +19,9 @@ def is_in_domain(database: Database, cls: str, device: Ref) -> bool:
     if machine is None:
         return False
     return machine.record["power_state"] != "Suspended" or bool(machine.record["current_operations"])
+
+
+def writers(database: Database, vdi: Ref) -> set[Ref]:
+    """The machines that have the disk attached for writing, those included that are suspended."""
+    drives = (database.record("VBD", vbd) for vbd in database.get("VDI", vdi, "VBDs"))
+    return {drive["VM"] for drive in drives if drive["currently_attached"] and drive["mode"] != "RO"}

@@ -10,9 +10,11 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from domzero.finish import until_one_ends
 from domzero.host.console.serial import Streams
+from domzero.host.descriptors import ready
 from domzero.host.process import ProcessError, spawn_on_terminal
 
 log = logging.getLogger(__name__)
@@ -57,13 +59,9 @@ async def _serve(pid: int, terminal: int, connection: socket.socket) -> None:
     process = os.pidfd_open(pid)
     try:
         reader, writer = await asyncio.open_unix_connection(sock=connection)
-        ways = [asyncio.ensure_future(_say(terminal, process, writer)), asyncio.ensure_future(_type(reader, terminal))]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await until_one_ends(_say(terminal, process, writer), _type(reader, terminal))
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
             writer.transport.abort()
     finally:
         os.close(terminal)  # the kernel hangs up on whoever still has it
@@ -73,7 +71,7 @@ async def _serve(pid: int, terminal: int, connection: socket.socket) -> None:
 async def _say(terminal: int, process: int, writer: asyncio.StreamWriter) -> None:
     """What the login says, as fast as it is taken, until the process has ended or nobody takes it any more."""
     while True:
-        await _ready(terminal, writing=False)
+        await ready(terminal)
         try:
             data = os.read(terminal, PIECE)
         except BlockingIOError:
@@ -93,7 +91,7 @@ async def _type(reader: asyncio.StreamReader, terminal: int) -> None:
             try:
                 data = data[os.write(terminal, data) :]
             except BlockingIOError:
-                await _ready(terminal, writing=True)
+                await ready(terminal, writing=True)
             except OSError:  # EIO: nobody is there to read it
                 break
 
@@ -103,7 +101,7 @@ async def _end(process: int) -> None:
     try:
         if not await _has_ended(process, GRACE):
             signal.pidfd_send_signal(process, signal.SIGKILL)
-            await _ready(process, writing=False)
+            await ready(process)
         os.waitid(os.P_PIDFD, process, os.WEXITED)  # noqa: ASYNC222 - it has ended; this only reaps it
     except (ProcessLookupError, ChildProcessError) as error:
         log.debug("a login was reaped by somebody else: %s", error)
@@ -115,19 +113,7 @@ async def _has_ended(process: int, seconds: float) -> bool:
     """Whether the process ends within so many seconds: its descriptor becomes readable then (pidfd_open(2))."""
     try:
         async with asyncio.timeout(seconds):
-            await _ready(process, writing=False)
+            await ready(process)
     except TimeoutError:
         return False
     return True
-
-
-async def _ready(descriptor: int, *, writing: bool) -> None:
-    """Return when the descriptor can be read from, or written to."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    add: Callable[..., None] = loop.add_writer if writing else loop.add_reader
-    add(descriptor, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        (loop.remove_writer if writing else loop.remove_reader)(descriptor)

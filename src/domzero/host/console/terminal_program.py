@@ -10,11 +10,13 @@ import socket
 import sys
 from pathlib import Path
 
+from domzero.finish import until_one_ends
 from domzero.host.confinement import Confinement, ConfinementError, enter
 from domzero.host.console.glyphs import glyph
 from domzero.host.console.line import PIECE, SocketLine
 from domzero.host.console.terminals import MESSAGE, READY, SENT_AHEAD, Order
 from domzero.host.console.text_screen import TextScreen, TextViewer
+from domzero.host.descriptors import ready
 
 LIMITS = {
     resource.RLIMIT_AS: 512 << 20,
@@ -72,13 +74,7 @@ def _shut_in(order: Order) -> None:
 
 async def _handed(control: socket.socket) -> socket.socket | None:
     """The next viewer's connection; None when there will be no more."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(control, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(control)
+    await ready(control.fileno())
     message, descriptors, _, _ = socket.recv_fds(control, MESSAGE, 1)
     return socket.socket(fileno=descriptors[0]) if message and descriptors else None
 
@@ -86,13 +82,9 @@ async def _handed(control: socket.socket) -> socket.socket | None:
 async def _carry(viewer: TextViewer, connection: socket.socket) -> None:
     """Between a viewer's connection and what it is shown, until one of them ends."""
     line = SocketLine(*await asyncio.open_unix_connection(sock=connection, limit=PIECE))
-    ways = [asyncio.create_task(_copy(viewer, line)), asyncio.create_task(_copy(line, viewer))]
     try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        await until_one_ends(_copy(viewer, line), _copy(line, viewer))
     finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
         viewer.close()
         line.close()
 

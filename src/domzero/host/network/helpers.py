@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from domzero.host import process
+from domzero.host.descriptors import ready
 from domzero.host.network import files
 from domzero.host.network.protocol import NetworkError
 
@@ -103,17 +104,13 @@ async def _end(descriptor: int, pid: int) -> None:
 
 async def _gone(descriptor: int) -> bool:
     """Whether the process ends in time: its descriptor becomes readable then, reaped or not."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
     watched = os.dup(descriptor)
-    loop.add_reader(watched, ended.set)
     try:
         async with asyncio.timeout(END_SECONDS):
-            await ended.wait()
+            await ready(watched)
     except TimeoutError:
         return False
     finally:
-        loop.remove_reader(watched)
         os.close(watched)
     return True
 

@@ -17,6 +17,7 @@ from domzero.engine.exchange import Arguments, Headers, Peer, RequestError, serv
 from domzero.finish import in_thread
 from domzero.host.compression.protocol import CompressionError, Send
 from domzero.idl.types import Ref
+from domzero.toolstack.presence import writers
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage import disks
 from domzero.toolstack.transfer.export_records import DEVICES, ExportOptions, Selection, machines_of, select
@@ -163,9 +164,7 @@ async def held_disks(stack: Stack, context: Context, vdis: Iterable[Ref]) -> Asy
 
 def _is_at_rest(stack: Stack, vdi: Ref) -> bool:
     """Whether whoever has the disk for writing is suspended; no where nobody has it."""
-    drives = (stack.database.record("VBD", vbd) for vbd in stack.database.get("VDI", vdi, "VBDs"))
-    writers = {drive["VM"] for drive in drives if drive["currently_attached"] and drive["mode"] != "RO"}
-    return {stack.database.get("VM", vm, "power_state") for vm in writers} == {"Suspended"}
+    return {stack.database.get("VM", vm, "power_state") for vm in writers(stack.database, vdi)} == {"Suspended"}
 
 
 async def described(stack: Stack, selection: Selection) -> bytes:

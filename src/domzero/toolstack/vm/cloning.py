@@ -15,6 +15,7 @@ from domzero.idl.records import EMPTY_MAP
 from domzero.idl.types import NEVER, NULL_REF, Ref
 from domzero.toolstack.alerts import VM_CLONED, tell_of_machine
 from domzero.toolstack.network import vif
+from domzero.toolstack.presence import writers
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage import disks, vbd
 from domzero.toolstack.vm.creation import create_metrics
@@ -120,9 +121,8 @@ def _reading(stack: Stack, vm: Ref, vdi: Ref) -> str:
     Disks of a suspended machine or of a checkpoint count as in use. Nothing writes to them, and the machine cannot go
     on meanwhile, since it is being copied.
     """
-    drives = (stack.database.record("VBD", vbd) for vbd in stack.database.get("VDI", vdi, "VBDs"))
-    writers = {drive["VM"] for drive in drives if drive["currently_attached"] and drive["mode"] != "RO"}
-    return "blocked" if writers == {vm} and stack.database.get("VM", vm, "power_state") == "Suspended" else "copy"
+    alone = writers(stack.database, vdi) == {vm}
+    return "blocked" if alone and stack.database.get("VM", vm, "power_state") == "Suspended" else "copy"
 
 
 async def _duplicate(stack: Stack, context: Context, vm: Ref, new_name: str, copy_disk: CopyDisk) -> Ref:

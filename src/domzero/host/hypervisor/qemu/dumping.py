@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from domzero.finish import in_thread
+from domzero.host.descriptors import ready
 from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.hypervisor.qemu.domain import Domain
 
@@ -124,7 +125,7 @@ async def _follow(
     loop = asyncio.get_running_loop()
     reported = loop.time()
     while not sink.is_complete:
-        await _readable(pipe)
+        await ready(pipe)
         try:
             await in_thread(sink.drain)
         except OSError as error:
@@ -142,16 +143,6 @@ async def _follow(
     if problem := data.get("error") or (data["result"]["status"] != "completed" and data["result"]["status"]):
         raise HypervisorError(f"the memory could not be dumped: {problem}")
     progress(1.0)
-
-
-async def _readable(pipe: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(pipe, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(pipe)
 
 
 def _is_over(name: str, _: Mapping[str, Any]) -> bool:
