@@ -66,3 +66,36 @@ async def test_the_end_is_noticed_while_waiting(serve: Serve) -> None:
         answer = await reader.read()
     assert answer.endswith(f"9 {hashlib.sha256(b'only this').hexdigest()}".encode())
     writer.close()
+
+
+async def gathering(request: Request, stream: RawStream) -> None:
+    """Says how many bytes each piece had that it was given."""
+    stream.respond(200)
+    buffer, total = memoryview(bytearray(1 << 20)), 0
+    while total < (request.head.content_length or 0):
+        count = await stream.receive(buffer)
+        total += count
+        stream.writer.write(f"{count} ".encode())
+    stream.writer.write(b"that is all")
+
+
+@EVERY_DOOR
+async def test_what_comes_in_a_hurry_is_given_at_once(serve: Serve, open_: Open) -> None:
+    """Far fewer pieces than the network has: a large body costs one waking for a megabyte, not for a record of TLS."""
+    table = Routes()
+    table.raw("PUT", "/gathering", gathering)
+    reader, writer = await open_(await serve(routes=table))
+    writer.write(b"PUT /gathering HTTP/1.0\r\nContent-Length: 8000001\r\n\r\n" + bytes(8_000_000))
+    async with asyncio.timeout(20):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"200" in head
+        pieces = [int(await reader.readuntil(b" "))]
+        while sum(pieces) < 8_000_000:
+            pieces.append(int(await reader.readuntil(b" ")))
+        writer.write(b"x")
+        pieces.append(int(await reader.readuntil(b" ")))
+        assert await reader.read() == b"that is all"
+    assert pieces[-1] == 1, "the last byte is given though more would have had room"
+    assert sum(pieces) == 8_000_001
+    assert max(pieces) > 256 << 10, "more than the transport takes from the network at a time"
+    writer.close()
