@@ -20,7 +20,7 @@ from bench.client import Api
 from bench.hosts import Host, host, new_machine
 from bench.processes import LOAD_CORE, SERVER_CORE, pin, process, resident_bytes
 from bench.report import Row, Section, Target, number, spread
-from bench.xenstore import UNHARMED, Client, furnish, latency, pinned, rate, read, round_of, settled, write
+from bench.xenstore import SETTLING, Client, furnish, harm, pinned, rate, read, round_of, settled, settled_write, write
 from domzero.host.hypervisor.qemu.files import DomainFiles
 
 NOTES = """Tiny Linux under TCG with the agent and Debian's Python (`tests/talking`). A change is an address that is
@@ -35,7 +35,6 @@ MEMORY = 192 << 20
 SOON = Target(most=0.200)
 PATIENCE = 120.0
 PORTS = 1_000
-SETTLING = 1.0
 _tokens = itertools.count()
 
 
@@ -165,14 +164,11 @@ def flooded(store: Path, line: Line, rounds: int, count: int) -> Row:
     client = Client(store)
     calm, harmed = [], []
     for _ in range(rounds):
-        calm.append(1 / rate(client, write, count))
+        calm.append(settled_write(client, count))
         line.run("flood >/tmp/flood & until [ -s /tmp/flood ]; do usleep 20000; done")
-        time.sleep(SETTLING)
-        harmed.append(1 / rate(client, write, count))
+        harmed.append(settled_write(client, count))
         line.run("kill $! && wait $! 2>/dev/null; rm /tmp/flood")
-        time.sleep(SETTLING)
-    what = "a write of the host while a real guest floods, to one while it is idle"
-    return latency(what, spread(harmed), spread(calm), UNHARMED)
+    return harm("a write of the host while a real guest floods, to one while it is idle", harmed, calm)
 
 
 def many_ports(directory: Path, domains: int, rounds: int, count: int) -> Iterator[Row]:
@@ -210,6 +206,7 @@ def _one_floods(listener: socket.socket, others: list[tuple[Client, bytes]], rou
     for _ in range(rounds):
         port, _ = listener.accept()
         port.setblocking(True)
+        time.sleep(SETTLING)
         calm.append(round_of(others) / len(others))
         command = [sys.executable, "-m", "bench.xenstore_flood", "asks", str(port.fileno())]
         with port, process(command, keep=[port.fileno()]) as child:
@@ -218,8 +215,7 @@ def _one_floods(listener: socket.socket, others: list[tuple[Client, bytes]], rou
             pin(child.pid, LOAD_CORE)
             time.sleep(SETTLING)
             harmed.append(round_of(others) / len(others))
-    what = f"a write of each of {len(others)} guests while another one floods, to one without"
-    return latency(what, spread(harmed), spread(calm), UNHARMED)
+    return harm(f"a write of each of {len(others)} guests while another one floods, to one without", harmed, calm)
 
 
 @contextlib.contextmanager

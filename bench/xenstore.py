@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import statistics
 import struct
 import sys
 import tempfile
@@ -131,21 +132,32 @@ def flooded(directory: Path, kind: str, rounds: int, count: int) -> Row:
         settled(host, directory / "1", 1)
         calm, harmed = [], []
         for _ in range(rounds):
-            calm.append(1 / rate(host, write, count))
+            calm.append(settled_write(host, count))
             with process([sys.executable, "-m", "bench.xenstore_flood", kind, str(directory / "1")]) as child:
                 assert child.stdout is not None
                 child.stdout.readline()
                 if TWO_CORES:
                     pin(child.pid, LOAD_CORE)
-                time.sleep(SETTLING)
-                harmed.append(1 / rate(host, write, count))
-        ours, beside = spread(harmed), spread(calm)
-        what = f"a write of the host while a domain floods ({kind}), to one without"
-        return latency(what, ours, beside, UNHARMED)
+                harmed.append(settled_write(host, count))
+        return harm(f"a write of the host while a domain floods ({kind}), to one without", harmed, calm)
 
 
-def latency(what: str, ours: Spread, beside: Spread, target: Target | None = None) -> Row:
-    return Row(what, ours.median / beside.median, ours.text("µs", 1e6), beside.text("µs", 1e6), target)
+def settled_write(client: Client, count: int) -> float:
+    """Seconds of a write, when what began before has settled and this process has been woken."""
+    time.sleep(SETTLING)
+    rate(client, write, count // 4)
+    return 1 / rate(client, write, count)
+
+
+def harm(what: str, harmed: list[float], calm: list[float]) -> Row:
+    """What a flood costs others: the median of the ratios of each round, as what disturbs a machine lasts longer."""
+    ratio = statistics.median(one / other for one, other in zip(harmed, calm, strict=True))
+    ours, beside = spread(harmed), spread(calm)
+    return Row(what, ratio, ours.text("µs", 1e6), beside.text("µs", 1e6), UNHARMED)
+
+
+def latency(what: str, ours: Spread, beside: Spread) -> Row:
+    return Row(what, ours.median / beside.median, ours.text("µs", 1e6), beside.text("µs", 1e6))
 
 
 @contextlib.contextmanager
