@@ -18,7 +18,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "host": ("wire", "finish", "durable"),
     "toolstack": ("idl", "engine", "wire", "finish", "durable", CONTRACTS),
     "xe": ("idl", "engine", "wire"),
-    "front": ("engine", "wire", "durable"),
+    "front": ("engine", "wire", "finish", "durable"),
     "pool": ("engine", "wire", CONTRACTS),
     "sdkgen": ("idl", "datamodel"),
     "client": ("idl", "datamodel", "wire"),

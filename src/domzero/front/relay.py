@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Protocol
 
+from domzero.finish import until_one_ends
+
 
 class End(Enum):
     """Why a viewing is over."""
@@ -45,19 +47,13 @@ async def relay(viewer: Pipe, line: Pipe, revoked: asyncio.Event, *, idle: float
             left = latest + idle - now()
         return End.IDLE
 
-    ways = {
-        asyncio.ensure_future(_carry(viewer, line, End.VIEWER, touched, stall)),
-        asyncio.ensure_future(_carry(line, viewer, End.CONSOLE, touched, stall)),
-        asyncio.ensure_future(_revoked(revoked.wait())),
-        asyncio.ensure_future(idleness()),
-    }
-    try:
-        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        return done.pop().result()
-    finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+    first = await until_one_ends(
+        _carry(viewer, line, End.VIEWER, touched, stall),
+        _carry(line, viewer, End.CONSOLE, touched, stall),
+        _revoked(revoked.wait()),
+        idleness(),
+    )
+    return first.result()
 
 
 async def _carry(source: Pipe, target: Pipe, end: End, touched: Callable[[], None], stall: float) -> End:
