@@ -113,6 +113,72 @@ async def test_client_runs_its_own_task(toy: Toy) -> None:
     assert toy.database.refs("task") == ()
 
 
+async def test_the_outcome_may_follow_the_end(toy: Toy) -> None:
+    """Clients complete a task's outcome after its status (xapi-project/xen-api, pull request 4543)."""
+    session = await toy.root()
+    task = await toy.call("task.create", session, "mine", "")
+    await toy.call("task.set_status", session, task, "failure")
+    assert toy.task(task)["allowed_operations"] == ("destroy",)
+    await toy.call("task.set_error_info", session, task, ["CODE", "why"])
+    await toy.call("task.set_result", session, task, "<value>x</value>")
+    await toy.call("task.set_progress", session, task, 1.0)
+    record = toy.task(task)
+    assert (record["status"], record["result"], record["error_info"], record["progress"]) == (
+        "failure",
+        "<value>x</value>",
+        ("CODE", "why"),
+        1.0,
+    )
+
+
+@pytest.mark.parametrize("end", ["success", "failure", "cancelled"])
+async def test_what_has_ended_does_not_come_back(toy: Toy, end: str) -> None:
+    session = await toy.root()
+    task = await toy.call("task.create", session, "mine", "")
+    await toy.call("task.set_status", session, task, end)
+    before = dict(toy.task(task))
+    await toy.clock.advance(60)
+    for other in {"pending", "cancelling", "success", "failure", "cancelled"} - {end}:
+        description = ("OPERATION_NOT_ALLOWED", f"The task's status is {end} and cannot become {other}.")
+        assert await toy.fails("task.set_status", session, task, other) == description
+    await toy.call("task.set_status", session, task, end)
+    assert dict(toy.task(task)) == before
+    assert await toy.fails("task.cancel", session, task) == NOT_FREE
+
+
+async def test_a_wish_to_cancel_is_not_taken_back(toy: Toy) -> None:
+    session = await toy.root()
+    task = await toy.call("task.create", session, "mine", "")
+    await toy.call("task.set_status", session, task, "pending")
+    await toy.call("task.cancel", session, task)
+    description = ("OPERATION_NOT_ALLOWED", "The task's status is cancelling and cannot become pending.")
+    assert await toy.fails("task.set_status", session, task, "pending") == description
+    await toy.call("task.set_status", session, task, "cancelled")
+    assert toy.task(task)["current_operations"] == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "value"),
+    [("set_progress", 0.5), ("set_result", "x"), ("set_error_info", ["x"]), ("set_status", "pending")],
+)
+async def test_clients_do_not_touch_what_the_server_has_ended(toy: Toy, method: str, value: Any) -> None:
+    session, lamp, tasks = await toy.root(), toy.lamp(), toy.engine.tasks
+    toy.pace.set()
+    ran = await toy.call("Async.lamp.repair", session, lamp)
+    await toy.until(lambda: toy.task(ran)["status"] == "success")
+    completed = await toy.call("task.create", session, "transfer", "")
+    cancelled = await toy.call("task.create", session, "transfer", "")
+    await tasks.carry_out(tasks.adopt(completed, None), asyncio.sleep(0), VOID)
+    await toy.call("task.cancel", session, cancelled)
+    with pytest.raises(ApiError):
+        tasks.adopt(cancelled, None)
+    for task in (ran, completed, cancelled):
+        before = dict(toy.task(task))
+        description = ("OPERATION_NOT_ALLOWED", "The server runs this task.")
+        assert await toy.fails(f"task.{method}", session, task, value) == description
+        assert dict(toy.task(task)) == before
+
+
 @pytest.mark.parametrize(
     ("method", "value"),
     [("set_progress", 0.5), ("set_result", "x"), ("set_error_info", ["x"]), ("set_status", "success")],

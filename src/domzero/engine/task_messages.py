@@ -9,6 +9,7 @@ from domzero.engine.clock import moment
 from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.tasks import UNFINISHED, Tasks
+from domzero.idl.records import EMPTY_MAP
 from domzero.idl.types import Ref
 
 TASKS_OF_OTHERS = "pool-operator"
@@ -26,7 +27,7 @@ class TaskDesk:
 @implements("task.create")
 def create(desk: TaskDesk, context: Context, label: str, description: str) -> Ref:
     """A pending task that the client completes itself or gives to a transfer. Raises `TOO_MANY_PENDING_TASKS`."""
-    return desk.tasks.store(label, description, context.caller, cancellable=True)
+    return desk.tasks.store(label, description, context.caller, run_by_client=True)
 
 
 @implements("task.destroy")
@@ -45,9 +46,16 @@ def cancel(desk: TaskDesk, context: Context, task: Ref) -> None:
 
 @implements("task.set_status")
 def set_status(desk: TaskDesk, context: Context, self: Ref, value: str) -> None:
-    """Set the status of a client's own task. Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`."""
+    """Set the status of a client's own task. A status only goes forward: what has ended stays as it ended.
+
+    Setting what it is already changes nothing. Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`.
+    """
     _assert_run_by_client(desk, context, self)
     record = context.database.record("task", self)
+    if record["status"] == value:
+        return
+    if not is_forward(record["status"], value):
+        raise ApiError("OPERATION_NOT_ALLOWED", f"The task's status is {record['status']} and cannot become {value}.")
     if value in UNFINISHED:
         with context.database.transaction() as transaction:
             transaction.update("task", self, status=value)
@@ -55,7 +63,15 @@ def set_status(desk: TaskDesk, context: Context, self: Ref, value: str) -> None:
         desk.tasks.remove(self)
     else:
         with context.database.transaction() as transaction:
-            transaction.update("task", self, status=value, finished=moment(context.clock.now()), current_operations={})
+            transaction.update(
+                "task", self, status=value, finished=moment(context.clock.now()),
+                allowed_operations=("destroy",), current_operations=EMPTY_MAP,
+            )  # fmt: skip
+
+
+def is_forward(before: str, after: str) -> bool:
+    """Whether a task of one status may take the other next: pending, then cancelling, then one of the ends."""
+    return before in UNFINISHED and (before, after) != ("cancelling", "pending")
 
 
 @implements("task.set_progress")
@@ -67,7 +83,10 @@ def set_progress(desk: TaskDesk, context: Context, self: Ref, value: float) -> N
 
 @implements("task.set_result")
 def set_result(desk: TaskDesk, context: Context, self: Ref, value: str) -> None:
-    """Set the result of a client's own task. Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`."""
+    """Set the result of a client's own task, also of one that has ended.
+
+    Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`.
+    """
     _assert_run_by_client(desk, context, self)
     with context.database.transaction() as transaction:
         transaction.update("task", self, result=value)
@@ -75,7 +94,10 @@ def set_result(desk: TaskDesk, context: Context, self: Ref, value: str) -> None:
 
 @implements("task.set_error_info")
 def set_error_info(desk: TaskDesk, context: Context, self: Ref, value: tuple[str, ...]) -> None:
-    """Set the error of a client's own task. Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`."""
+    """Set the error of a client's own task, also of one that has ended.
+
+    Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`.
+    """
     _assert_run_by_client(desk, context, self)
     with context.database.transaction() as transaction:
         transaction.update("task", self, error_info=value)
@@ -90,5 +112,5 @@ def _assert_may_change(desk: TaskDesk, context: Context, ref: Ref) -> None:
 
 def _assert_run_by_client(desk: TaskDesk, context: Context, ref: Ref) -> None:
     _assert_may_change(desk, context, ref)
-    if ref in desk.tasks.running:
+    if not desk.tasks.is_run_by_client(ref):
         raise ApiError("OPERATION_NOT_ALLOWED", "The server runs this task.")

@@ -61,6 +61,7 @@ class Tasks:
         self._stored_since_sweep = 0
         self._work: set[asyncio.Task[Any]] = set()
         self._owners: dict[Ref, Owner] = {}
+        self._run_by_clients: set[Ref] = set()
         self.running: dict[Ref, TaskHandle] = {}
 
     def recover(self) -> None:
@@ -92,6 +93,7 @@ class Tasks:
         """
         record = self._database.record("task", ref)
         if record["status"] == "cancelling":
+            self._run_by_clients.discard(ref)
             with self._database.transaction() as transaction:
                 self._end(transaction, ref, "cancelled", error_info=("TASK_CANCELLED", ref))
             raise ApiError("TASK_CANCELLED", ref)
@@ -99,6 +101,7 @@ class Tasks:
             raise ApiError("OPERATION_NOT_ALLOWED", "The task is not free for another operation.")
         handle = TaskHandle(self, record["name_label"], session)
         handle.bind(ref)
+        self._run_by_clients.discard(ref)
         return handle
 
     def store(
@@ -108,9 +111,9 @@ class Tasks:
         session: Session | None,
         parent: Ref = NULL_REF,
         *,
-        cancellable: bool = False,
+        run_by_client: bool = False,
     ) -> Ref:
-        """A new pending task object. Raises `TOO_MANY_PENDING_TASKS`."""
+        """A new pending task object, for work of the server or of a client. Raises `TOO_MANY_PENDING_TASKS`."""
         if len(self._owners) >= self.pending_limit and self._unfinished() >= self.pending_limit:
             raise ApiError("TOO_MANY_PENDING_TASKS")
         self._stored_since_sweep += 1
@@ -122,7 +125,7 @@ class Tasks:
                 {
                     "name_label": label,
                     "name_description": description,
-                    "allowed_operations": ("cancel", "destroy") if cancellable else ("destroy",),
+                    "allowed_operations": ("cancel", "destroy") if run_by_client else ("destroy",),
                     "created": moment(self._clock.now()),
                     "finished": NEVER,
                     "status": "pending",
@@ -135,6 +138,8 @@ class Tasks:
                 stored = self._database.find("session", session.ref)
                 if stored is not None:
                     transaction.update("session", session.ref, tasks=(*stored.record["tasks"], ref))
+        if run_by_client:
+            self._run_by_clients.add(ref)
         if session is not None:
             self._owners[ref] = Owner(session.ref, _who(session.account.sid, session.account.name))
         else:
@@ -144,6 +149,7 @@ class Tasks:
     def remove(self, ref: Ref) -> None:
         """Forget a task object; its work, if any, goes on without one. None is no error."""
         self.running.pop(ref, None)
+        self._run_by_clients.discard(ref)
         owner = self._owners.pop(ref, None)
         if self._database.find("task", ref) is None:
             return
@@ -314,6 +320,10 @@ class Tasks:
         """Whether the task exists and waits for work to complete it."""
         row = self._database.find("task", ref)
         return row is not None and row.record["status"] == "pending" and ref not in self.running
+
+    def is_run_by_client(self, ref: Ref) -> bool:
+        """Whether a client made the task and none of the server's work has completed it, or is about to."""
+        return ref in self._run_by_clients
 
     def is_of(self, ref: Ref, session: Session) -> bool:
         """Whether the task was started by that session, or by another of the same account."""
