@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -10,7 +11,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 @asynccontextmanager
-async def serving(handler: Handler, port: int = 0) -> AsyncIterator[int]:
+async def serving(handler: Handler, port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """A server on loopback, on a free port unless one is named; gives its port.
 
     In the end its conversations are cut off, wherever they are.
@@ -23,12 +24,12 @@ async def serving(handler: Handler, port: int = 0) -> AsyncIterator[int]:
         conversations.add(task)
         try:
             await handler(reader, writer)
-        except (asyncio.CancelledError, ConnectionError, asyncio.IncompleteReadError):
+        except (asyncio.CancelledError, ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
             return  # the other side, or the test, has had enough
         finally:
             writer.close()
 
-    server = await asyncio.start_server(converse, "127.0.0.1", port)
+    server = await asyncio.start_server(converse, "127.0.0.1", port, ssl=tls)
     try:
         yield int(server.sockets[0].getsockname()[1])
     finally:

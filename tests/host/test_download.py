@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http.client import HTTPMessage
@@ -12,25 +13,26 @@ from urllib.request import Request
 
 import pytest
 
+from domzero.front.certificates import ensure_certificate, tls_context
 from domzero.host.download.http import download
-from domzero.host.download.line import Redirections
+from domzero.host.download.line import MOST_LINES, Redirections
 from domzero.host.download.protocol import DownloadError, FileMissingError, is_fetchable
 from tests.host.ftp import ftp_server
-from tests.host.serving import serving
+from tests.host.serving import Handler, serving
 
 Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def server(answer: Answer) -> AsyncIterator[str]:
+async def server(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """A web server that answers each request for a path; gives its address."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
         await answer(request.split(b" ")[1].decode(), writer)
 
-    async with serving(serve) as port:
-        yield f"http://127.0.0.1:{port}"
+    async with serving(serve, tls=tls) as port:
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
 
 
 async def content(path: str, writer: asyncio.StreamWriter) -> None:
@@ -161,6 +163,25 @@ async def test_user_and_password_are_a_header_and_stay_with_their_server(tmp_pat
     assert seen == [("/a", "Basic bWU6cEBzcw=="), ("/b", "")]
 
 
+async def test_what_comes_beside_a_redirection_is_not_read(tmp_path: Path) -> None:
+    """It may be endless, and would be kept in memory."""
+
+    async def answer(path: str, writer: asyncio.StreamWriter) -> None:
+        if path == "/b":
+            await content(path, writer)
+            return
+        status = b"HTTP/1.1 %s Elsewhere" % path[1:].encode()
+        writer.write(status + b"\r\nLocation: /b\r\nContent-Length: 99999999999\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"x" * 1000)
+            await writer.drain()
+            await asyncio.sleep(0.001)
+
+    async with server(answer) as url:
+        for code in (301, 302, 303, 307, 308):
+            assert await download(f"{url}/{code}", tmp_path / "file", largest=1000, patience=5) == 1000
+
+
 async def test_what_came_so_far_is_told(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     async with server(content) as url:
@@ -177,6 +198,72 @@ async def test_files_come_by_ftp(tmp_path: Path) -> None:
         with pytest.raises(DownloadError, match="larger"):
             await download(f"{url}/a/b/file", tmp_path / "other", largest=1000)
     assert names(tmp_path) == ["file"]
+
+
+async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def welcome_for_ever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while not writer.is_closing():
+        writer.write(b"220-hello\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def test_files_come_by_https_from_whom_the_system_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL takes the file of authorities from the environment (SSL_CTX_set_default_verify_paths(3))."""
+    addresses = {"own": ["127.0.0.1"], "other": ["192.0.2.1"]}
+    for name, listed in addresses.items():
+        (tmp_path / name).mkdir()
+        certificate = ensure_certificate(tmp_path / name, ["repository.example"], listed)
+        async with server(content, tls_context(certificate)) as url:
+            monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+            with pytest.raises(DownloadError, match="certificate is not to be trusted: self-signed"):
+                await download(f"{url}/a", tmp_path / "file", largest=1000)
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate.path))
+            if name == "own":
+                assert await download(f"{url}/a", tmp_path / name / "file", largest=1000) == 1000
+                continue
+            with pytest.raises(DownloadError, match=r"certificate is not to be trusted: .*127\.0\.0\.1"):
+                await download(f"{url}/a", tmp_path / name / "file", largest=1000)
+    assert [sorted(names(tmp_path / name)) for name in addresses] == [["file", "server.pem"], ["server.pem"]]
+
+
+async def test_a_server_that_is_silent_while_tls_begins(tmp_path: Path) -> None:
+    async with serving(silence) as port, asyncio.timeout(10):
+        with pytest.raises(DownloadError, match="did not come within"):
+            await download(f"https://127.0.0.1:{port}/a", tmp_path / "file", largest=1000, patience=0.1)
+
+
+async def silence_after_the_welcome(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"220 hello\r\n")
+    await reader.read()
+
+
+async def many_words(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while not writer.is_closing():
+        writer.write(b"220-hello\r\n" * 100)
+        await writer.drain()
+
+
+@pytest.mark.parametrize(
+    ("conversation", "why"),
+    [
+        (silence, "did not come within"),
+        (welcome_for_ever, "did not come within"),
+        (silence_after_the_welcome, "did not come within"),
+        (many_words, f"more than {MOST_LINES} lines"),
+    ],
+)
+async def test_ftp_servers_that_keep_us_waiting_or_talk_too_much(
+    tmp_path: Path, conversation: Handler, why: str
+) -> None:
+    patience = 5.0 if conversation is many_words else 0.1
+    async with serving(conversation) as port, asyncio.timeout(10):
+        with pytest.raises(DownloadError, match=why):
+            await download(f"ftp://127.0.0.1:{port}/file", tmp_path / "file", largest=1000, patience=patience)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(

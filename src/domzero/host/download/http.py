@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ftplib
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -111,13 +112,15 @@ def _request(url: str) -> urllib.request.Request:
 def _failure(error: Exception) -> DownloadError:
     """What went wrong, for a person."""
     if isinstance(error, urllib.error.HTTPError):
-        with error:
-            kind = FileMissingError if error.code in MISSING else DownloadError
-            redirected = ", a redirection that is not followed" if error.code in (301, 302, 303, 307, 308) else ""
-            return kind(f"the server answered {error.code}{redirected}")
+        error.close()
+        kind = FileMissingError if error.code in MISSING else DownloadError
+        redirected = ", a redirection that is not followed" if error.code in (301, 302, 303, 307, 308) else ""
+        return kind(f"the server answered {error.code}{redirected}")
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, TimeoutError):
         return DownloadError(f"the server kept silent for {SILENCE:.0f} seconds")
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return DownloadError(f"the server's certificate is not to be trusted: {cause.verify_message}")
     text = str(cause)
     if isinstance(error, urllib.error.URLError) and "550" in text:
         return FileMissingError("the server has no such file (550)")

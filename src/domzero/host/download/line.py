@@ -9,13 +9,14 @@ import threading
 import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from functools import partial
 from http.client import HTTPMessage
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 HOPS = 5
 """Redirections that are followed."""
+MOST_LINES = 1000
+"""Lines that an FTP server may say on one connection."""
 
 
 class Line:
@@ -57,23 +58,33 @@ def _shut(connection: socket.socket) -> None:
 
 
 class _OnLine(http.client.HTTPConnection):
-    def __init__(self, line: Line, host: str, **options: Any) -> None:
-        super().__init__(host, **options)
-        self._line = line
+    line: Line
 
     def connect(self) -> None:
+        """What is added is a second descriptor: TLS takes the first one away, and its handshake can be slow, too."""
         super().connect()
-        self._line.add(self.sock)
+        held = self.sock.dup()
+        self.line.left.callback(held.close)
+        self.line.add(held)
 
 
-class _SecureOnLine(_OnLine, http.client.HTTPSConnection):
-    """`_OnLine` comes first: what is added to the line is the connection that speaks TLS."""
+class _SecureOnLine(http.client.HTTPSConnection, _OnLine):
+    """`_OnLine` comes second: the connection is part of the line before TLS begins on it."""
+
+
+def _connections(kind: type[_OnLine], line: Line) -> Callable[..., http.client.HTTPConnection]:
+    def connection(host: str, **options: Any) -> http.client.HTTPConnection:
+        made = kind(host, **options)
+        made.line = line
+        return made
+
+    return connection
 
 
 class _Plain(urllib.request.HTTPHandler):
     def __init__(self, line: Line) -> None:
         super().__init__()
-        self._connection: Callable[..., http.client.HTTPConnection] = partial(_OnLine, line)
+        self._connection = _connections(_OnLine, line)
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self._connection, request)
@@ -82,7 +93,7 @@ class _Plain(urllib.request.HTTPHandler):
 class _Secure(urllib.request.HTTPSHandler):
     def __init__(self, line: Line) -> None:
         super().__init__()
-        self._connection: Callable[..., http.client.HTTPConnection] = partial(_SecureOnLine, line)
+        self._connection = _connections(_SecureOnLine, line)
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self._connection, request)
@@ -94,13 +105,24 @@ class _FtpConnection(ftplib.FTP):
     def __init__(self, line: Line) -> None:
         super().__init__()
         self._line = line
+        self._said = 0
 
-    def connect(self, host: str = "", port: int = 0, timeout: float = -999, source_address: Any = None) -> str:
-        welcome = super().connect(host, port, timeout, source_address)
+    def open(self, host: str, port: int, timeout: float) -> None:
+        """Connect, and hear the welcome: when that begins, the connection can be cut already."""
+        self.host, self.port, self.timeout = host, port, timeout
+        self.sock = socket.create_connection((host, port), timeout)
         self._line.left.callback(self.close)
-        assert self.sock is not None
         self._line.add(self.sock)
-        return welcome
+        self.af = self.sock.family
+        self.file = self.sock.makefile("r", encoding=self.encoding)
+        self.welcome = self.getresp()
+
+    def getline(self) -> str:
+        """A line of the server's. Its answers may have as many as it likes, and ftplib keeps all of them."""
+        self._said += 1
+        if self._said > MOST_LINES:
+            raise OSError(f"the server said more than {MOST_LINES} lines")
+        return super().getline()
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
         connection, size = super().ntransfercmd(cmd, rest)
@@ -118,8 +140,8 @@ class _FtpSession(urllib.request.ftpwrapper):
 
     def init(self) -> None:
         self.busy = 0
-        self.ftp = _FtpConnection(self._line)
-        self.ftp.connect(*self._place)
+        self.ftp = connection = _FtpConnection(self._line)
+        connection.open(*self._place)
         self.ftp.login(*self._login)
         self.ftp.cwd(self._directory)
 
@@ -140,6 +162,15 @@ class Redirections(urllib.request.HTTPRedirectHandler):
 
     max_redirections = HOPS
     max_repeats = 2
+
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
+    ) -> Any:
+        """Follow. What comes beside the new place is not read: the base class would keep all of it in memory."""
+        fp.close()
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     def redirect_request(
         self,
