@@ -1,7 +1,8 @@
-"""Installers fetched by FTP, and by NFS with QEMU's own client, from servers on loopback."""
+"""Installers fetched by HTTPS, by FTP, and by NFS with QEMU's own client, from servers on loopback."""
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import hashlib
 import os
@@ -13,11 +14,14 @@ from typing import Any
 import pytest
 from pyroute2 import IPRoute  # type: ignore[import-untyped]  # the library has no types
 
+from domzero.front.certificates import Certificate, ensure_certificate, tls_context
 from domzero.host.contents.qemu import QemuContents
 from domzero.toolstack.vm.install import repository as fetching
 from tests.host.ftp import ftp_server
 from tests.host.network.stage import network_namespace
-from tests.host.nfs import NfsServer, nfs_server
+from tests.host.nfs import NFS_PORT, PORTMAPPER, NfsServer, nfs_server
+from tests.host.serving import serving
+from tests.host.test_download import Answer, server
 from tests.toolstack.vm.install.repository import ASKED, PLACES, repository
 from tests.toolstack.vm.install.test_fetching import guest_files, machine
 from tests.toolstack.vm.world import World, world
@@ -75,6 +79,45 @@ async def fails(host: World, url: str, config: dict[str, Any]) -> str:
     assert (code, about) == ("BOOTLOADER_FAILED", vm)
     assert (host.power_state(vm), guest_files(host, vm)) == ("Halted", {})
     return why
+
+
+# HTTPS
+
+
+def holding(files: dict[str, bytes]) -> Answer:
+    async def answer(path: str, writer: asyncio.StreamWriter) -> None:
+        body = files.get(path.removeprefix("/os/"))
+        status = b"404 Not Found" if body is None else b"200 OK"
+        head = b"HTTP/1.1 %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body or b""))
+        writer.write(head + (body or b""))
+
+    return answer
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return ensure_certificate(tmp_path_factory.mktemp("certificate"), [], ["127.0.0.1"])
+
+
+@EVERY_LAYOUT
+async def test_each_familys_installer_comes_by_https(
+    host: World, layout: str, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.path))
+    async with server(holding(repository(layout, KERNEL, RAMDISK)), tls_context(certificate)) as url:
+        vm = await machine(host, f"{url}/os/", dict(ASKED[layout]))
+        await host.call("VM.start", vm, False, False)
+    assert guest_files(host, vm) == {"linux": KERNEL, "initrd": RAMDISK}
+    told = (await host.call("VM.get_boot_record", vm))["PV_args"]
+    port = url.rpartition(":")[2]
+    names_it = ("https", f"127.0.0.1:{port}", "/os") if "mirror/" in told else (f"https://127.0.0.1:{port}/os",)
+    assert all(name in told for name in names_it)
+
+
+async def test_an_https_repository_that_is_not_who_it_says(host: World, certificate: Certificate) -> None:
+    async with server(holding(repository("red-hat", KERNEL, RAMDISK)), tls_context(certificate)) as url:
+        why = await fails(host, f"{url}/os", dict(ASKED["red-hat"]))
+    assert "certificate is not to be trusted" in why
 
 
 # FTP
@@ -153,6 +196,15 @@ class TestNfs:
             await fails(host, address, asked)
         async with nfs_server(exported({"images/pxeboot/vmlinuz": KERNEL})):
             assert "initrd.img" in await fails(host, address, asked)
+
+    async def test_a_server_that_keeps_silent(self, host: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+
+        monkeypatch.setattr(fetching, "PATIENCE", 1.0)
+        async with serving(silence, PORTMAPPER), serving(silence, NFS_PORT), asyncio.timeout(20):
+            why = await fails(host, f"nfs:127.0.0.1:{EXPORT}", dict(ASKED["suse"]))
+        assert "the repository is too slow: more than 1 seconds have passed" in why
 
     async def test_a_file_that_is_too_large(self, host: World, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(fetching, "LARGEST_RAMDISK", len(RAMDISK) - 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -96,10 +97,15 @@ class Fetcher:
     async def _file(self, name: str, path: Path, largest: int, begin: float, end: float) -> None:
         """Fetch one file, which is the part of the work from `begin` to `end`."""
         left = self._deadline - time.monotonic()
+        too_slow = DownloadError(f"the repository is too slow: more than {PATIENCE:.0f} seconds have passed")
         if left <= 0:
-            raise DownloadError(f"the repository is too slow: more than {PATIENCE:.0f} seconds have passed")
+            raise too_slow
         if self._repository.kind == NFS:
-            await self._from_nfs(name, path, largest)
+            try:
+                async with asyncio.timeout(left):
+                    await self._from_nfs(name, path, largest)
+            except TimeoutError:
+                raise too_slow from None
         else:
 
             def progress(received: int, expected: int) -> None:
@@ -119,8 +125,6 @@ class Fetcher:
                     raise DownloadError(f"the file is larger than {largest} bytes")
                 with await in_thread(path.open, "wb") as file:
                     for offset in range(0, reader.size, BLOCK):
-                        if time.monotonic() > self._deadline:
-                            raise DownloadError(f"the repository is too slow: more than {PATIENCE:.0f} seconds")
                         await in_thread(file.write, await reader.read(offset, min(BLOCK, reader.size - offset)))
         except ContentError as error:
             # libnfs has one kind of failure for a missing file and for a missing server.
