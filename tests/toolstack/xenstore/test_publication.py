@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from domzero.host.clock import ManualClock
-from domzero.host.xenstore.protocol import XenstoreError
+from domzero.host.xenstore.protocol import Access, Permission, XenstoreError
+from domzero.toolstack.xenstore.nodes import Card, Drive, Facts, nodes_of
 from tests.toolstack.vm.world import MIB, world
 from tests.toolstack.xenstore.conftest import Host, with_store
 
@@ -33,6 +34,48 @@ async def test_a_guest_reads_about_itself(host: Host) -> None:
     assert guest.read("device/vbd/51728/device-type") == b"disk"
     mac = host.world.get("VIF", record["VIFs"][0], "MAC")
     assert guest.read("device/vif/0/mac").decode() == mac.lower()
+
+
+def test_every_node_of_a_machine() -> None:
+    facts = Facts(
+        domid=7, uuid="the-uuid", name="n" * 3000, memory_target=96 * MIB, memory_dynamic_min=64 * MIB,
+        memory_dynamic_max=128 * MIB, memory_static_max=256 * MIB, vcpus=1, vcpus_max=2,
+        drives=(Drive(0, is_cd=False, read_only=False), Drive(3, is_cd=True, read_only=True)),
+        cards=(Card(1, "02:00:00:00:00:01", 1500),), data={"vm-data/a/b": "c"},
+    )  # fmt: skip
+    told = {
+        "": "", "name": "n" * 2048, "vm": "/vm/the-uuid", "domid": "7",
+        "memory": "", "memory/target": "98304", "memory/static-max": "262144", "memory/dynamic-min": "65536",
+        "memory/dynamic-max": "131072",
+        "cpu": "", "cpu/0": "", "cpu/0/availability": "online", "cpu/1": "", "cpu/1/availability": "offline",
+        "console": "", "console/type": "ioemu", "device": "", "device/vbd": "", "device/vif": "",
+        "device/vbd/51712": "", "device/vbd/51712/virtual-device": "51712", "device/vbd/51712/device-type": "disk",
+        "device/vbd/51712/mode": "w", "device/vbd/51712/backend-id": "0", "device/vbd/51712/state": "4",
+        "device/vbd/51760": "", "device/vbd/51760/virtual-device": "51760", "device/vbd/51760/device-type": "cdrom",
+        "device/vbd/51760/mode": "r", "device/vbd/51760/backend-id": "0", "device/vbd/51760/state": "4",
+        "device/vif/1": "", "device/vif/1/handle": "1", "device/vif/1/mac": "02:00:00:00:00:01",
+        "device/vif/1/mtu": "1500", "device/vif/1/backend-id": "0", "device/vif/1/state": "4",
+    }  # fmt: skip
+    own = dict.fromkeys(("attr", "control", "data", "drivers", "error", "feature", "messages", "vm-data"), "")
+    own |= {"vm-data/a": "", "vm-data/a/b": "c"}
+    machine = {"/vm/the-uuid": "", "/vm/the-uuid/uuid": "the-uuid", "/vm/the-uuid/name": "n" * 2048}
+    nodes = nodes_of(facts)
+    home = "/local/domain/7"
+    assert {path: node.value.decode() for path, node in nodes.items()} == {
+        **{f"{home}/{path}".rstrip("/"): value for path, value in {**told, **own}.items()}, **machine,
+    }  # fmt: skip
+    assert {path for path, node in nodes.items() if node.is_guests} == {f"{home}/{path}" for path in own}
+    assert {node.permissions(7) for node in nodes.values() if not node.is_guests} == {
+        (Permission(0, Access.NONE), Permission(7, Access.READ))
+    }
+
+
+async def test_the_amount_of_memory_is_told_as_it_changes(host: Host) -> None:
+    vm = await host.started(memory_static_max=256 * MIB)
+    guest = host.insider(vm)
+    host.world.change("VM", vm, memory_target=100 * MIB)
+    await host.world.settle()
+    assert guest.read("memory/target") == b"102400"
 
 
 async def test_rights_within_a_guest(host: Host) -> None:
