@@ -122,7 +122,7 @@ async def serving(settings: Settings, hasher: PasswordHasher | None = None) -> A
         made = await cleanup.enter_async_context(beside(asyncio.to_thread(_certificate, where.state / "tls", settings)))
         known = await cleanup.enter_async_context(beside(_ensure_root_password(passwords, password)))
         await _load(database, clock)
-        hands = await make_hands(settings, where.state, where.runtime, where.log_file, clock)
+        hands = await make_hands(settings, where.state, where.runtime, where.log_file, clock, _address(settings))
         stopping, restart = asyncio.Event(), asyncio.Event()
         stack = _stack(settings, where, database, clock, hands, stopping, restart)
         stack.diagnosis = LinuxDiagnosis(where.runtime, where.log_file.parent)

@@ -79,19 +79,21 @@ def make_clock(settings: Settings) -> Clock:
     return AdjustableClock() if settings.hypervisor == "sim" else SystemClock()
 
 
-async def make_hands(settings: Settings, state: Path, runtime: Path, log_file: Path, clock: Clock) -> Hands:
-    """The drivers that the settings ask for, not opened yet."""
+async def make_hands(
+    settings: Settings, state: Path, runtime: Path, log_file: Path, clock: Clock, address: str
+) -> Hands:
+    """The drivers that the settings ask for, not opened yet. `address` is where others reach the host."""
     if settings.hypervisor == "sim":
-        return _simulated(settings, state / "sim", log_file, clock)
+        return _simulated(settings, state / "sim", log_file, clock, address)
     return await _real(settings, state, runtime, log_file)
 
 
-def _simulated(settings: Settings, state: Path, log_file: Path, clock: Clock) -> Hands:
+def _simulated(settings: Settings, state: Path, log_file: Path, clock: Clock, address: str) -> Hands:
     from domzero.host.console.simulated import SimulatedTerminal
     from domzero.host.contents.sim import SimContents
     from domzero.host.control.sim import SimulatedControl
     from domzero.host.hypervisor.sim.driver import SimHypervisor
-    from domzero.host.network.sim import SimNetwork
+    from domzero.host.network.sim import SimNetwork, interfaces_at
     from domzero.host.storage.dummy import DummyStorage
     from domzero.host.storage.iso.driver import IsoStorage
     from domzero.host.storage.sim import SimStorage
@@ -114,7 +116,7 @@ def _simulated(settings: Settings, state: Path, log_file: Path, clock: Clock) ->
             "iso": IsoStorage(state / "mounts"),
         },
         SimContents(clock, dummy, file),
-        SimNetwork(clock),
+        SimNetwork(clock, interfaces_at(address)),
         SimulatedControl(log_file),
         LinuxFacts(),
         download,

@@ -457,7 +457,8 @@ CLASS = Class(
             (
                 Param("host", RefTo("host"), "The host to act on."),
             ), RefTo("PIF"), "tampa",
-            "Returns the interface that carries this host's management traffic.", least_role="pool-operator"),
+            "Returns the interface that carries this host's management traffic.",
+            errors=("HOST_HAS_NO_MANAGEMENT_IP",), least_role="pool-operator"),
         Message("management_disable", (), VOID, "miami",
             "Takes down the management interface of the host called; only local access remains afterwards.",
             least_role="pool-operator"),

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from domzero.host.control.sim import SimulatedControl
 from domzero.host.download.http import download
 from domzero.host.hypervisor.sim.driver import SimHypervisor
 from domzero.host.metrics.linux import LinuxFacts
-from domzero.host.network.sim import SimNetwork
+from domzero.host.network.sim import INTERFACES, SimNetwork, interfaces_at
 from domzero.host.storage.iso.driver import IsoStorage
 from domzero.host.storage.protocol import StorageDriver
 from domzero.host.storage.sim import SimStorage
@@ -214,13 +214,19 @@ async def world(
     database: Path | None = None,
     clock: ManualClock | None = None,
     hypervisors: type[SimHypervisor] = SimHypervisor,
+    address: str | None = None,
 ) -> AsyncIterator[World]:
-    """A host on a directory; a second one on the same directory and database file is the host after a restart."""
+    """A host on a directory; a second one on the same directory and database file is the host after a restart.
+
+    With an address it is a simulated host as a daemon makes it; without, it is reached by loopback only.
+    """
     clock = clock or ManualClock()
     rows = await Database.open(GRAPH, database, clock)
     hypervisor = hypervisors(clock, state=directory / "domains")
-    network = SimNetwork(clock)
+    network = SimNetwork(clock, INTERFACES if address is None else interfaces_at(address))
     stack = simulated(directory, rows, clock, hypervisor, network)
+    if address is not None:
+        stack.settings = replace(stack.settings, address=address)
     engine = assemble(
         rows,
         stack.events,

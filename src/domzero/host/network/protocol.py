@@ -41,6 +41,8 @@ class InterfaceInfo:
     received_bytes: int = 0
     sent_bytes: int = 0
     """Since the interface came up, as the host sees them."""
+    leased: bool = False
+    """Whether the addresses are a DHCP server's, as far as the backend knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,15 @@
 """A network that only pretends, for the simulated hypervisor.
 
 It knows which interfaces there are and follows every plan that names no others. Interfaces whose packets a bridge of
-the plan carries lend it their addresses, as on a real host; DHCP answers at once. Each bridge of the plan is shown by
-`devices`, lazily made ones too.
+the plan carries lend it their addresses, as on a real host; DHCP answers at once, and gives the host's own address
+where the interface is that has it. Each bridge of the plan is shown by `devices`, lazily made ones too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_interface
 
 from domzero.host.clock import Clock
 from domzero.host.hypervisor.spec import TapBackend, UserBackend
@@ -46,6 +47,21 @@ INTERFACES = (_interface(0), _interface(1))
 
 DHCP_SUBNET = "198.51.100"
 """What the simulated DHCP server hands out: addresses reserved for documentation (RFC 5737)."""
+
+
+def interfaces_at(address: str) -> tuple[InterfaceInfo, ...]:
+    """Two cards, of which the first has the address by which the host is reached, as if a DHCP server had given it.
+
+    So that address is the interface's wherever the daemon listens at its next start. An IPv6 address is its only one.
+    """
+    first, *others = INTERFACES
+    if ip_address(address).version == 6:
+        at = f"{address}/{128 if ip_address(address).is_loopback else 64}"
+        return replace(first, addresses=(at,), gateway="", dns=(), leased=True), *others
+    at = f"{address}/{8 if ip_address(address).is_loopback else 24}"
+    last = ip_interface(at).network.broadcast_address - 1
+    gateway = last if last != ip_address(address) else last - 1
+    return replace(first, addresses=(at,), gateway=str(gateway), leased=True), *others
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +132,24 @@ class SimNetwork:
         return [*bonds, *(self._bridge_state(number, bridge) for number, bridge in enumerate(self._plan.bridges))]
 
     def _bridge_state(self, number: int, bridge: BridgeSpec) -> DeviceState:
-        addresses = _addresses(number, bridge)
+        lender = self._lender(bridge)
+        gateway = _gateway(bridge, lender)
+        given_dns = lender.dns if lender is not None else (f"{DHCP_SUBNET}.53",)
         return DeviceState(
             name=bridge.name,
             mac=f"02:00:5e:00:54:{number & 0xFF:02x}",
             mtu=bridge.mtu,
             carrier=True,
             speed=0,
-            addresses=addresses,
-            gateway=_gateway(bridge),
-            dns=bridge.addresses.dns or ((f"{DHCP_SUBNET}.53",) if _gateway(bridge) else ()),
+            addresses=_addresses(number, bridge, lender),
+            gateway=gateway,
+            dns=bridge.addresses.dns or (given_dns if gateway else ()),
         )
+
+    def _lender(self, bridge: BridgeSpec) -> InterfaceInfo | None:
+        """The interface below a bridge that has its address by DHCP."""
+        below = set(_leads_out(self._plan, bridge))
+        return next((interface for interface in self._interfaces if interface.leased and interface.name in below), None)
 
     async def interfaces(self) -> list[InterfaceInfo]:
         self._enter("interfaces")
@@ -194,19 +217,24 @@ def _leads_out(plan: NetworkPlan, bridge: BridgeSpec) -> Iterator[str]:
         yield from members.get(bridge.uplink, (bridge.uplink,))
 
 
-def _addresses(number: int, bridge: BridgeSpec) -> tuple[str, ...]:
+def _addresses(number: int, bridge: BridgeSpec, lender: InterfaceInfo | None) -> tuple[str, ...]:
     spec = bridge.addresses
+    given = [ip_interface(text) for text in lender.addresses] if lender is not None else []
     own: list[str] = [bridge.dhcp_server.address] if bridge.dhcp_server else []
     if spec.mode is AddressMode.DHCP:
-        own.append(f"{DHCP_SUBNET}.{100 + number % 100}/24")
+        leases = [str(address) for address in given if address.version == 4]
+        own.extend(leases or [f"{DHCP_SUBNET}.{100 + number % 100}/24"])
     elif spec.mode is AddressMode.STATIC:
         own.append(spec.address)
     if spec.ipv6_mode in (Ipv6Mode.DHCP, Ipv6Mode.AUTOCONF):
-        own.append(f"2001:db8::{100 + number % 100}/64")
+        leases = [str(address) for address in given if address.version == 6]
+        own.extend(leases or [f"2001:db8::{100 + number % 100}/64"])
     elif spec.ipv6_mode is Ipv6Mode.STATIC:
         own.extend(spec.ipv6_addresses)
     return tuple(own)
 
 
-def _gateway(bridge: BridgeSpec) -> str:
-    return f"{DHCP_SUBNET}.1" if bridge.addresses.mode is AddressMode.DHCP else bridge.addresses.gateway
+def _gateway(bridge: BridgeSpec, lender: InterfaceInfo | None) -> str:
+    if bridge.addresses.mode is not AddressMode.DHCP:
+        return bridge.addresses.gateway
+    return lender.gateway if lender is not None and lender.gateway else f"{DHCP_SUBNET}.1"

@@ -54,11 +54,15 @@ def compute_memory_overhead(stack: Stack, context: Context, host: Ref) -> int:
 
 @implements("host.get_management_interface")
 def get_management_interface(stack: Stack, context: Context, host: Ref) -> Ref:
-    """The PIF that carries management traffic. Raises INTERNAL_ERROR when none bears the host's address."""
+    """The PIF that carries management traffic.
+
+    Raises HOST_HAS_NO_MANAGEMENT_IP when none does: no interface bears the address by which the host is reached, as on
+    one that listens on loopback only, or management is disabled.
+    """
     for pif in stack.database.get("host", host, "PIFs"):
         if stack.database.get("PIF", pif, "management"):
             return str(pif)
-    raise ApiError("INTERNAL_ERROR", "No interface of the host bears its management address.")
+    raise ApiError("HOST_HAS_NO_MANAGEMENT_IP")
 
 
 @implements("host.get_uncooperative_resident_VMs")

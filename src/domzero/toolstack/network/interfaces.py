@@ -110,7 +110,7 @@ def create_pif(
             "properties": CHANGEABLE,
             "other_config": {} if managed else {KEPT_UNMANAGED: "false"},
             "metrics": transaction.create("PIF_metrics", {}),
-            **address_fields(interface, stack.database.get("host", stack.host, "address")),
+            **_found_fields(interface, stack.database.get("host", stack.host, "address")),
         },
     )
     if managed_here:
@@ -176,14 +176,15 @@ def _update_metrics(stack: Stack, transaction: Transaction, pif: Ref, interface:
 def address_fields(interface: InterfaceInfo, management_address: str) -> dict[str, Any]:
     """The PIF's address fields as the host's own configuration has them.
 
-    The host manages its interfaces itself, so an interface with an address is shown as `Static`.
+    The host manages its interfaces itself, so an interface with an address is shown as `Static` unless the backend
+    knows that a DHCP server gave it.
     """
     addresses = [ip_interface(text) for text in interface.addresses]
     first = next((address for address in addresses if address.version == 4), None)
     management = any(str(address.ip) == management_address for address in addresses)
     return {
         "currently_attached": interface.carrier,
-        "ip_configuration_mode": "Static" if first else "None",
+        "ip_configuration_mode": ("DHCP" if interface.leased else "Static") if first else "None",
         "IP": str(first.ip) if first else "",
         "netmask": str(first.netmask) if first else "",
         "gateway": interface.gateway if first else "",
@@ -194,15 +195,24 @@ def address_fields(interface: InterfaceInfo, management_address: str) -> dict[st
     }
 
 
+def _found_fields(interface: InterfaceInfo, management_address: str) -> dict[str, Any]:
+    """The address fields of a PIF that is made now; where management is by IPv6, that kind of address counts."""
+    fields = address_fields(interface, management_address)
+    by_ipv6 = fields["management"] and ":" in management_address
+    return {**fields, "primary_address_type": "IPv6" if by_ipv6 else "IPv4"}
+
+
 def adopted_ipv6(interface: InterfaceInfo) -> dict[str, Any]:
     """How an interface that domzero takes over keeps its IPv6 addresses: as it seems to have got them."""
     found = [ip_interface(text) for text in interface.addresses]
     lasting = [address for address in found if isinstance(address, IPv6Interface) and not address.is_link_local]
     if not lasting:
         return {"IPv6": (), "ipv6_configuration_mode": "None"}
+    texts = tuple(str(address) for address in lasting)
+    if interface.leased:
+        return {"IPv6": texts, "ipv6_configuration_mode": "DHCP"}
     # The lower half of an address that the interface gave itself has ff:fe in its middle (RFC 4291, appendix A).
     formed = any(int(address.ip) >> 24 & 0xFFFF == 0xFFFE for address in lasting)
-    texts = tuple(str(address) for address in lasting)
     return {"IPv6": texts, "ipv6_configuration_mode": "Autoconf" if formed else "Static"}
 
 
