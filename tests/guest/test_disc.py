@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -110,6 +111,43 @@ def test_the_package_is_enabled_where_no_systemd_runs_and_stays_as_its_owner_has
     (tmp_path / "var/lib/domzero-guest").mkdir(parents=True)
     script("postrm", "purge")
     assert [path for path in tmp_path.rglob("*") if not path.is_dir() or path.name == "domzero-guest"] == []
+
+
+RIGHTS = ("CAP_SYS_CHROOT", "CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE")
+PROGRAMS = (Path("/usr/bin"), Path("/usr/lib64"), *Path("/usr/lib").glob("*-linux-gnu"))
+"""What rpm's scripts need of a system, with the libraries."""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(shutil.which("bwrap") is None or os.geteuid() != 0, reason="needs root, and bwrap")
+def test_the_rpm_is_installed_replaced_and_erased_in_a_system_of_its_own(disc: Path, tmp_path: Path) -> None:
+    """By rpm itself, shut in: nothing but the directory can be written."""
+    root = tmp_path / "root"
+    shown = [root / place.relative_to("/") for place in PROGRAMS]
+    for place in (*shown, root / "etc"):
+        place.mkdir(parents=True)
+    for name in ("bin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+
+    def rpm(*arguments: str | Path) -> None:
+        programs = [word for place in PROGRAMS for word in ("--ro-bind", place, f"/mnt{place}")]
+        rights = [word for name in RIGHTS for word in ("--cap-add", name)]
+        inside = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
+        output(*inside, "--bind", root, "/mnt", *programs, *rights, "rpm", "--root", "/mnt", *arguments)
+
+    package, settings = disc / "Linux" / RPM, root / "etc/domzero-guest.conf"
+    wanted = root / "etc/systemd/system/multi-user.target.wants/domzero-guest.service"
+    rpm("--install", "--nodeps", package)
+    assert all((root / path[1:]).is_file() for path in INSTALLED)
+    assert os.readlink(wanted) == "/usr/lib/systemd/system/domzero-guest.service"
+    wanted.unlink()
+    settings.write_text("[agent]\n")
+    rpm("--upgrade", "--replacepkgs", "--nodeps", package)
+    assert (settings.read_text(), wanted.is_symlink()) == ("[agent]\n", False), "as its owner has it"
+    wanted.symlink_to("/usr/lib/systemd/system/domzero-guest.service")
+    rpm("--erase", "domzero-guest")
+    assert not wanted.is_symlink()
+    assert not any((root / path[1:]).exists() for path in INSTALLED)
 
 
 @pytest.mark.parametrize("name", ["deb/postinst", "deb/prerm", "deb/postrm", "install.sh"])
