@@ -42,6 +42,9 @@ async def test_the_agent_reboots(host: Host) -> None:
 
 async def test_without_an_agent_the_button_is_pressed(host: Host) -> None:
     vm = await host.started()
+    before = host.world.get("VM", vm, "domid")
+    await host.world.over(host.world.call("VM.clean_reboot", vm), 10)
+    assert (host.world.power_state(vm), host.world.get("VM", vm, "domid") > before) == ("Running", True)
     await host.world.over(host.world.call("VM.clean_shutdown", vm), 10)
     assert host.world.power_state(vm) == "Halted"
 
@@ -72,12 +75,13 @@ async def test_a_cancelled_request_is_taken_back(host: Host) -> None:
 
 async def test_without_agent_and_button_nobody_can_ask(host: Host) -> None:
     vm = await host.started(platform={"acpi": "false"})
-    assert await host.world.fails("VM.clean_shutdown", vm) == ("VM_MISSING_PV_DRIVERS", vm)
+    for method in ("VM.clean_shutdown", "VM.clean_reboot"):
+        assert await host.world.fails(method, vm) == ("VM_MISSING_PV_DRIVERS", vm)
     guest = host.insider(vm)
     guest.write("control/feature-shutdown", b"1")
     guest.report()
     await host.a_second()
-    assert "clean_shutdown" in host.world.get("VM", vm, "allowed_operations")
+    assert {"clean_shutdown", "clean_reboot"} <= set(host.world.get("VM", vm, "allowed_operations"))
 
 
 async def test_the_remote_desktop_round_trip(host: Host) -> None:
