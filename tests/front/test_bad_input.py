@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,9 +23,10 @@ IMPATIENT = Limits(
     keep_alive=0.2,
     write_stall=0.3,
     linger=1.0,
-    handshake=0.2,
+    handshake=1.0,
     sweep=0.02,
 )
+"""Clients that do as they should have to shake hands within that time too."""
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ async def answer_to(doors: Doors, raw: bytes) -> tuple[int, dict[str, str], byte
     status, headers, body = await read_response(reader)
     closed = headers["connection"] == "close"
     if closed:
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 20) == b""
     writer.close()
     return status, headers, body, closed
 
@@ -166,7 +168,8 @@ async def test_expect_continue(bystander: Doors) -> None:
 @pytest.mark.parametrize("dripping", [False, True])
 async def test_slow_senders(serve: Serve, first: bytes, rest: bytes, dripping: bool) -> None:
     """A sender that stops is told after the idle time; one that drips never exceeds the total time."""
-    doors = await serve(IMPATIENT)
+    # A drip may come late on a busy machine, which is not to count as a stop.
+    doors = await serve(replace(IMPATIENT, head_idle=20.0, body_idle=20.0) if dripping else IMPATIENT)
     reader, writer = await doors.plain()
     begin = asyncio.get_running_loop().time()
     writer.write(first)
@@ -191,7 +194,7 @@ async def test_idle_connections_are_closed_without_a_word(serve: Serve, served: 
     streams = await doors.plain()
     for _ in range(served):
         await ask(streams, "toy.echo", "x")
-    assert await asyncio.wait_for(streams[0].read(), 3) == b""
+    assert await asyncio.wait_for(streams[0].read(), 20) == b""
     streams[1].close()
 
 
@@ -265,6 +268,7 @@ async def test_clients_that_leave_in_the_middle(bystander: Doors, start: bytes, 
     await until(lambda: bystander.server.connections == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raw", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 500, bytes(5000)])
 async def test_rubbish_on_the_tls_port(serve: Serve, raw: bytes) -> None:
     """No handshake, no connection: it ends with the handshake's time, others are served meanwhile."""
@@ -272,20 +276,21 @@ async def test_rubbish_on_the_tls_port(serve: Serve, raw: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", doors.https)
     writer.write(raw)
     assert (await doors.proxy_call("https", "toy.echo", "x"))["Value"] == "x"
-    received = await asyncio.wait_for(reader.read(), 3)
+    received = await asyncio.wait_for(reader.read(), 20)
     assert b"HTTP" not in received
     writer.close()
 
 
+@pytest.mark.slow
 async def test_half_open_handshakes_do_not_use_up_the_door(serve: Serve) -> None:
     """Many more than the door admits; a client that shakes hands is served meanwhile, and one that is idle stays."""
-    doors = await serve(Limits(tcp_connections=4, handshake=0.3, sweep=0.02))
+    doors = await serve(Limits(tcp_connections=4, handshake=1.0, sweep=0.02))
     idle = await doors.tls()
     assert await ask(idle, "toy.echo", "x") == "x"
     opened = [await asyncio.open_connection("127.0.0.1", doors.https) for _ in range(20)]
     assert (await doors.proxy_call("https", "toy.echo", "x"))["Value"] == "x"
     for reader, writer in opened:
-        assert await asyncio.wait_for(reader.read(), 3) == b""
+        assert await asyncio.wait_for(reader.read(), 20) == b""
         writer.close()
     assert await ask(idle, "toy.echo", "still here") == "still here"
     idle[1].close()

@@ -134,7 +134,7 @@ async def test_a_call_that_only_waits_ends_with_its_client(serve: Serve) -> None
     writer.write(request("toy.wait"))
     await doors.toy.waiting.wait()
     writer.transport.abort()
-    await asyncio.wait_for(doors.toy.cancelled.wait(), 5)
+    await asyncio.wait_for(doors.toy.cancelled.wait(), 20)
 
 
 async def test_the_dispatchers_own_task_outlives_its_client(serve: Serve) -> None:

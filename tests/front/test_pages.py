@@ -194,7 +194,7 @@ async def test_a_page_is_cancelled_with_its_client(serve: Serve) -> None:
     writer.write(b"GET /wait HTTP/1.1\r\n\r\n")
     await begun.wait()
     writer.close()
-    await asyncio.wait_for(cancelled.wait(), 5)
+    await asyncio.wait_for(cancelled.wait(), 20)
 
 
 async def test_a_route_exists_once() -> None:

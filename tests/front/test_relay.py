@@ -56,14 +56,32 @@ async def test_revoked() -> None:
     assert await relaying is End.REVOKED
 
 
-async def test_nothing_happens_for_too_long() -> None:
+async def test_nothing_happens_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that the test moves: on a busy machine real time would pass by itself."""
+    loop = asyncio.get_running_loop()
+    time = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: time)
     viewer, line = Side(), Side()
-    relaying, _ = begin(viewer, line, idle=0.2)
-    for _ in range(4):
-        await asyncio.sleep(0.1)
+    relaying, _ = begin(viewer, line, idle=10.0)
+    for count in range(1, 5):
+        await turns()
+        time += 9
         line.sent.put_nowait(b".")
+        await turns()
+        assert (bytes(viewer.taken), relaying.done()) == (b"." * count, False)
+    time += 9
+    await turns()
     assert not relaying.done()
+    time += 1.1
+    await turns()
+    assert relaying.done()
     assert await relaying is End.IDLE
+
+
+async def turns() -> None:
+    """Let everything go on that can."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def test_a_side_that_takes_nothing_is_not_waited_for_for_ever() -> None:

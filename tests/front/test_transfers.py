@@ -6,8 +6,8 @@ import asyncio
 import base64
 import hashlib
 import socket
-import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,18 +109,32 @@ def pages() -> list[tuple[Page, PageFunction]]:
     return collect_pages(here)
 
 
-@pytest.fixture
-async def house(tmp_path: Path, certificate: Certificate) -> AsyncIterator[House]:
+@asynccontextmanager
+async def housed(tmp_path: Path, certificate: Certificate, stall: float) -> AsyncIterator[House]:
+    """For as long as the block lasts; peers may stall for that many seconds."""
     toy = await make_toy(tmp_path)
     engine = toy.engine
     server = Server(Calls(), FRONT_GRAPH)
     access = Access(engine.sessions, engine.door, engine.roles, engine.clock)
-    Transfers(access, engine.tasks, engine.contexts, stall=1.0).add_to(server.routes, pages())
+    Transfers(access, engine.tasks, engine.contexts, stall=stall).add_to(server.routes, pages())
     server.listen_unix(tmp_path / "socket")
     https = server.listen_https("127.0.0.1", 0, tls_context(certificate))
     yield House(toy, https, server.listen_http("127.0.0.1", 0), tmp_path / "socket")
     await server.stop(grace=0)
     await toy.stop()
+
+
+@pytest.fixture
+async def house(tmp_path: Path, certificate: Certificate) -> AsyncIterator[House]:
+    async with housed(tmp_path, certificate, 30.0) as house:
+        yield house
+
+
+@pytest.fixture
+async def hurried(tmp_path: Path, certificate: Certificate) -> AsyncIterator[House]:
+    """A house that is in a hurry: the machine itself may stall clients for longer than this."""
+    async with housed(tmp_path, certificate, 1.0) as house:
+        yield house
 
 
 async def test_a_download_completes_the_task_it_is_asked_to(house: House) -> None:
@@ -178,28 +192,26 @@ async def test_a_client_that_vanishes_fails_its_task(house: House) -> None:
     assert "client" in error[1]
 
 
-async def test_a_client_that_stalls_fails_its_task(house: House) -> None:
-    session, task = await house.toy.root(), house.task()
-    reader, writer = await asyncio.open_connection("127.0.0.1", house.http)
+async def test_a_client_that_stalls_fails_its_task(hurried: House) -> None:
+    session, task = await hurried.toy.root(), hurried.task()
+    reader, writer = await asyncio.open_connection("127.0.0.1", hurried.http)
     writer.write(f"PUT /up?session_id={session}&task_id={task} HTTP/1.0\r\nContent-Length: 100\r\n\r\nabc".encode())
-    begin = time.monotonic()
-    assert (await house.done(task))[0] == "failure"
-    assert time.monotonic() - begin < 10
+    assert (await hurried.done(task))[0] == "failure"
     await reader.read()
     writer.close()
 
 
-async def test_a_reader_that_stalls_fails_its_task(house: House) -> None:
-    session, task = await house.toy.root(), house.task()
+async def test_a_reader_that_stalls_fails_its_task(hurried: House) -> None:
+    session, task = await hurried.toy.root(), hurried.task()
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.setblocking(False)
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(connection, ("127.0.0.1", house.http))
+    await loop.sock_connect(connection, ("127.0.0.1", hurried.http))
     await loop.sock_sendall(
         connection, f"GET /down?times=20&session_id={session}&task_id={task} HTTP/1.0\r\n\r\n".encode()
     )
-    status, _, error = await house.done(task)
+    status, _, error = await hurried.done(task)
     connection.close()
     assert (status, error[0]) == ("failure", "INTERNAL_ERROR")
 

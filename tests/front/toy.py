@@ -254,8 +254,8 @@ async def ask(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], method
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until something has come true, for five seconds at most."""
-    for _ in range(500):
+    """Wait until something has come true, for half a minute at most."""
+    for _ in range(3000):
         if condition():
             return
         await asyncio.sleep(0.01)
