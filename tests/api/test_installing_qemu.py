@@ -94,28 +94,37 @@ def until(condition: Callable[[], bool], patience: float) -> None:
         time.sleep(0.05)
 
 
-def test_a_machine_is_installed_and_boots_what_was_installed(guest: Guest, image: InstallerImage) -> None:
-    api, vm = guest.api, guest.vm
-    with served(repository("red-hat", image.kernel, image.ramdisk)) as (url, _):
-        ask(api, vm, url, "red-hat", **{"install-args": "install.disk=yes"})
+AFTER_THE_START = {"debian": "pygrub", "red-hat-4": "eliloader", "red-hat": "pygrub", "suse": "eliloader"}
+"""One layout of each family that is unlike the others: who boots the machine next once its installer runs."""
+
+
+def installer_starts(guest: Guest, image: InstallerImage, layout: str, **more: str) -> None:
+    """Start the machine, whose installer says on the serial line what it was told."""
+    with served(repository(layout, image.kernel, image.ramdisk)) as (url, _):
+        ask(guest.api, guest.vm, url, layout, **more)
         start(guest)
-        assert api.VM.get_PV_bootloader(vm) == "pygrub"
-        domain = api.VM.get_domid(vm)
+    told = guest.wait_for(lambda log: log if f"{SAYS}told ".encode() in log else None, "the installer's start")
+    assert TOLD[layout] in told.decode(errors="replace")
+
+
+@pytest.mark.parametrize("layout", AFTER_THE_START)
+def test_a_machine_is_installed_and_boots_what_was_installed(guest: Guest, image: InstallerImage, layout: str) -> None:
+    api, vm = guest.api, guest.vm
+    installer_starts(guest, image, layout, **{"install-args": "install.disk=yes"})
+    assert api.VM.get_PV_bootloader(vm) == AFTER_THE_START[layout]
+    domain = api.VM.get_domid(vm)
     # It installs, reboots by itself, and comes back as another domain: from its own disk.
     until(lambda: api.VM.get_domid(vm) not in (domain, "-1"), guest.patience)
     guest.wait_for(is_ready, "the boot from disk")
+    assert api.VM.get_PV_bootloader(vm) == "pygrub"
     booted = api.VM.get_boot_record(vm)
     assert booted["PV_args"].startswith("root=/dev/vda1 console=ttyS0 ")
     guest.wait_for(lambda log: f"{INSTALLED} login:".encode() in log, "the login")
 
 
-@pytest.mark.parametrize("layout", PLACES)
-def test_each_familys_installer_starts(guest: Guest, image: InstallerImage, layout: str) -> None:
-    with served(repository(layout, image.kernel, image.ramdisk)) as (url, _):
-        ask(guest.api, guest.vm, url, layout)
-        start(guest)
-    told = guest.wait_for(lambda log: log if f"{SAYS}told ".encode() in log else None, "the installer's start")
-    assert TOLD[layout] in told.decode(errors="replace")
+@pytest.mark.parametrize("layout", sorted(PLACES.keys() - AFTER_THE_START.keys()))
+def test_each_other_layouts_installer_starts(guest: Guest, image: InstallerImage, layout: str) -> None:
+    installer_starts(guest, image, layout)
 
 
 @pytest.mark.skipif(shutil.which("genisoimage") is None, reason="needs genisoimage")
