@@ -249,6 +249,10 @@ class Database:
         """Have the listener called with the changes of every transaction, right after it is applied."""
         self._listeners.append(listener)
 
+    def unsubscribe(self, listener: Callable[[Sequence[Change]], None]) -> None:
+        """Call a listener no more. Not for a listener to do while it is being called."""
+        self._listeners.remove(listener)
+
     def _commit(self, changes: Sequence[Change], *, observed: bool) -> None:
         self._number(changes)
         if self._journal is not None:

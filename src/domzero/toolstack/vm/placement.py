@@ -110,6 +110,12 @@ def _hardware(stack: Stack, vm: Ref, record: Mapping[str, Any], host: Ref) -> Ap
     return None
 
 
+def lacks_storage(database: Database, vm: Ref, record: Mapping[str, Any], host: Ref) -> bool:
+    """Whether a repository that the machine needs is not plugged on that host."""
+    error = _storage(database, vm, record, host)
+    return error is not None and error.code == "VM_REQUIRES_SR"
+
+
 def _storage(database: Database, vm: Ref, record: Mapping[str, Any], host: Ref) -> ApiError | None:
     disks = [database.get("VBD", vbd, "VDI") for vbd in record["VBDs"]]
     if record["power_state"] == "Suspended":
