@@ -46,6 +46,15 @@ def wait_until_held(socket: Path) -> Any:
     return waiting
 
 
+def stop_stepwise(api: Any, machine: str, socket: Path) -> None:
+    """Halt a machine whose verbs are stepped."""
+    task = api.Async.VM.hard_shutdown(machine)
+    while api.task.get_status(task) == "pending":
+        request(socket, "POST", PATH, {"steps": 1})
+        time.sleep(0.01)
+    api.task.destroy(task)
+
+
 def test_time_is_set_forward(api: Any, machine: str, socket: Path) -> None:
     """What takes an hour is over when the hour is."""
     api.VM.add_to_other_config(machine, "sim:delay-start", "3600")
@@ -58,7 +67,7 @@ def test_time_is_set_forward(api: Any, machine: str, socket: Path) -> None:
     request(socket, "POST", PATH, {"advance": 3600})
     assert status_of(api, task) == "success"
     api.task.destroy(task)
-    api.VM.remove_from_other_config(machine, "sim:step")
+    stop_stepwise(api, machine, socket)
 
 
 def test_a_guest_that_ends_tomorrow(api: Any, machine: str, socket: Path) -> None:
@@ -82,12 +91,7 @@ def test_single_steps(api: Any, machine: str, socket: Path) -> None:
     assert answer["waiting"] == []
     assert status_of(api, task) == "success"
     api.task.destroy(task)
-    api.VM.remove_from_other_config(machine, "sim:step")
-    task = api.Async.VM.hard_shutdown(machine)
-    while api.task.get_status(task) == "pending":
-        request(socket, "POST", PATH, {"steps": 1})
-        time.sleep(0.01)
-    api.task.destroy(task)
+    stop_stepwise(api, machine, socket)
 
 
 @pytest.mark.parametrize(
