@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.host.test_download import content, server
+from tests.toolstack.vm.install.repository import BOOT_HEADER, repository, served
 from tests.toolstack.vm.world import World
 
 
 async def test_the_first_boot_is_the_installers(host: World) -> None:
-    async with server(content) as url:
+    with served(repository("red-hat", BOOT_HEADER, b"ramdisk")) as (url, _):
         config = {"install-repository": url, "install-distro": "rhlike"}
         vm = await host.machine(PV_kernel="", PV_ramdisk="", other_config=config)
         await host.call("VM.start", vm, False, False)

@@ -16,6 +16,7 @@ from domzero.finish import in_thread
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.console_places import GRAPHICS_CARD
+from domzero.toolstack.vm.install.acceptance import objection
 from domzero.toolstack.vm.install.families import Step
 from domzero.toolstack.vm.install.plan import AFTERWARDS, Plan, plan_of
 from domzero.toolstack.vm.install.repository import Fetcher, InstallerMissingError
@@ -73,6 +74,9 @@ async def _fetched(stack: Stack, vm: Ref, uuid: str, plan: Plan, progress: Calla
     kernel, ramdisk = await places(stack, uuid)
     try:
         await Fetcher(plan.repository, stack.download, stack.contents, tell).fetch(plan.trees, kernel, ramdisk)
+        memory = stack.database.get("VM", vm, "memory_static_max")
+        if why := await in_thread(objection, kernel, ramdisk, memory):
+            raise InstallerMissingError(f"the installer at {plan.repository.public} cannot be booted: {why}")
     except InstallerMissingError as error:
         await discard(stack, uuid)
         raise ApiError("BOOTLOADER_FAILED", vm, str(error)) from error

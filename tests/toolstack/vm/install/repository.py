@@ -10,6 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Files = dict[str, bytes]
 
+BOOT_HEADER = bytes(0x1FE) + b"\x55\xaa\0\0HdrS"
+"""What a Linux kernel begins with, as far as anybody here looks."""
+
 ASKED: Mapping[str, Mapping[str, str]] = {
     "debian": {"install-distro": "debianlike", "debian-release": "bookworm"},
     "ubuntu": {"install-distro": "ubuntulike", "debian-release": "focal"},

@@ -22,11 +22,11 @@ from tests.host.network.stage import network_namespace
 from tests.host.nfs import NFS_PORT, PORTMAPPER, NfsServer, nfs_server
 from tests.host.serving import serving
 from tests.host.test_download import Answer, server
-from tests.toolstack.vm.install.repository import ASKED, PLACES, repository
+from tests.toolstack.vm.install.repository import ASKED, BOOT_HEADER, PLACES, repository
 from tests.toolstack.vm.install.test_fetching import guest_files, machine
 from tests.toolstack.vm.world import World, world
 
-KERNEL, RAMDISK = b"kernel" * 1001, b"ramdisk" * 30_001
+KERNEL, RAMDISK = BOOT_HEADER + b"kernel" * 1001, b"ramdisk" * 30_001
 """Neither is a whole number of sectors."""
 EXPORT = "/export/os"
 EVERY_LAYOUT = pytest.mark.parametrize("layout", PLACES)
