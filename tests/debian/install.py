@@ -38,6 +38,8 @@ from tests.debian.mirror import ORDINARY, Filling, Mirror, fill, installed
 from tests.debian.packages import names, stanzas
 
 TEMPLATE = "Debian 13"
+NAME = "installed"
+"""Of the installed system. The installer asks for it before it has read the answers."""
 KERNEL, RAM_DISK = "linux", "initrd.gz"
 KERNEL_IMAGE = re.compile(r"kernel-image-(.+)-di")
 PANIC = b"Kernel panic"
@@ -58,9 +60,6 @@ FURTHER = (
 ANSWERS = """\
 d-i debian-installer/locale string en_US.UTF-8
 d-i keyboard-configuration/xkb-keymap select us
-d-i netcfg/choose_interface select auto
-d-i netcfg/get_hostname string installed
-d-i netcfg/get_domain string example
 d-i mirror/country string manual
 d-i mirror/suite string {release}
 d-i mirror/http/proxy string
@@ -215,6 +214,7 @@ def make_machine(api: Any, release: str, port: int) -> str:
     guest_sees = f"{HOST_AS_THE_GUEST_SEES_IT}:{port}"
     arguments = (
         f"auto=true priority=critical url=http://{guest_sees}/answers mirror/http/hostname={guest_sees} "
+        f"interface=auto hostname={NAME} domain=example "
         f"DEBCONF_DROP_TRANSLATIONS=1 {FOR_EMULATION} --- {FOR_EMULATION}"
     )
     repository = f"http://127.0.0.1:{port}/debian"
@@ -254,7 +254,7 @@ def watch(guest: Guest, missing: list[str]) -> None:
     while time.monotonic() - begun < PATIENCE:
         domain = api.VM.get_domid(vm)
         log = said(guest)
-        if domain != installing and b"installed login:" in log:
+        if domain != installing and f"{NAME} login:".encode() in log:
             return
         if PANIC in log:
             raise SystemExit(f"lab: Linux crashed: {log[log.index(PANIC) :][:200].decode(errors='replace')}")

@@ -49,13 +49,27 @@ def test_where_each_family_keeps_its_installer(layout: str) -> None:
     assert plan.fetches
 
 
+DEBIAN = "mirror/country=manual mirror/protocol=http mirror/http/hostname=r.example mirror/http/directory=/os"
+
+
 @pytest.mark.parametrize(
     ("config", "arguments"),
     [
         (
             {"install_distro": "debianlike", "debian_release": "bookworm"},
-            "mirror/country=manual mirror/protocol=http mirror/http/hostname=r.example mirror/http/directory=/os"
-            " console=ttyS0",
+            f"{DEBIAN} console=ttyS0 --- console=ttyS0",
+        ),
+        (
+            {"install_distro": "debianlike", "debian_release": "bookworm", "install_args": "auto=true --- quiet"},
+            f"{DEBIAN} console=ttyS0 auto=true --- quiet console=ttyS0",
+        ),
+        (
+            {"install_distro": "debianlike", "debian_release": "bookworm", "install_args": "--- console=tty0"},
+            f"{DEBIAN} console=ttyS0 --- console=tty0",
+        ),
+        (
+            {"install_distro": "debianlike", "debian_release": "bookworm", "install_vnc": "true"},
+            f"{DEBIAN} console=tty0",
         ),
         ({"install_distro": "rhlike"}, f"method={URL} inst.repo={URL} text inst.text console=ttyS0"),
         (
