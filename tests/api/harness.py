@@ -10,7 +10,7 @@ import sys
 import threading
 import xmlrpc.client
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -91,6 +91,7 @@ class InProcessHost:
     settings: Settings
     daemon: Serving = field(init=False)
     loop: asyncio.AbstractEventLoop = field(init=False)
+    thread: threading.Thread = field(init=False)
 
     @property
     def url(self) -> str:
@@ -99,6 +100,11 @@ class InProcessHost:
     def run(self, work: Any) -> Any:
         """Run a coroutine in the host's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+
+    def wait_for_end(self) -> None:
+        """Until it has ended by itself."""
+        self.thread.join(60)
+        assert not self.thread.is_alive()
 
 
 @contextmanager
@@ -130,7 +136,7 @@ def in_process(directory: Path, **settings: Any) -> Iterator[InProcessHost]:
         finally:
             ready.set()
 
-    thread = threading.Thread(target=body, name="host")
+    host.thread = thread = threading.Thread(target=body, name="host")
     thread.start()
     assert ready.wait(60)
     if problems:
@@ -139,7 +145,8 @@ def in_process(directory: Path, **settings: Any) -> Iterator[InProcessHost]:
         yield host
     finally:
         disconnect(host.url)
-        host.loop.call_soon_threadsafe(host.daemon.stopping.set)
+        with suppress(RuntimeError):  # Where it has ended by itself its loop is closed.
+            host.loop.call_soon_threadsafe(host.daemon.stopping.set)
         thread.join(60)
     assert not thread.is_alive()
     if problems:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,13 +81,17 @@ def test_a_host_is_as_it_was_after_a_restore(tmp_path: Path) -> None:
         )
         assert (done.returncode, done.stderr) == (0, "")
         api.VM.set_name_description(machine, "still possible")
+        restart, asked = host.daemon.stack.restart, threading.Event()
+        host.daemon.stack.restart = asked.set
         done = process("pool-restore-database", f"file-name={tmp_path}/dump", "-s", str(socket_of(host)))
         assert (done.returncode, done.stderr) == (0, "")
         with pytest.raises(XenAPI.Failure) as failure:
             api.VM.set_name_label(machine, "would be lost")
         assert failure.value.details == ["HOST_STILL_BOOTING"]
         assert api.VM.get_name_label(machine) == "changed"
-        host.run(host.daemon.stopping.wait())
+        assert asked.wait(60)
+        host.loop.call_soon_threadsafe(restart)
+        host.wait_for_end()
         assert host.daemon.restart.is_set()
     with in_process(tmp_path) as host:
         api = login(host.url).xenapi
