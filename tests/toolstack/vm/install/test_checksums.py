@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,23 @@ A, B = "a" * 64, "b" * 32
 )
 def test_listings(text: str, path: str, below: str, found: tuple[str, str] | None) -> None:
     assert published(text, path, below) == found
+
+
+SIZE = 1 << 20
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "[checksums]\nx" + " " * SIZE + "y\n", "[checksums]\n" + "=" * SIZE, "[checksums]\n" + "a=b\n" * (SIZE >> 4),
+        "[" * SIZE + "[checksums]", "a" * SIZE, "a" * 128 + " " * SIZE + "\0", "HASH " * (SIZE >> 3), "\n" * SIZE,
+    ],
+)  # fmt: skip
+def test_a_hostile_listing_costs_no_more_than_its_length(hostile: str) -> None:
+    """Four times as much is taken of a listing. Work that grows with the square would be hours."""
+    begun = time.process_time()
+    assert published(hostile, "images/x") is None
+    assert time.process_time() - begun < 5
 
 
 def test_digests_are_compared_with_the_file(tmp_path: Path) -> None:

@@ -6,18 +6,18 @@ nor, over http and ftp, from whoever is on the way.
 
 from __future__ import annotations
 
-import configparser
 import hashlib
-import re
+import string
+from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 ALGORITHMS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
 """Name → length of a digest in hexadecimal digits, the weakest first."""
 BY_LENGTH = {length: name for name, length in ALGORITHMS.items()}
 SECTION = "checksums"
-_ROW = re.compile(r"(?:HASH\s+\w+\s+)?([0-9a-fA-F]{32,128})\s+\*?(\S+)")
-BLOCK = 512
-CHUNK = 1 << 20
+HEXADECIMAL = frozenset(string.hexdigits)
+SHORTEST = min(BY_LENGTH)
 
 Digest = tuple[str, str]
 """Algorithm and hexadecimal digest."""
@@ -28,29 +28,37 @@ def published(text: str, path: str, below: str = "") -> Digest | None:
 
     Read are `.treeinfo` (Red Hat: names of its section `checksums`), and rows of digest and name as sha256sum(1) writes
     them (Debian, Ubuntu, SUSE). `path` is the file's below the repository, and `below` what the names are relative to.
-    Whatever makes no sense in a listing is passed over.
+    Whatever makes no sense in a listing is passed over. It may be anything: each line is looked at once, with neither
+    regular expressions nor configparser, whose work for one long line grows with the line's square.
     """
+    lines = (line for line in StringIO(text) if len(line) > 1)
     if f"[{SECTION}]" in text:
-        found = _from_tree_info(text, path)
+        found = _from_tree_info(lines, path)
     else:
-        found = [
-            (BY_LENGTH[len(digest)], digest.lower())
-            for digest, name in _ROW.findall(text)
-            if len(digest) in BY_LENGTH and below + name.removeprefix("./") == path
-        ]
+        rows = (_row(line) for line in lines if len(line) > SHORTEST)
+        found = (digest for row in rows for digest, name in row if below + name == path)
     order = list(ALGORITHMS)
     return max(found, key=lambda digest: order.index(digest[0]), default=None)
 
 
-def _from_tree_info(text: str, path: str) -> list[Digest]:
-    parser = configparser.RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#", ";"))
-    try:
-        parser.read_string(text)
-        listed = parser.get(SECTION, path, fallback="")
-    except configparser.Error:
-        return []
-    algorithm, colon, digest = listed.strip().lower().partition(":")
-    return [(algorithm, digest)] if colon and ALGORITHMS.get(algorithm) == len(digest) else []
+def _row(line: str) -> Iterator[tuple[Digest, str]]:
+    """What a row of digest and name says. SUSE's begin with `HASH` and the algorithm's name."""
+    words = line.split(maxsplit=4)
+    digest, name = ([*words[2:], "", ""] if words[:1] == ["HASH"] else [*words, "", ""])[:2]
+    if len(digest) in BY_LENGTH and HEXADECIMAL.issuperset(digest):
+        yield (BY_LENGTH[len(digest)], digest.lower()), name.removeprefix("*").removeprefix("./")
+
+
+def _from_tree_info(lines: Iterator[str], path: str) -> Iterator[Digest]:
+    section = ""
+    for line in lines:
+        name, equals, value = line.partition("=")
+        if line.startswith("["):
+            section = line.strip()
+        elif equals and section == f"[{SECTION}]" and name.strip() == path:
+            algorithm, _, digest = value.strip().lower().partition(":")
+            if ALGORITHMS.get(algorithm) == len(digest):
+                yield algorithm, digest
 
 
 def has_digest(file: Path, wanted: Digest) -> bool:

@@ -85,7 +85,7 @@ class Fetcher:
             await in_thread(path.unlink, missing_ok=True)
 
     async def _check(self, tree: Tree, listing: str, name: str, file: Path) -> None:
-        wanted = published(listing, name, tree.listed_below)
+        wanted = await in_thread(published, listing, name, tree.listed_below)
         if wanted is None:
             return
         if self._repository.kind == NFS:
