@@ -29,6 +29,8 @@ async def test_a_domain_lives_and_dies(bench: Bench) -> None:
     sim: Hypervisor = bench.sim
     status = await sim.start(machine(), paused=True)
     assert (status.domid, status.uuid, status.state) == (1, machine().uuid, RunState.PAUSED)
+    assert status.processor is not None
+    assert (await sim.status(1)).processor is None
     await sim.unpause(1)
     await sim.unpause(1)
     await sim.pause(1)

@@ -40,7 +40,7 @@ async def test_hard_shutdown_leaves_nothing(host: World) -> None:
     await host.call("VM.hard_shutdown", vm)
     after = host.row("VM", vm)
     changed = {name for name in before if before[name] != after[name]}
-    assert changed <= {"last_booted_record", "memory_overhead"}
+    assert changed <= {"last_booted_record", "last_boot_CPU_flags", "memory_overhead"}
     assert host.domids() == set()
     assert host.cards() == set()
     assert host.get("VBD", after["VBDs"][0], "currently_attached") is False

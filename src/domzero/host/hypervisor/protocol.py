@@ -92,6 +92,16 @@ DomainListener = Callable[[DomainEvent], None]
 
 
 @dataclass(frozen=True, slots=True)
+class GuestProcessor:
+    """What the guest's CPUID says of its processors."""
+
+    vendor: str
+    """Such as `"GenuineIntel"`."""
+    features: tuple[int, ...]
+    """Words of 32 bits in the order of Xen's feature set (arch-x86/cpufeatureset.h)."""
+
+
+@dataclass(frozen=True, slots=True)
 class DomainStatus:
     """A living domain, as found."""
 
@@ -106,6 +116,8 @@ class DomainStatus:
     """The latest output of the first serial line (bounded; the driver says how much it keeps)."""
     guest_sockets: tuple[Path, ...] = ()
     """Unix sockets whose other ends are channels for programs in the guest, one at a time in each: first the agent."""
+    processor: GuestProcessor | None = None
+    """Told by `Hypervisor.start` alone, and None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 from domzero.engine.clock import moment
 from domzero.engine.steps import Steps
 from domzero.engine.transactions import Transaction
-from domzero.host.hypervisor.protocol import DomainNotFoundError, DomainStatus, RunState
+from domzero.host.hypervisor.protocol import DomainNotFoundError, DomainStatus, GuestProcessor, RunState
 from domzero.host.hypervisor.spec import DiskSpec, MachineSpec, NicSpec
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.network.cards import connect_card
@@ -162,6 +162,7 @@ def record_running(stack: Stack, vm: Ref, spec: Sizes, status: DomainStatus, hos
             remove_guest_metrics(stack, transaction, vm)
             changes = {
                 "last_booted_record": boot_record({**record, **spec.overrides}),
+                "last_boot_CPU_flags": cpu_flags(status.processor),
                 "requires_reboot": False,
                 **spec.installation.after(record),
             }
@@ -181,6 +182,14 @@ def record_running(stack: Stack, vm: Ref, spec: Sizes, status: DomainStatus, hos
         _record_devices(stack, transaction, vm)
         _record_metrics(stack, transaction, vm, spec, started=started)
         open_consoles(stack, transaction, vm, hvm=hvm)
+
+
+def cpu_flags(processor: GuestProcessor | None) -> dict[str, str]:
+    """`VM.last_boot_CPU_flags`: the features as words of eight hexadecimal digits with hyphens between; empty when
+    the hypervisor does not tell."""
+    if processor is None:
+        return {}
+    return {"vendor": processor.vendor, "features": "-".join(f"{word:08x}" for word in processor.features)}
 
 
 def _record_devices(stack: Stack, transaction: Transaction, vm: Ref) -> None:

@@ -20,6 +20,7 @@ from domzero.host.hypervisor.protocol import (
     DomainNotFoundError,
     DomainStatistics,
     DomainStatus,
+    GuestProcessor,
     HypervisorError,
     RunState,
 )
@@ -31,6 +32,7 @@ from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.files import SOCKET_PATH_LIMIT, DomainFiles, Handle, bound
 from domzero.host.hypervisor.qemu.launch import UEFI_CODE, UEFI_VARIABLES, Host, SavedMachine, launch
 from domzero.host.hypervisor.qemu.process import boot_id, cpuinfo
+from domzero.host.hypervisor.qemu.processors import describe_processor
 from domzero.host.hypervisor.spec import DiskLimits, DiskSource, DiskSpec, LayerPull, MachineSpec, NicSpec
 from domzero.host.process import ProcessError, run
 
@@ -137,13 +139,17 @@ class QemuHypervisor:
         )
 
     async def start(self, spec: MachineSpec, *, paused: bool = False) -> DomainStatus:
+        processor: GuestProcessor | None = None
+
         async def run_guest(domain: Domain) -> None:
+            nonlocal processor
+            processor = await describe_processor(domain.monitor)
             if spec.memory_target < spec.memory:
                 await sizes.set_memory_target(domain, spec.memory_target)
             if not paused:
                 await domain.set_running(True)
 
-        return await self._build(spec, None, run_guest)
+        return replace(await self._build(spec, None, run_guest), processor=processor)
 
     async def restore(self, spec: MachineSpec, image: Path, *, paused: bool = False) -> DomainStatus:
         with saving.open_saved(image) as saved:

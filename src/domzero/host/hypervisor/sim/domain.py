@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from domzero.host.hypervisor.protocol import DomainStatistics, HypervisorError, RunState, StopReason
+from domzero.host.hypervisor.protocol import DomainStatistics, GuestProcessor, HypervisorError, RunState, StopReason
 from domzero.host.hypervisor.sim.disk import PluggedDisk, check_limits
 from domzero.host.hypervisor.sim.faults import Faults, parse_faults
 from domzero.host.hypervisor.spec import MachineSpec
 
 DEFAULT_CPU_LOAD = 0.02
+
+PROCESSOR = GuestProcessor("GenuineIntel", (0x178B_FBFF, 0x8098_2203, 0x2010_0800, 0x0000_0001, 0, 0, 0, 0, 0, 0, 0))
+"""What every guest has: the level x86-64-v2 of the System V ABI, and the sign of a hypervisor."""
 
 
 @dataclass(slots=True)

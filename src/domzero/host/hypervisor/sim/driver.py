@@ -92,7 +92,7 @@ class SimHypervisor:
     # The life of a domain
 
     async def start(self, spec: MachineSpec, *, paused: bool = False) -> DomainStatus:
-        return await self._build("start", spec, paused, lambda: None)
+        return replace(await self._build("start", spec, paused, lambda: None), processor=domains.PROCESSOR)
 
     async def restore(self, spec: MachineSpec, image: Path, *, paused: bool = False) -> DomainStatus:
         return await self._build("restore", spec, paused, lambda: check_image(spec, image))
