@@ -82,6 +82,18 @@ class XmlEndpoint(Endpoint[xmlrpc.Call]):
         return [xmlrpc.encode_failure(error)]
 
 
+class JsonFromXmlEndpoint(XmlEndpoint):
+    """A call in XML-RPC, whose response is said in JSON: XenServer's oldest door to JSON, `/json`."""
+
+    content_type = "application/json"
+
+    def encode_answer(self, _call: xmlrpc.Call, answer: Answer) -> list[bytes]:
+        return [jsonrpc.encode_status(answer.type, answer.value, answer.bare)]
+
+    def encode_failure(self, _call: xmlrpc.Call, error: tuple[str, ...]) -> list[bytes]:
+        return [jsonrpc.encode_status_failure(error)]
+
+
 class JsonEndpoint(Endpoint[jsonrpc.JsonCall]):
     """JSON-RPC, both versions."""
 

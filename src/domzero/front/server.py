@@ -13,7 +13,7 @@ from domzero.front.hub import Door, Hub
 from domzero.front.limits import Limits
 from domzero.front.listeners import Listener, open_tcp, open_unix
 from domzero.front.routes import Routes
-from domzero.front.rpc import Endpoint, JsonEndpoint, XmlEndpoint
+from domzero.front.rpc import Endpoint, JsonEndpoint, JsonFromXmlEndpoint, XmlEndpoint
 from domzero.wire.xmlrpc import Model
 
 SOCKET_MODE = 0o600
@@ -30,9 +30,11 @@ class _Outside:
 
 
 def endpoints(model: Model) -> Mapping[str, Endpoint[Any]]:
-    """Where calls are taken: the classic path, the two others that clients use for XML-RPC, and JSON-RPC."""
+    """Where calls are taken: the classic path, two others that clients use for XML-RPC, JSON-RPC, and both mixed."""
     xml = XmlEndpoint(model)
-    return {"/": xml, "/RPC2": xml, "/xmlrpc": xml, "/jsonrpc": JsonEndpoint()}
+    return {
+        "/": xml, "/RPC2": xml, "/xmlrpc": xml, "/jsonrpc": JsonEndpoint(), "/json": JsonFromXmlEndpoint(model),
+    }  # fmt: skip
 
 
 class Server:

@@ -103,6 +103,17 @@ def encode_failure(call: JsonCall, description: Sequence[str]) -> bytes:
     return _dump({"jsonrpc": "2.0", "error": problem, "id": call.id})
 
 
+def encode_status(type_: Type, value: Any, bare: bool) -> bytes:
+    """What an XML-RPC response says to a call that succeeded, in JSON. `bare` values have no Status around them."""
+    result = _result(type_, value)
+    return _dump(result if bare else {"Status": "Success", "Value": result})
+
+
+def encode_status_failure(description: Sequence[str]) -> bytes:
+    """The same for a call that failed."""
+    return _dump({"Status": "Failure", "ErrorDescription": description})
+
+
 def _result(type_: Type, value: Any) -> Any:
     if type_ == VOID:
         return ""
