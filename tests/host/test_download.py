@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http.client import HTTPMessage
@@ -14,7 +15,7 @@ from urllib.request import Request
 import pytest
 
 from domzero.front.certificates import ensure_certificate, tls_context
-from domzero.host.download.http import download
+from domzero.host.download.http import TELLING, download
 from domzero.host.download.line import MOST_LINES, Redirections
 from domzero.host.download.protocol import DownloadError, FileMissingError, is_fetchable
 from tests.host.ftp import ftp_server
@@ -188,6 +189,21 @@ async def test_what_came_so_far_is_told(tmp_path: Path) -> None:
         await download(f"{url}/a", tmp_path / "file", largest=1000, progress=lambda *now: told.append(now))
         await asyncio.sleep(0)
     assert told[-1] == (1000, 1000)
+
+
+async def test_many_small_pieces_are_told_of_now_and_then(tmp_path: Path) -> None:
+    """Else a server could keep the loop busy with a byte at a time."""
+    told: list[tuple[int, int]] = []
+
+    async def bytewise(path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 3000 + b"0\r\n\r\n")
+
+    async with server(bytewise) as url:
+        begun = time.monotonic()
+        await download(f"{url}/a", tmp_path / "file", largest=3000, progress=lambda *now: told.append(now))
+        await asyncio.sleep(0)
+        assert 1 <= len(told) <= 2 + (time.monotonic() - begun) / TELLING
+    assert told[-1] == (3000, 0)
 
 
 async def test_files_come_by_ftp(tmp_path: Path) -> None:

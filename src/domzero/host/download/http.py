@@ -22,6 +22,8 @@ from domzero.host.download.protocol import DownloadError, FileMissingError, Prog
 CHUNK = 1 << 18
 SILENCE = 30.0
 """Seconds that a server may keep silent."""
+TELLING = 0.1
+"""Seconds between two words on what came so far: a server decides how small the pieces are that it sends."""
 AT_ONCE = 16
 """Downloads that go on side by side; further ones wait for one of them to end."""
 MISSING = (404, 410)
@@ -67,7 +69,7 @@ def _fetch(url: str, partial: Path, largest: int, patience: float, line: Line, c
     if line.is_cut():
         raise late
     deadline = time.monotonic() + patience
-    size = 0
+    size, told = 0, float("-inf")
     try:
         request = _request(url)
         with opener(line).open(request, timeout=SILENCE) as answer, partial.open("wb") as file:
@@ -80,15 +82,19 @@ def _fetch(url: str, partial: Path, largest: int, patience: float, line: Line, c
                 size += len(chunk)
                 if size > largest:
                     raise DownloadError(f"the file is larger than {largest} bytes")
-                if line.is_cut() or time.monotonic() > deadline:
+                now = time.monotonic()
+                if line.is_cut() or now > deadline:
                     raise late
                 file.write(chunk)
-                came(size, expected)
+                if now - told >= TELLING:
+                    came(size, expected)
+                    told = now
             # Reading piece by piece, http.client takes the end of the connection for the end of the file.
             if line.is_cut():
                 raise late
             if announced.isdecimal() and expected != size:
                 raise DownloadError(f"the server promised {announced} bytes and sent {size}")
+            came(size, expected)
     except (OSError, HTTPException, ValueError, EOFError, ftplib.Error) as error:
         raise late if line.is_cut() else _failure(error) from error
     finally:
