@@ -8,7 +8,7 @@ the rows say what is to be, and only what others decide (a DHCP server, the cabl
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Interface, ip_interface
 from typing import Any
 
@@ -18,7 +18,7 @@ from domzero.host.network.protocol import DeviceState, InterfaceInfo, NetworkErr
 from domzero.idl.records import Record
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.alerts import BOND_STATUS_CHANGED, tell
-from domzero.toolstack.network.host_address import follow_address
+from domzero.toolstack.network.host_address import follow_address, primary_address
 from domzero.toolstack.network.network import bridge_for_interface, by_bridge
 from domzero.toolstack.stack import Stack
 
@@ -110,7 +110,7 @@ def create_pif(
             "properties": CHANGEABLE,
             "other_config": {} if managed else {KEPT_UNMANAGED: "false"},
             "metrics": transaction.create("PIF_metrics", {}),
-            **_found_fields(interface, stack.database.get("host", stack.host, "address")),
+            **_found_fields(interface, _management_address(stack)),
         },
     )
     if managed_here:
@@ -138,7 +138,7 @@ def settle_management(stack: Stack) -> None:
 def _update(stack: Stack, transaction: Transaction, pif: Ref, interface: InterfaceInfo) -> None:
     record = stack.database.record("PIF", pif)
     if not record["managed"]:
-        fields = address_fields(interface, stack.database.get("host", stack.host, "address"))
+        fields = address_fields(interface, _management_address(stack))
         if record["management"] or _managed_management(stack):
             # Where management is was decided by a call, or has been found already.
             fields["management"] = record["management"] and fields["management"]
@@ -149,6 +149,37 @@ def _update(stack: Stack, transaction: Transaction, pif: Ref, interface: Interfa
         # The member of a bond may bear the bond's address.
         transaction.update("PIF", pif, MAC=interface.mac)
     _update_metrics(stack, transaction, pif, interface)
+
+
+def _management_address(stack: Stack) -> str:
+    """The address that makes an interface the one of management; empty where none is to be that."""
+    return "" if stack.networking.management_disabled else str(stack.database.get("host", stack.host, "address"))
+
+
+def appoint_management(stack: Stack, interfaces: Iterable[InterfaceInfo]) -> None:
+    """At a start, before the host follows its rows: where no interface carries management, the one that domzero looks
+    after and that has the host's address does from now on, be it by its row or else by a lease.
+
+    So a host that was reached by loopback only has one when it listens for others.
+    """
+    address = _management_address(stack)
+    own = {ref: row.record for ref, row in stack.database.rows("PIF").items() if row.record["host"] == stack.host}
+    if not address or any(pif["management"] for pif in own.values()):
+        return
+    up = {
+        ref: pif for ref, pif in own.items()
+        if pif["managed"] and pif["currently_attached"] and pif["bond_slave_of"] == NULL_REF
+    }  # fmt: skip
+    chosen = next((ref for ref, pif in up.items() if primary_address(pif) == address), None)
+    fields: dict[str, Any] = {"management": True, "disallow_unplug": True}
+    for found in interfaces:
+        pif = physical_pifs(stack).get(found.name)
+        if chosen is None and found.leased and pif in up and _found_fields(found, address)["management"]:
+            chosen = pif
+            fields = {**_found_fields(found, address), **adopted_ipv6(found), "currently_attached": True}
+    if chosen is not None:
+        with stack.database.transaction() as transaction:
+            transaction.update("PIF", chosen, **fields)
 
 
 def _managed_management(stack: Stack) -> bool:

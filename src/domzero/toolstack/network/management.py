@@ -110,6 +110,7 @@ async def management_disable(stack: Stack, context: Context) -> None:
     async with stack.networking.lock:
         assert_no_probation(stack)
         await asyncio.to_thread(_disabled_file(stack).touch, 0o600)
+        stack.networking.management_disabled = True
         before = management_pif(stack)
         if before is not None:
             with stack.database.transaction() as transaction:
@@ -121,6 +122,7 @@ async def management_disable(stack: Stack, context: Context) -> None:
 async def keep_disabled(stack: Stack) -> None:
     """At a start: let nobody in from outside where management was disabled."""
     if await asyncio.to_thread(_disabled_file(stack).exists):
+        stack.networking.management_disabled = True
         await stack.remote.close()
 
 
@@ -132,6 +134,7 @@ async def _let_in(stack: Stack) -> None:
         except OSError as error:
             raise ApiError("INTERNAL_ERROR", f"Callers from outside cannot be let in: {error}") from error
         await asyncio.to_thread(file.unlink, missing_ok=True)
+    stack.networking.management_disabled = False
 
 
 def _disabled_file(stack: Stack) -> Path:

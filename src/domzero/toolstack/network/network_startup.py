@@ -8,7 +8,12 @@ from domzero.engine.errors import ApiError
 from domzero.host.control.protocol import ControlError
 from domzero.host.network.protocol import NetworkError
 from domzero.idl.types import Ref
-from domzero.toolstack.network.interfaces import introduce_interfaces, refresh_interfaces_if_possible, settle_management
+from domzero.toolstack.network.interfaces import (
+    appoint_management,
+    introduce_interfaces,
+    refresh_interfaces_if_possible,
+    settle_management,
+)
 from domzero.toolstack.network.internal_network import ensure_internal_network
 from domzero.toolstack.network.management import keep_disabled
 from domzero.toolstack.network.probation import take_back_unproven
@@ -27,6 +32,7 @@ async def start_networks(stack: Stack, *, first: bool) -> list[Ref]:
     settle_management(stack)
     try:
         await introduce_interfaces(stack, plugged=True)
+        appoint_management(stack, await stack.network.interfaces())
         await ensure_internal_network(stack, first=first)
     except (NetworkError, ControlError, ApiError, OSError) as error:
         log.warning("the host's networks are not all there: %s", error)

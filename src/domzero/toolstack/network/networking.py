@@ -39,6 +39,8 @@ class Networking:
         """The host's interfaces at the last look; None before the first."""
         self.probation: Probation | None = None
         """The change of the management interface that has not proven itself yet."""
+        self.management_disabled = False
+        """Whether no interface carries management, until one is given it by a call."""
         self._in_force(NetworkPlan())
 
     def _in_force(self, plan: NetworkPlan) -> None:
