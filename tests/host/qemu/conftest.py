@@ -37,7 +37,7 @@ class Events:
         self.all.append(event)
         self._more.set()
 
-    async def stopped(self, domid: int, timeout: float = 20.0) -> DomainStopped:
+    async def stopped(self, domid: int, timeout: float = 60.0) -> DomainStopped:
         async with asyncio.timeout(timeout):
             while True:
                 for event in self.all:
@@ -61,7 +61,7 @@ class Machine:
     def driver(self, limits: Limits | None = None) -> QemuHypervisor:
         """Another driver of the same directory."""
         return QemuHypervisor(
-            self.directory / "run", self.directory / "state", users=USERS, limits=limits or Limits(guest=5)
+            self.directory / "run", self.directory / "state", users=USERS, limits=limits or Limits(guest=30)
         )
 
     def image(self, name: str, *options: str, format: DiskFormat = DiskFormat.QCOW2) -> DiskSource:

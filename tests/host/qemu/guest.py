@@ -13,7 +13,7 @@ from typing import Self
 _tokens = itertools.count()
 
 
-async def until(check: Callable[[], Awaitable[bool]], timeout: float = 10.0) -> None:
+async def until(check: Callable[[], Awaitable[bool]], timeout: float = 60.0) -> None:
     """Wait for something that nobody announces."""
     async with asyncio.timeout(timeout):
         while True:
@@ -69,10 +69,11 @@ class Console:
     async def run(self, line: str, timeout: float = 60.0) -> str:
         """Run a command and return what it printed (among the counter's lines), asserting success."""
         token = f"t{next(_tokens)}"
-        start = len(self.text)
-        self._writer.write(f"{token} {line}\n".encode())
+        # What follows is the command's, while at any moment the latest of the counter's lines may be half here.
+        begin = f"BEGIN {token} "
+        self._writer.write(f"{token} echo '{begin}'; {line}\n".encode())
         found = await self.expect(rf"DONE {token} (\d+)", timeout)
-        said = self.text[start : found.start()]
+        said = self.text[: found.start()].rpartition(begin)[2]
         assert found[1] == "0", said
         return re.sub(r"COUNT \d+\r?\n", "", said).strip()
 
@@ -88,4 +89,4 @@ class Console:
             if numbers:
                 return int(numbers[-1])
             self._more.clear()
-            await asyncio.wait_for(self._more.wait(), 10)
+            await asyncio.wait_for(self._more.wait(), 60)

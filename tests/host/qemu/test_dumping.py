@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from domzero.host.hypervisor.protocol import (
     StopReason,
 )
 from domzero.host.hypervisor.qemu.domain import Domain
+from domzero.host.hypervisor.qemu.dumping import Sink
 from domzero.host.hypervisor.spec import KernelBoot
 from tests.host.qemu.conftest import MIB, Guest, Machine, guest_spec
 from tests.host.qemu.guest import Console, until
@@ -54,7 +58,7 @@ async def test_a_guest_that_panicked_is_dumped(machine: Machine, boot: KernelBoo
         await console.expect("GUEST UP", 60)
         await console.run("echo needle-$((1234567*7)) > /haystack")
         console.send(CRASH)
-        await until(lambda: crashed(machine, spec.domid), 30)
+        await until(lambda: crashed(machine, spec.domid))
     assert machine.events.of(spec.domid) == [DomainStateChanged(spec.domid, RunState.CRASHED)]
     core, told = empty(tmp_path / "core"), list[float]()
     await machine.hypervisor.dump_core(spec.domid, core, LIMIT, told.append)
@@ -83,6 +87,33 @@ async def test_a_guest_that_runs_is_dumped_and_goes_on(machine: Machine, guest: 
     assert machine.events.of(guest.domid) == []
 
 
+class Held:
+    """Dumps that stop after their first piece, which is never the whole of a core, until they may go on."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    async def until_begun(self) -> None:
+        assert await asyncio.to_thread(self.begun.wait, 60)
+
+
+@contextmanager
+def held() -> Iterator[Held]:
+    dump, drain = Held(), Sink.drain
+
+    def drain_and_wait(sink: Sink) -> None:
+        drain(sink)
+        dump.begun.set()
+        assert dump.go_on.wait(60)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sink, "drain", drain_and_wait)
+        try:
+            yield dump
+        finally:
+            dump.go_on.set()
+
+
 async def test_what_goes_wrong_ends_the_dump_and_nothing_else(machine: Machine, guest: Guest, tmp_path: Path) -> None:
     hypervisor = machine.hypervisor
     core = empty(tmp_path / "core")
@@ -94,26 +125,26 @@ async def test_what_goes_wrong_ends_the_dump_and_nothing_else(machine: Machine, 
         await hypervisor.dump_core(guest.domid, Path("/dev/full"), LIMIT, lambda _: None)
     with pytest.raises(DomainNotFoundError):
         await hypervisor.dump_core(999_999, core, LIMIT, lambda _: None)
-    dumping = asyncio.create_task(hypervisor.dump_core(guest.domid, core, LIMIT, lambda _: None))
-    await until(lambda: grown(core))
-    dumping.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await dumping
+    with held() as dump:
+        dumping = asyncio.create_task(hypervisor.dump_core(guest.domid, core, LIMIT, lambda _: None))
+        await dump.until_begun()
+        dumping.cancel()
+        dump.go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await dumping
     await guest.console.run("true")
     await hypervisor.dump_core(guest.domid, core, LIMIT, lambda _: None)
     check(core)
 
 
-async def grown(core: Path) -> bool:
-    return (await asyncio.to_thread(core.stat)).st_size > 0
-
-
 async def test_a_domain_that_ends_while_it_is_dumped(machine: Machine, guest: Guest, tmp_path: Path) -> None:
     core = empty(tmp_path / "core")
-    dumping = asyncio.create_task(machine.hypervisor.dump_core(guest.domid, core, LIMIT, lambda _: None))
-    await until(lambda: grown(core))
-    domain: Domain = machine.hypervisor._find(guest.domid)
-    await machine.hypervisor.destroy(guest.domid)
-    assert domain.domid == guest.domid
-    with pytest.raises(HypervisorError):
-        await dumping
+    with held() as dump:
+        dumping = asyncio.create_task(machine.hypervisor.dump_core(guest.domid, core, LIMIT, lambda _: None))
+        await dump.until_begun()
+        domain: Domain = machine.hypervisor._find(guest.domid)
+        await machine.hypervisor.destroy(guest.domid)
+        assert domain.domid == guest.domid
+        dump.go_on.set()
+        with pytest.raises(HypervisorError):
+            await dumping

@@ -245,8 +245,8 @@ async def test_adoption(machine: Machine, guest: Guest) -> None:
 
 async def test_a_domain_that_died_while_nobody_watched_is_not_adopted(machine: Machine, guest: Guest) -> None:
     await machine.hypervisor.close()
+    pid = process_of(guest)  # while it has arguments to be found by
     guest.console.send("poweroff -f")
-    pid = process_of(guest)
 
     async def is_zombie() -> bool:
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -279,10 +279,10 @@ async def test_guest_channel_and_display(guest: Guest) -> None:
     reader, writer = await asyncio.open_unix_connection(str(agents))
     port = (await guest.console.run("grep -l org.domzero.guest.0 /sys/class/virtio-ports/*/name")).split("/")[-2]
     await guest.console.run(f"echo from the guest > /dev/{port}")
-    assert await asyncio.wait_for(reader.readline(), 5) == b"from the guest\n"
+    assert await asyncio.wait_for(reader.readline(), 30) == b"from the guest\n"
     writer.close()
     reader, writer = await asyncio.open_unix_connection(str(guest.status.vnc_socket))
-    assert await asyncio.wait_for(reader.readexactly(12), 5) == b"RFB 003.008\n"
+    assert await asyncio.wait_for(reader.readexactly(12), 30) == b"RFB 003.008\n"
     writer.close()
 
 

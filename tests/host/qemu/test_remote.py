@@ -19,19 +19,21 @@ import pytest
 
 from domzero.host.hypervisor.protocol import GuestNotRespondingError, HypervisorError
 from domzero.host.hypervisor.qemu import modules, remote
+from domzero.host.hypervisor.qemu.driver import Limits
 from domzero.host.hypervisor.spec import DiskFormat, DiskKind, DiskSource, DiskSpec, KernelBoot, RemoteImage
 from domzero.host.process import run
+from tests.host.hurry import hurry
 from tests.host.qemu.conftest import MIB, Guest, Machine, guest_spec
+from tests.host.storage.iscsi_target import IQN, running_target
 
 PASSWORD = "open-sesame-open"
-TARGET = "iqn.2026-01.test:disk"
 
 
 def image(portal: str, *, secret: str = PASSWORD, **options: str | int) -> RemoteImage:
     named = {
         "transport": "tcp",
         "portal": portal,
-        "target": TARGET,
+        "target": IQN,
         "lun": 1,
         "user": "guest",
         "initiator-name": "iqn.2026-01.test:host",
@@ -163,50 +165,20 @@ class Server:
 
     portal: str
     disk: Path
-    control: int
     process: subprocess.Popen[bytes]
-
-    def admin(self, *arguments: str) -> None:
-        subprocess.run(["tgtadm", "-C", str(self.control), *arguments], check=True, capture_output=True)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     if shutil.which("tgtd") is None or os.geteuid() != 0:
         pytest.skip("needs the package tgt, and root")
-    port = free_port()
     disk = tmp_path / "lun"
     disk.write_bytes(b"content of the target".ljust(16 * MIB, b"\0"))
-    control = 1 + port % 32000  # tgtd takes numbers below 32768
     Path("/run/tgtd").mkdir(exist_ok=True)
-    process = subprocess.Popen(
-        ["tgtd", "-f", "-C", str(control), "--iscsi", f"portal=127.0.0.1:{port}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    server = Server(f"127.0.0.1:{port}", disk, control, process)
-    try:
-        deadline = time.monotonic() + 10
-        while subprocess.run(["tgtadm", "-C", str(control), "-m", "sys", "-o", "show"], capture_output=True).returncode:
-            assert time.monotonic() < deadline, "tgtd does not answer"
-            assert process.poll() is None, "tgtd ended"
-            time.sleep(0.05)
-        target = ("--lld", "iscsi", "--mode")
-        server.admin(*target, "target", "--op", "new", "--tid", "1", "-T", TARGET)
-        server.admin(*target, "logicalunit", "--op", "new", "--tid", "1", "--lun", "1", "-b", str(disk))
-        server.admin(*target, "account", "--op", "new", "--user", "guest", "--password", PASSWORD)
-        server.admin(*target, "account", "--op", "bind", "--tid", "1", "--user", "guest")
-        server.admin(*target, "target", "--op", "bind", "--tid", "1", "-I", "ALL")
-        yield server
-    finally:
-        process.kill()  # it ignores SIGTERM while it has targets
-        process.wait()
+    with running_target(tmp_path / "tgtd.log") as target:
+        target.add(1, disk)
+        target.want("guest", PASSWORD)
+        yield Server(f"127.0.0.1:{target.port}", disk, target.process)
 
 
 def disk_of(portal: str, slot: int = 1, secret: str = PASSWORD, **options: str | int) -> DiskSpec:
@@ -225,7 +197,7 @@ async def test_hot_plug_by_iscsi(
         (disk_of(server.portal, secret="something else!"), "iSCSI target"),
         (disk_of(server.portal, target="iqn.2026-01.test:other"), "iSCSI target"),
         (disk_of(server.portal, lun=7), "iSCSI target"),
-        (disk_of(f"127.0.0.1:{free_port()}"), "onnect"),
+        (disk_of("127.0.0.1:1"), "onnect"),
     ):
         with pytest.raises(HypervisorError, match=message):
             await hypervisor.plug_disk(domid, wrong)
@@ -277,13 +249,14 @@ async def test_start_with_iscsi(machine: Machine, boot: KernelBoot, server: Serv
 async def test_the_guest_goes_on_while_a_server_says_nothing(
     machine: Machine, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(remote, "ANSWER_SECONDS", 60.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         portal = f"127.0.0.1:{silent.getsockname()[1]}"
         plug = asyncio.ensure_future(machine.hypervisor.plug_disk(guest.domid, disk_of(portal)))
         first = await guest.console.count()
         while await guest.console.count() < first + 4:
             assert not plug.done()
+        hurry(monkeypatch, 60.0)
         with pytest.raises(HypervisorError, match="did not answer"):
             await plug
     await machine.hypervisor.plug_disk(guest.domid, DiskSpec(1, DiskKind.DISK, machine.image("other", "8M")))
@@ -295,6 +268,9 @@ async def test_the_guest_goes_on_when_a_server_dies(machine: Machine, guest: Gue
     hypervisor, domid, console = machine.hypervisor, guest.domid, guest.console
     await hypervisor.plug_disk(domid, disk_of(server.portal))
     await console.eventually("test -b /dev/vdb")
+    await hypervisor.close()
+    machine.hypervisor = hypervisor = machine.driver(Limits(guest=2))
+    await hypervisor.open(machine.events)
     server.process.kill()
     server.process.wait()
     await console.run("(head -c 100 /dev/vdb > /dev/null) & true")

@@ -84,7 +84,7 @@ def running_cluster(home: Path) -> Iterator[Cluster]:
 
 
 def _start(home: Path, processes: list[subprocess.Popen[bytes]]) -> Cluster:
-    new, old = _free_port(), _free_port()
+    new, old = _free_ports()
     where, fsid = f"[v2:127.0.0.1:{new},v1:127.0.0.1:{old}]", str(uuid.uuid4())
     for name in ("run", "mon", "osd", "crash"):
         (home / name).mkdir()
@@ -121,6 +121,7 @@ def _daemon(home: Path, *argv: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(argv, cwd=home, stdout=output, stderr=output, env={**os.environ, "LC_ALL": "C.UTF-8"})
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def _free_ports() -> tuple[int, int]:
+    """Two that are not the same."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        return int(one.getsockname()[1]), int(other.getsockname()[1])

@@ -89,7 +89,7 @@ def running_target(log: Path) -> Iterator[Target]:
 
 
 def _answers(target: Target) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while time.monotonic() < deadline and target.process.poll() is None:
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", target.port), timeout=1).close()
