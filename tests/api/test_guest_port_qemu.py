@@ -93,7 +93,7 @@ class Inside:
         self._host.run(send())
 
 
-def soon(condition: Callable[[], Any], seconds: float = 10.0) -> float:
+def soon(condition: Callable[[], Any], seconds: float = 30.0) -> float:
     """Wait until something holds; how long that took."""
     began = time.monotonic()
     while not condition():

@@ -131,13 +131,15 @@ def test_checkpoint_and_revert(api: Any, ticking: Guest) -> None:
     checkpoint = api.VM.checkpoint(ticking.vm, "then")
     assert api.VM.get_power_state(ticking.vm) == "Running"
     assert api.VM.get_power_state(checkpoint) == "Suspended"
-    ticking.ticks_reach(before + 6)
+    # The guest has not stood still from `before` to the checkpoint, however long that took to begin.
+    at_most = max(ticking.ticks_reach(before + 1))
+    ticking.ticks_reach(at_most + 4)
     api.VM.hard_shutdown(ticking.vm)
     api.VM.revert(checkpoint)
     assert api.VM.get_power_state(ticking.vm) == "Suspended"
     api.VM.resume(ticking.vm, False, False)
     after = ticking.ticks_reach(before + 1)
-    assert before <= after[0] <= before + 4
+    assert before <= after[0] <= at_most + 1
     remove_machine(api, checkpoint)
 
 
@@ -174,14 +176,13 @@ def test_a_killed_machine_is_noticed(qemu_host: InProcessHost, api: Any) -> None
     """A QEMU killed from outside: the right state, an event, and nothing left behind."""
     guest = make_machine(qemu_host, api, "victim")
     api.VM.start(guest.vm, False, False)
-    token = api.event_from([f"VM/{guest.vm}"], "", 0.0)["token"]
+    # Events of this kind tell of every state, also of one that is over soon.
+    api.event.register([f"VM/{guest.vm}"])
     os.kill(process_of(api.VM.get_uuid(guest.vm)), signal.SIGKILL)
-    batch = api.event_from([f"VM/{guest.vm}"], token, 20.0)
-    while not any(event["snapshot"]["domid"] == "-1" for event in batch["events"]):
-        batch = api.event_from([f"VM/{guest.vm}"], batch["token"], 20.0)
-        assert batch["events"], "nobody noticed"
+    while not any(event["snapshot"]["domid"] == "-1" for event in api.event.next()):
+        continue
     # actions_after_crash is restart: the machine comes back by itself as a new domain.
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while api.VM.get_power_state(guest.vm) != "Running":
         assert time.monotonic() < deadline
         time.sleep(0.05)

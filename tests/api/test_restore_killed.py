@@ -50,13 +50,16 @@ def test_old_or_new(tmp_path: Path, get: str, put: str) -> None:
         for _ in range(KILLS):
             sender = threading.Thread(target=sent, args=(host, put, new[1]))
             sender.start()
-            time.sleep(moments.choice((moments.uniform(0.0, 0.4), moments.uniform(2.0, 4.0))))
+            if is_late := moments.random() < 0.5:
+                sender.join(60)
+            # It starts again two seconds after the answer.
+            time.sleep(moments.uniform(1.5, 3.5) if is_late else moments.uniform(0.0, 0.4))
             disconnect(host.url)
             host.kill()
             sender.join(60)
             host.start()
             found = names(login(host.url).xenapi)
-            assert found in (old[0], new[0])
+            assert found in ((new[0],) if is_late else (old[0], new[0]))
             seen["new" if found == new[0] else "old"] += 1
             old, new = (old, new) if found == old[0] else (new, old)
         assert seen["new"]
