@@ -164,6 +164,11 @@ class Stores(RuleBasedStateMachine):
                 assert any(is_within(path, top) for top in self.watched[who])
                 around = [tree.get(place) for tree in (before, after) for place in (path, above(path))]
                 assert any(node is not None and may(who, node[1], Access.READ) for node in around)
+            for path in before.keys() & after.keys():
+                nodes = (before[path], after[path], after[above(path)])
+                visible = any(may(who, permissions, Access.READ) for _, permissions in nodes)
+                if before[path] != after[path] and visible and any(is_within(path, top) for top in self.watched[who]):
+                    assert path in told
             if who == 0:
                 changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
                 for top in self.watched[0]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -123,6 +124,23 @@ def test_what_goes_with_its_parent_is_told_to_those_who_watch_exactly_that(store
     host.take_events()
     host.remove("/a")
     assert host.take_events() == [("/a/b", b"b")]
+
+
+def test_watches_of_those_who_may_not_know_cost_next_to_nothing() -> None:
+    """A thousand changes with two thousand watches of others at the root: once there were two million questions."""
+    store = Store(lambda: 0.0)
+    host = Client(store, 0)
+    for domid in range(1, 21):
+        store.introduce(domid)
+        client = Client(store, domid)
+        for number in range(100):
+            client.watch("/", b"%d" % number)
+        client.take_events()
+    begun = time.process_time()
+    for number in range(1000):
+        host.write("/mine", b"%d" % number)
+    assert time.process_time() - begun < 2, "it is some hundredths; asking for each watch takes a dozen seconds"
+    assert store.told == 0
 
 
 def test_losing_the_right_to_read_is_the_last_that_is_heard(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from domzero.wire.xenstore import Access, Permission, Permissions
@@ -41,6 +42,23 @@ def allowed(caller: Caller, permissions: Permissions, need: Access) -> bool:
             granted = access
             break
     return granted & need == need
+
+
+class Audience:
+    """Who may read one at least of some nodes. Domains that none of them names are alike, and asked of at no cost."""
+
+    def __init__(self, nodes: Sequence[Permissions]) -> None:
+        self._nodes = nodes
+        self._named = {entry.domid for permissions in nodes for entry in permissions}
+        self._everybody = any(permissions[0].access & Access.READ for permissions in nodes)
+
+    def has(self, caller: Caller) -> bool:
+        """Whether the caller is among them."""
+        if caller.privileged:
+            return True
+        if caller.domid not in self._named and caller.target not in self._named:
+            return self._everybody
+        return any(allowed(caller, permissions, Access.READ) for permissions in self._nodes)
 
 
 def inherited(caller: Caller, permissions: Permissions) -> Permissions:

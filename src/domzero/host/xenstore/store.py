@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from domzero.host.xenstore.access import HOST, Caller, allowed, without
+from domzero.host.xenstore.access import HOST, Audience, Caller, allowed, without
 from domzero.host.xenstore.holdings import Holdings
 from domzero.host.xenstore.limits import DEFAULT, Limits, TokenBucket
 from domzero.host.xenstore.tree import NOBODY, Cause, Change, Node, differences, find, fresh_node, parent, walk
@@ -216,18 +216,18 @@ class Store:
     def _tell_of(self, change: Change) -> None:
         if change.cause is Cause.PARENT:
             return
-        watches = self.watches.over if change.cause is Cause.DIRECT else self.watches.at
-        for watch in watches(change.path):
-            if self._visible(watch.watcher.caller, change):
-                self.told += 1
-                watch.tell(change.path)
+        audience = None
+        for group in self.watches.groups(change.path, beneath=change.cause is Cause.DIRECT):
+            audience = audience or self._audience(change)
+            if group and audience.has(next(iter(group)).watcher.caller):
+                for watch in tuple(group):
+                    self.told += 1
+                    watch.tell(change.path)
 
-    def _visible(self, caller: Caller, change: Change) -> bool:
-        """Whether the node or the one above it may be read, or could be before."""
-        if caller.privileged:
-            return True
+    def _audience(self, change: Change) -> Audience:
+        """Those who may read the node or the one above it, or could before."""
         nodes = (change.after, change.before, find(self.root, parent(change.path)))
-        return any(node is not None and allowed(caller, node.permissions, Access.READ) for node in nodes)
+        return Audience([node.permissions for node in nodes if node is not None])
 
     def _disown(self, domid: int) -> None:
         for name, permissions in tuple(self.specials.items()):

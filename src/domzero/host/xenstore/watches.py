@@ -38,30 +38,41 @@ class Watch:
         self.watcher.deliver(path[self.cut :], self.token)
 
 
+Group = dict[Watch, None]
+"""Watches of one domain at one path, in the order in which they were added."""
+
+
 class WatchTable:
-    """All watches. Those of one path are told in the order in which they were added."""
+    """All watches, by path and domain: who may know of a change is asked once for a domain, however many it has."""
 
     def __init__(self) -> None:
-        self._by_path: dict[str, dict[Watch, None]] = {}
+        self._by_path: dict[str, dict[int, Group]] = {}
 
     def add(self, watch: Watch) -> None:
         """From now on it is found."""
-        self._by_path.setdefault(watch.path, {})[watch] = None
+        domains = self._by_path.setdefault(watch.path, {})
+        domains.setdefault(watch.watcher.caller.domid, {})[watch] = None
 
     def drop(self, watch: Watch) -> None:
         """A watch that was added is not found any more."""
-        there = self._by_path[watch.path]
-        del there[watch]
-        if not there:
-            del self._by_path[watch.path]
+        domains = self._by_path[watch.path]
+        group = domains[watch.watcher.caller.domid]
+        del group[watch]
+        if not group:
+            del domains[watch.watcher.caller.domid]
+            if not domains:
+                del self._by_path[watch.path]
 
     def at(self, path: str) -> tuple[Watch, ...]:
         """Those of exactly this path."""
-        return tuple(self._by_path.get(path, ()))
+        return tuple(watch for group in self._by_path.get(path, {}).values() for watch in group)
 
-    def over(self, path: str) -> Iterator[Watch]:
-        """Those of the path and of all above it, the root first."""
+    def groups(self, path: str, beneath: bool) -> Iterator[Group]:
+        """Those of the path and, where what is beneath counts, of all above it, the root first.
+
+        Whoever is told may drop watches: a group that was not looked at yet may be empty then.
+        """
         if self._by_path:
-            for above in ancestors(path):
-                if above in self._by_path:
-                    yield from self.at(above)
+            for place in ancestors(path) if beneath else (path,):
+                if place in self._by_path:
+                    yield from tuple(self._by_path[place].values())
