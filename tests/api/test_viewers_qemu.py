@@ -24,6 +24,7 @@ from tests.api.programs import (
     x_server,
 )
 from tests.api.tunnel import tunnel
+from tests.host.children import arguments, children
 
 pytestmark = [pytest.mark.qemu, pytest.mark.slow, pytest.mark.timeout(300), needs_curl]
 
@@ -41,7 +42,8 @@ def guest(request: pytest.FixtureRequest, host: InProcessHost) -> Iterator[Guest
     if request.param == "card":
         api.VM.set_platform(guest.vm, {"vga": "std"})
     api.VM.start(guest.vm, False, False)
-    guest.wait_until_up()
+    # Whoever asks for a name at a terminal drops what was typed before.
+    guest.wait_for(lambda log: b"login: " in log, "the login")
     yield guest
     remove_machine(api, guest.vm)
 
@@ -80,21 +82,11 @@ def test_nothing_listens_for_viewers_but_the_host(host: InProcessHost, guest: Gu
     handle = login(host.url).handle
     with tunnel(host.url, f"ref={guest.vm}&session_id={handle}") as port:
         listening = {line.split()[9]: line.split()[1] for name in ("tcp", "tcp6") for line in listeners(name)}
-        ours = [pid for pid in children() if b"qemu-system" in (Path("/proc") / pid / "cmdline").read_bytes()]
+        ours = [str(pid) for pid in children() if any(b"qemu-system" in word for word in arguments(pid))]
         assert ours, "no QEMU of this host was found"
         assert [address for pid in ours for inode in sockets(pid) if (address := listening.get(inode))] == []
         mine = {int(address.rpartition(":")[2], 16) for inode in sockets("self") if (address := listening.get(inode))}
         assert mine == {port, int(host.url.rpartition(":")[2])}
-
-
-def children() -> list[str]:
-    """The processes that this one started."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # others come and go
-            if int(entry.read_text().rpartition(")")[2].split()[1]) == os.getpid():
-                found.append(entry.parent.name)
-    return found
 
 
 def listeners(name: str) -> list[str]:

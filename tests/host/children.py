@@ -10,8 +10,11 @@ def children() -> dict[int, str]:
     """Process ids and names of those that this process started. Threads and children may end while they are counted."""
     found = {}
     for task in Path("/proc/self/task").iterdir():
+        pids: list[str] = []
         with suppress(FileNotFoundError, ProcessLookupError):
-            for pid in (task / "children").read_text().split():
+            pids = (task / "children").read_text().split()
+        for pid in pids:
+            with suppress(FileNotFoundError, ProcessLookupError):
                 found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
     return found
 

@@ -20,7 +20,7 @@ MEMORY = 192 << 20
 NOTHING = "OpaqueRef:NULL"
 
 
-def soon(condition: Callable[[], Any], seconds: float = 10.0, interval: float = 0.01) -> Any:
+def soon(condition: Callable[[], Any], seconds: float = 30.0, interval: float = 0.01) -> Any:
     """What a condition gives as soon as that is something."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -119,6 +119,29 @@ class TalkingGuest:
             self.store.write(place, value)
 
         self.host.run(write())
+
+    @contextmanager
+    def held_agent(self) -> Iterator[None]:
+        """The agent stands still within the block, and what it has said before is recorded."""
+        agent = "$(cat /run/services/domzero-guest.service)"
+        self.run(f"kill -STOP {agent}")
+        try:
+            self.report(b"before it was held")
+            yield
+        finally:
+            self.run(f"kill -CONT {agent}")
+
+    def report(self, when: bytes) -> None:
+        """Say in the agent's place that its report is complete, until the host has looked at what it says."""
+        guests = self.host.daemon.stack.guests
+        guest = guests._by_vm[self.vm]
+        before = guest.heard
+        self.write("data/updated", when)
+
+        async def is_recorded() -> bool:
+            return guest.heard > before and guest not in guests._spoke
+
+        soon(lambda: self.host.run(is_recorded()))
 
     def metrics(self) -> dict[str, Any]:
         """The guest metrics' record; empty while there is none."""
