@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from domzero.host.xenstore.access import Caller
-from domzero.host.xenstore.limits import HOST_QUEUE
+from domzero.host.xenstore.limits import HOST_QUEUE, NODE_STEPS
 from domzero.host.xenstore.store import Domain, Store
 from domzero.host.xenstore.tree import Node
 from domzero.host.xenstore.view import View, unchanged
@@ -116,6 +116,7 @@ class Client:
         if not unchanged(closed.base, self.store.root, closed.view.touched):
             raise XenstoreError("EAGAIN")
         alone = closed.base is self.store.root
+        self.store.worked += NODE_STEPS * len(closed.view.changes)
         self.store.commit_all(closed.view if alone else closed.done_again(self.store.snapshot(self.caller)))
 
     def watch(self, path: str, token: bytes, relative: bool = False) -> None:
@@ -181,15 +182,18 @@ class Client:
             raise XenstoreError("ENOSPC")
         return view
 
-    def _change(self, transaction: int, change: Change, *arguments: Any) -> None:
+    def _change(self, transaction: int, change: Change, path: str, *arguments: Any) -> None:
         view = self._view(transaction)
+        before = len(view.changes)
         if transaction:
             begun = self._transactions[transaction]
             if self.domid and len(begun.done) >= self.store.limits.transaction_nodes:
                 raise XenstoreError("ENOSPC")
-            begun.do(change, arguments)
+            begun.do(change, (path, *arguments))
         else:
-            change(view, *arguments)
+            change(view, path, *arguments)
+        self.store.worked += path.count("/") + NODE_STEPS * (len(view.changes) - before)
+        if not transaction:
             self.store.commit(view)
 
     def _transaction(self, number: int) -> Transaction:

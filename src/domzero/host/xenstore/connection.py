@@ -13,7 +13,7 @@ from typing import cast
 
 from domzero.host.clock import Clock
 from domzero.host.xenstore.clients import Client
-from domzero.host.xenstore.limits import COSTS, EVENTS_OF_A_TOKEN
+from domzero.host.xenstore.limits import COSTS, EVENTS_OF_A_TOKEN, STEPS_OF_A_TOKEN
 from domzero.host.xenstore.requests import answered
 from domzero.host.xenstore.store import Store
 from domzero.wire.xenstore import Decoder, FramingError, Message, Operation, XenstoreError, encode
@@ -174,10 +174,11 @@ class Connection(asyncio.BufferedProtocol):
             if self.domid and not self._may_now(client, message):
                 return True
             self._held = None
-            told = self._store.told
+            told, worked = self._store.told, self._store.worked
             output.append(answered(client, message))
-            if self.domid and self._store.told - told >= EVENTS_OF_A_TOKEN:
-                client.domain.bucket.owe((self._store.told - told) // EVENTS_OF_A_TOKEN)
+            if self.domid:
+                events, steps = self._store.told - told, self._store.worked - worked
+                client.domain.bucket.owe(events // EVENTS_OF_A_TOKEN + steps // STEPS_OF_A_TOKEN)
             if self._client is None:
                 return False
             output += _encoded(client)

@@ -10,6 +10,10 @@ COSTS = {Operation.TRANSACTION_START: 20}
 """Tokens that an operation takes; one where nothing is said (guide 5.4)."""
 EVENTS_OF_A_TOKEN = 16
 """Watch events that a request may cause before it costs one token more, and so on: they are work, too."""
+NODE_STEPS = 8
+"""What making, changing or removing one node is counted as; each name on the way to it is one."""
+STEPS_OF_A_TOKEN = 64
+"""Steps that a change may take before it costs one token more, and so on: a path may name five hundred nodes."""
 HOST_QUEUE = 65_536
 """Watch events that may wait for a reader of the host, whom nothing else limits."""
 

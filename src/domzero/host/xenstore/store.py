@@ -72,7 +72,8 @@ class Domain:
 class Store:
     """One tree for all. Every method is done when it returns; nothing comes between its parts.
 
-    `now` gives the time in seconds, never less than before. `told` counts the events that changes have caused.
+    `now` gives the time in seconds, never less than before. `told` counts the events that changes have caused, `worked`
+    the steps (`limits.NODE_STEPS`) that they took, in transactions too.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Store:
         self.now = now
         self.watches = WatchTable()
         self.holdings = Holdings()
-        self.told = 0
+        self.told = self.worked = 0
         highest = 0
         for path, node in walk("/", self.root):
             self.holdings.note(Change(path, None, node))
