@@ -32,7 +32,7 @@ async def terminal() -> AsyncIterator[LoginTerminal]:
 
 async def until(line: Line, mark: bytes) -> bytes:
     said = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while mark not in said:
             said += (data := await line.read())
             assert data, said
@@ -42,7 +42,7 @@ async def until(line: Line, mark: bytes) -> bytes:
 async def rest(line: Line) -> bytes:
     """All until the end."""
     said = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while data := await line.read():
             said += data
     return said
@@ -55,7 +55,7 @@ async def process_of(line: Line) -> int:
 
 async def gone(process: int) -> None:
     """Return when the process has ended, in time."""
-    ready, _, _ = await asyncio.to_thread(select.select, [process], [], [], 10)
+    ready, _, _ = await asyncio.to_thread(select.select, [process], [], [], 30)
     assert ready == [process]
     os.close(process)
 
@@ -144,7 +144,7 @@ async def test_a_viewer_that_does_not_read_holds_no_program_up(terminal: LoginTe
     await until(line, b"\n")
     os.mkfifo(tmp_path / "told")
     await line.write(f"yes | head -c 4000000; echo done >{tmp_path / 'told'}\n".encode())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await asyncio.to_thread((tmp_path / "told").read_text) == "done\n"
     assert isinstance(line, SerialViewer)
     assert line.skipped > 1_000_000
@@ -156,7 +156,7 @@ async def test_as_a_screen(terminal: LoginTerminal) -> None:
     terminals = Terminals(None)
     line = await Lines(terminal, terminals).host("this host")
     reader = PictureReader()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while reader.picture is None:
             reader.receive(await line.read())
             if output := reader.output():

@@ -57,14 +57,14 @@ def limits(pid: int) -> dict[str, list[str]]:
 async def look(lines: Lines, machine: Machine, log: Path | None = None) -> Picture:
     line = await lines.text(machine.path, log, "a machine")
     try:
-        return await take(line, 10)
+        return await take(line, 30)
     finally:
         line.close()
 
 
 async def rest(line: Line) -> None:
     """Read to the end."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await line.read():
             pass  # nobody looks
 
@@ -75,7 +75,7 @@ async def gone(pid: int) -> None:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    ready, _, _ = await asyncio.to_thread(select.select, [process], [], [], 10)
+    ready, _, _ = await asyncio.to_thread(select.select, [process], [], [], 30)
     os.close(process)
     assert ready == [process]
 
@@ -102,7 +102,7 @@ async def test_a_screen_has_one_process_as_long_as_it_has_viewers(lines: Lines, 
     first.close()
     first.close()
     assert processes() == [pid]
-    assert BLUE in (await take(second, 10)).pixels
+    assert BLUE in (await take(second, 30)).pixels
     second.close()
     assert await machine.reader.read() == b"", "the line is given up with the last viewer"
     await gone(pid)
@@ -114,7 +114,7 @@ async def test_two_who_come_at_once(lines: Lines, machine: Machine) -> None:
     await machine.say(b"\x1b[44mwritten\x1b[6n")
     await machine.reader.readexactly(6)
     for line in both:
-        assert BLUE in (await take(line, 10)).pixels
+        assert BLUE in (await take(line, 30)).pixels
     assert machine.connections == 1
     for line in both:
         line.close()
@@ -206,7 +206,7 @@ async def test_nothing_that_is_written_ends_it(lines: Lines, machine: Machine) -
     while b"\x1b[1;5R" not in said:
         said += (data := await machine.reader.read(1024))
         assert data
-    assert RED in (await take(line, 10)).pixels
+    assert RED in (await take(line, 30)).pixels
     assert processes() == [pid]
     line.close()
 
@@ -216,7 +216,7 @@ async def test_a_viewer_that_speaks_no_rfb_is_sent_away_alone(lines: Lines, mach
     await bad.write(b"GET / HTTP/1.0\r\n\r\n")
     await rest(bad)
     bad.close()
-    assert (await take(good, 10)).width == 640
+    assert (await take(good, 30)).width == 640
     good.close()
 
 
@@ -253,7 +253,7 @@ async def test_what_confines_it_without_a_user_of_its_own(machine: Machine, tmp_
     assert (fields["Seccomp"], fields["NoNewPrivs"]) == ("2", "1")
     assert set(fields["Uid"].split()) == {str(os.getuid())}
     await machine.say(b"\x1b[44mwritten")
-    assert (await take(line, 10)).width == 640
+    assert (await take(line, 30)).width == 640
     line.close()
     await terminals.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -84,10 +83,9 @@ async def test_a_machine_that_takes_no_keys(machine: Machine, screen: TextScreen
     """Keys are dropped in the end; nobody waits and nothing grows."""
     line = await greeted(screen.join())
     press = struct.pack(">BBxxI", 4, 1, 0x61) * 1000
-    begun = time.monotonic()
-    for _ in range(100):
-        await line.write(press)
-    assert time.monotonic() - begun < 5
+    async with asyncio.timeout(60):  # who waited would do so for ever
+        for _ in range(100):
+            await line.write(press)
     line.close()
 
 
@@ -99,5 +97,5 @@ async def test_a_viewer_that_asks_for_nothing_gets_nothing(machine: Machine, scr
     await line.write(struct.pack(">BBHHHH", 3, 1, 0, 0, 640, 384))
     assert (await line.read()).startswith(b"\0")
     machine.close()
-    assert await asyncio.wait_for(line.read(), 5) == b""
+    assert await asyncio.wait_for(line.read(), 30) == b""
     line.close()

@@ -27,20 +27,21 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 Pair = tuple[socket.socket, socket.socket]
 
 
-async def opened(pair: Pair, patience: float = 5.0) -> Connection:
+async def opened(pair: Pair) -> Connection:
     pair[1].sendall(OPENED)
-    connection = Connection(pair[0], patience)
+    connection = Connection(pair[0], 20)
     assert (await connection.open("disk")).size == 1 << 40
     await asyncio.get_running_loop().sock_recv(pair[1], 1000)
     return connection
 
 
 @pytest.mark.parametrize(
-    ("stream", "said"), [(b"", "not open within"), (b"rubbish" * 5, "no NBD server"), (OPENED[:-1], "not open within")]
+    ("stream", "patience", "said"),
+    [(b"", 0.1, "not open within"), (b"rubbish" * 5, 20, "no NBD server"), (OPENED[:-1], 0.1, "not open within")],
 )
-async def test_handshakes(stream: bytes, said: str, pair: Pair) -> None:
+async def test_handshakes(stream: bytes, patience: float, said: str, pair: Pair) -> None:
     pair[1].sendall(stream)
-    connection = Connection(pair[0], 0.1)
+    connection = Connection(pair[0], patience)
     with pytest.raises(ContentError, match=said):
         await connection.open("disk")
     connection.close()
@@ -49,7 +50,7 @@ async def test_handshakes(stream: bytes, said: str, pair: Pair) -> None:
 async def test_it_goes_away_in_the_handshake(pair: Pair) -> None:
     pair[1].sendall(GREETING)
     pair[1].shutdown(socket.SHUT_WR)
-    connection = Connection(pair[0], 5)
+    connection = Connection(pair[0], 20)
     with pytest.raises(ContentError, match="ended before the disk was open"):
         await connection.open("disk")
     connection.close()
@@ -67,7 +68,9 @@ async def test_it_goes_away_in_the_handshake(pair: Pair) -> None:
 )
 async def test_replies(act: Callable[[socket.socket], None], said: str, pair: Pair) -> None:
     """Everybody who waits is told, and so is everybody who comes later."""
-    connection = await opened(pair, 0.2)
+    connection = await opened(pair)
+    if said == "did not answer":
+        connection._patience = 0.2
     waiting: list[Awaitable[object]] = [connection.read(0, 10), connection.write(5, b"x"), connection.extents(0, 512)]
     tasks = [asyncio.ensure_future(each) for each in waiting]
     await asyncio.sleep(0.01)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from domzero.host.contents.protocol import ContentError, MediumFullError
-from domzero.host.contents.qemu import QemuContents
+from domzero.host.contents.qemu import QemuContents, QemuReader
 from domzero.host.contents.tool import STORAGE_DAEMON
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from tests.host.contents.conftest import DATA, MIB, children, contents, make, open_files, tool
@@ -44,7 +44,9 @@ async def test_a_killed_tool_is_noticed_at_once(tmp_path: Path, runtime: Path) -
 
 async def test_a_tool_that_hangs_is_given_up(tmp_path: Path, runtime: Path) -> None:
     source = make("raw", tmp_path)
-    async with QemuContents(runtime, patience=0.2).reading(source) as disk:
+    async with QemuContents(runtime).reading(source) as disk:
+        assert isinstance(disk, QemuReader)
+        disk._connection._patience = 0.2  # from now on: a tool may take its time to start
         os.kill(storage_daemon(), signal.SIGSTOP)
         with pytest.raises(ContentError, match=r"did not answer within 0\.2 seconds"):
             await disk.read(0, MIB)
@@ -126,7 +128,7 @@ def test_it_dies_with_whoever_started_it(tmp_path: Path, runtime: Path) -> None:
     with os.fdopen(os.pidfd_open(int(pid)), "rb") as process:
         holder.kill()
         holder.wait()
-        assert select.select([process], [], [], 5)[0] == [process]
+        assert select.select([process], [], [], 20)[0] == [process]
 
 
 @pytest.fixture

@@ -242,8 +242,8 @@ async def test_a_merge_makes_way(shelf: Shelf, held: Path, verb: str) -> None:
     merge = asyncio.ensure_future(shelf.driver.merge(shelf.repository, possible, lambda _: None, None))
     assert await asyncio.to_thread(held.read_text) == "begun\n"
     assert await shelf.driver.merges(shelf.repository) == []
-    await asyncio.wait_for(act(shelf, verb), 10)
-    await asyncio.wait_for(merge, 10)
+    await asyncio.wait_for(act(shelf, verb), 60)
+    await asyncio.wait_for(merge, 60)
     if verb != "destroy":
         assert await is_whole(shelf, 1, 2)
     assert (shelf.files() == []) == (verb == "destroy")
@@ -266,10 +266,10 @@ async def test_a_pull_in_a_machine_makes_way_for_changes_only(shelf: Shelf, verb
     live = LiveMerge(pull)
     merge = asyncio.ensure_future(shelf.driver.merge(shelf.repository, possible, lambda _: None, live))
     await begun.wait()
-    await asyncio.wait_for(act(shelf, verb), 10)
+    await asyncio.wait_for(act(shelf, verb), 60)
     assert cancelled.is_set() == ends
     go_on.set()
-    await asyncio.wait_for(merge, 10)
+    await asyncio.wait_for(merge, 60)
 
 
 async def test_a_cancelled_merge_ends_its_tool(shelf: Shelf, held: Path) -> None:
@@ -298,11 +298,11 @@ async def test_a_killed_tool_does_no_harm(shelf: Shelf, monkeypatch: pytest.Monk
             await driver.snapshot_disk(here, uuid(1), uuid(2), None)
             await driver.destroy_disk(here, uuid(2))
     kills = 0
-    for turn in range(1, 40):
+    for turn in range(50):
         possible = await driver.merges(here)
         if not possible:
             break
-        monkeypatch.setattr(images, "MODEST", ("timeout", "-s", "KILL", f"{turn * 0.004}"))
+        monkeypatch.setattr(images, "MODEST", ("timeout", "-s", "KILL", f"{0.004 * 1.2**turn:.4f}"))
         try:
             await driver.merge(here, possible[0], lambda _: None, None)
         except StorageError:

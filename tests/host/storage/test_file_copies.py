@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
+from domzero.host.storage import images
 from domzero.host.storage.files.file import FileStorage
 from domzero.host.storage.files.marker import MARKER
 from tests.host.storage.disks import MIB, Shelf, holds, opened, raw, refused, tool, uuid, write
@@ -57,14 +58,18 @@ async def test_a_copy_into_a_smaller_disk_is_refused(shelf: Shelf, tmp_path: Pat
     assert shelf.files() == []
 
 
-async def test_a_cancelled_copy_is_removed_and_its_child_ended(shelf: Shelf, tmp_path: Path) -> None:
-    source = raw(tmp_path / "image", 512 * MIB)
-    with source.path.open("r+b") as file:
-        for _ in range(128):
-            file.write(b"\7" * MIB)
+async def test_a_cancelled_copy_is_removed_and_its_child_ended(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tool is made slow (by qemu-img's own option), so that it is not done when it is looked at."""
+    slow = tmp_path / "qemu-img"
+    slow.write_text('#!/bin/sh\n[ "$1" = convert ] && { shift; set -- convert -r 4M "$@"; }\nexec qemu-img "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setattr(images, "QEMU_IMG", str(slow))
+    source = raw(tmp_path / "image", 256 * MIB, b"\7" * (128 * MIB))
     begun = asyncio.Event()
     call = asyncio.ensure_future(
-        shelf.driver.copy_disk(source, shelf.repository, uuid(1), 512 * MIB, lambda _: begun.set())
+        shelf.driver.copy_disk(source, shelf.repository, uuid(1), 256 * MIB, lambda _: begun.set())
     )
     await begun.wait()
     assert await shelf.numbers() == set()

@@ -155,8 +155,9 @@ async def test_what_the_host_uses_is_left_out(
 
 
 async def test_a_drive_that_hangs_hangs_nobody(machine: Machine) -> None:
-    hurried = UdevStorage(machine.host, 0.1)
+    hurried = UdevStorage(machine.host)
     await hurried.attach(CDS)
+    hurried._attached[CDS.uuid][1].patience = 0.1  # from now on
     answer = machine.plug("sr0", ATA.format(port=1, host=1), MIB) / "size"
     answer.unlink()
     os.mkfifo(answer)
