@@ -189,6 +189,7 @@ def test_guests_talk_through_vlan_and_bond_and_go_on_when_a_cable_is_cut(sites: 
 
         assert arrives()
         (bond,) = here.switch.control("--bare", "--columns=name", "find", "Port", "bond_mode=active-backup").split()
+        until(lambda: carrying(here.switch, bond), "no member of the bond carries")
         before = carrying(here.switch, bond)
         ip(here.namespace, "link", "set", before, "down")
         until(lambda: carrying(here.switch, bond) not in ("", before), "the bond does not change over")
