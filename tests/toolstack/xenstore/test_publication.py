@@ -190,3 +190,24 @@ async def test_a_later_daemon_takes_over(tmp_path: Path) -> None:
         host.world.change("VM", vm, name_label="later")
         await host.world.settle()
         assert host.insider(vm).read("name") == b"later"
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_a_later_daemon_believes_what_was_known_of_an_agent_until_it_speaks(tmp_path: Path, silent: bool) -> None:
+    clock = ManualClock()
+    async with world(tmp_path, database=tmp_path / "db", clock=clock) as running, with_store(running, tmp_path) as host:
+        vm = await host.started()
+        domid = host.world.get("VM", vm, "domid")
+        host.insider(vm).report()
+        await host.a_second()
+        await clock.advance(400 if silent else 200)
+        assert (host.metrics(vm) or {})["live"] is not silent
+    async with world(tmp_path, database=tmp_path / "db", clock=clock) as running, with_store(running, tmp_path) as host:
+        host.world.stack.guests.appear(vm, domid)
+        await host.a_second()
+        assert (host.metrics(vm) or {})["live"] is not silent
+        await clock.advance(400)
+        assert (host.metrics(vm) or {})["live"] is False
+        host.insider(vm).report()
+        await host.a_second()
+        assert (host.metrics(vm) or {})["live"] is True

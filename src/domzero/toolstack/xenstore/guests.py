@@ -19,7 +19,7 @@ from domzero.idl.types import Ref
 from domzero.toolstack.xenstore.facts import facts_of
 from domzero.toolstack.xenstore.nodes import Node, machine_path, nodes_of
 from domzero.toolstack.xenstore.publication import found, publish, withdraw
-from domzero.toolstack.xenstore.recording import record_report, record_silence, report_of
+from domzero.toolstack.xenstore.recording import record_report, record_silence, report_of, was_silent
 from domzero.toolstack.xenstore.report import TOPICS, UPDATED
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ INTERVAL_OF_NODE: Final = 0.0008
 """Seconds for each node of a guest's report, when that makes it longer: looking takes some fortieth of that."""
 SILENCE: Final = 300.0
 """Seconds without a word after which a guest's metrics are not live any more."""
+NEVER: Final = float("-inf")
 LOOKING: Final = 30.0
 """Seconds between two looks for guests that have fallen silent."""
 
@@ -107,7 +108,9 @@ class Guests:
         """A domain is about to be built, or was found running: the store is to know it."""
         if self._xenstore is None:
             return
-        guest = Guest(vm, domid, self._stack.database.get("VM", vm, "uuid"), heard=self._stack.clock.monotonic())
+        uuid = self._stack.database.get("VM", vm, "uuid")
+        fell_silent = was_silent(self._stack.database, vm)
+        guest = Guest(vm, domid, uuid, heard=NEVER if fell_silent else self._stack.clock.monotonic())
         self._guests[domid] = self._by_vm[vm] = guest
         with _logged(f"the store tells nothing of domain {domid}"):
             if self._xenstore.exists(home(domid)):

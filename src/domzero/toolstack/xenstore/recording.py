@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from domzero.engine.clock import moment
+from domzero.engine.database import Database
 from domzero.host.xenstore.protocol import Nodes, XenstoreError, home
 from domzero.idl.types import Ref
 from domzero.toolstack.xenstore.report import TOPICS, metrics_fields
@@ -40,6 +41,12 @@ def record_report(stack: Stack, vm: Ref, domid: int, report: Mapping[str, bytes]
             transaction.update("VM", vm, guest_metrics=transaction.create("VM_guest_metrics", changed))
     if "other" in changed:
         stack.gates["VM"].refresh(vm)
+
+
+def was_silent(database: Database, vm: Ref) -> bool:
+    """Whether the machine's agent had fallen silent when a daemon last looked, whichever that was."""
+    row = database.find("VM_guest_metrics", database.get("VM", vm, "guest_metrics"))
+    return row is not None and not row.record["live"]
 
 
 def record_silence(stack: Stack, vm: Ref) -> None:
