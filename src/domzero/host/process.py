@@ -63,7 +63,8 @@ async def run(
     """Run a program to its end and return what it said.
 
     Raises `ProcessError` when it cannot be started, exceeds `timeout` seconds or `OUTPUT_LIMIT`, or, with `check`, ends
-    with a code other than 0. Cancelling the call ends the child first; no child outlives the call.
+    with a code other than 0. Cancelling the call ends the child first; no child outlives the call. What the child
+    started by itself may: it is not waited for, nor listened to any more.
     """
     process = await spawn(argv, environment=environment, directory=directory, pass_fds=pass_fds)
     try:
@@ -289,4 +290,11 @@ async def _drain(stream: asyncio.StreamReader | None, argv: Sequence[str | Path]
 async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.kill()
-        await process.wait()
+    # For asyncio a child has ended when its output is closed, which what it started may never do; only this has the
+    # pipes.
+    transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001
+    for number in (1, 2):
+        pipe = transport.get_pipe_transport(number)
+        if pipe is not None:
+            pipe.close()
+    await process.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from domzero.host.bootloader.sandbox import Limits, confined
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
 from domzero.host.process import Completed, run
 from tests.host.bootloader.disks import KERNEL, RAMDISK, file_system, partitioned
+from tests.host.children import arguments
 
 pytestmark = [
     pytest.mark.slow,
@@ -126,15 +128,47 @@ async def test_a_broken_file_system_is_no_harm(loader: Pygrub, tmp_path: Path) -
     assert leftovers(tmp_path) == []
 
 
+def works_on(place: Path) -> bool:
+    """Whether a process has to do with what is there, by its arguments."""
+    return any(str(place).encode() in b"\0".join(arguments(int(pid))) for pid in os.listdir("/proc") if pid.isdecimal())
+
+
 async def test_cancelling_leaves_neither_process_nor_mount(loader: Pygrub, tmp_path: Path) -> None:
     disk = raw(file_system(tmp_path))
-    for wait in (0.0, 0.01, 0.03, 0.06, 0.09, 0.12, 0.15):
+    for wait in (0.0, 0.01, 0.03, *(0.05 + 0.004 * number for number in range(10)), 0.12, 0.15):
         task = asyncio.ensure_future(find(loader, disk, tmp_path))
         await asyncio.wait({task}, timeout=wait)
         task.cancel()
         await asyncio.wait({task})
         assert leftovers(tmp_path) == []
         assert (tmp_path / "linux").exists() != task.cancelled()
+        async with asyncio.timeout(30):
+            while works_on(tmp_path):  # noqa: ASYNC110 - what was killed goes when the kernel comes to it
+                await asyncio.sleep(0.01)
+
+
+async def test_what_is_cancelled_at_the_very_end_leaves_no_kernel(
+    loader: Pygrub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, remove = threading.Event(), threading.Event(), shutil.rmtree
+
+    def remove_later(path: Path, *, ignore_errors: bool) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        remove(path, ignore_errors=ignore_errors)
+
+    disk = raw(file_system(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", remove_later)
+        task = asyncio.ensure_future(find(loader, disk, tmp_path))
+        assert await asyncio.to_thread(begun.wait, 60)
+        assert await asyncio.to_thread((tmp_path / "linux").exists)
+        task.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert os.listdir(tmp_path / "runtime") == []
+    assert not await asyncio.to_thread((tmp_path / "linux").exists)
 
 
 async def test_without_the_programs_the_error_names_their_packages(

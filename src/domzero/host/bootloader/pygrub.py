@@ -14,7 +14,7 @@ from domzero.host.bootloader.protocol import FoundKernel, LoaderError, LoaderOpt
 from domzero.host.bootloader.sandbox import BUBBLEWRAP, INPUT, OUTPUT, Limits, confined
 from domzero.host.bootloader.view import shown
 from domzero.host.hypervisor.spec import DiskSource
-from domzero.host.process import ENVIRONMENT, ProcessError, run
+from domzero.host.process import ENVIRONMENT, ProcessError, run_leader
 
 PYGRUB = "pygrub"
 PACKAGES = {PYGRUB: "xen-utils-4.17 (or another xen-utils)", BUBBLEWRAP: "bubblewrap"}
@@ -40,13 +40,19 @@ class Pygrub:
                 raise LoaderError(f"{program} is not installed on the host; Debian's package is {package}")
         place = self._runtime / f"loader-{uuid4().hex[:12]}"
         try:
-            await in_thread(_make_place, place, self._user)
-            async with shown(disk, place / "disk", self._user):
-                argv = confined(command_line(options), place / "disk", place / "out", self._user, Limits(file=LARGEST))
-                said = await run(argv, timeout=PATIENCE, check=False)
-            if said.returncode != 0:
-                raise LoaderError(reason(said.stderr))
-            return await in_thread(_take, place / "out", answer(said.stdout), kernel, ramdisk)
+            try:
+                await in_thread(_make_place, place, self._user)
+                async with shown(disk, place / "disk", self._user):
+                    limits = Limits(file=LARGEST)
+                    argv = confined(command_line(options), place / "disk", place / "out", self._user, limits)
+                    said = await run_leader(argv, timeout=PATIENCE)
+                if said.trouble:
+                    raise LoaderError(f"pygrub cannot boot the machine's disk: {said.trouble}")
+                if said.returncode != 0:
+                    raise LoaderError(reason(said.stderr))
+                return await in_thread(_take, place / "out", answer(said.stdout), kernel, ramdisk)
+            finally:
+                await in_thread(shutil.rmtree, place, ignore_errors=True)
         except BaseException as error:
             await in_thread(_remove, (kernel, ramdisk))
             if isinstance(error, ProcessError):
@@ -54,8 +60,6 @@ class Pygrub:
             if isinstance(error, OSError):
                 raise LoaderError(f"what is on the disk cannot be booted: {error.strerror}") from error
             raise
-        finally:
-            await in_thread(shutil.rmtree, place, ignore_errors=True)
 
 
 def command_line(options: LoaderOptions) -> list[str]:

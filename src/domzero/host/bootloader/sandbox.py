@@ -34,9 +34,10 @@ def confined(program: Sequence[str], disk: Path, output: Path, user: int | None,
     """The program's command line with everything in front that confines it.
 
     It reads `INPUT` and writes below `OUTPUT`. `user` is whom to become, who owns `output`; None (for a caller that is
-    not root) leaves the user as it is, in a user namespace where it means nothing.
+    not root) leaves the user as it is, in a user namespace where it means nothing. It is to run as the leader of a
+    session, whose processes are killed together: of bubblewrap, killed alone and early, a child would wait for ever.
     """
-    argv = [BUBBLEWRAP, "--die-with-parent", "--new-session", "--clearenv"]
+    argv = [BUBBLEWRAP, "--die-with-parent", "--clearenv"]
     argv += ["--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin", "--setenv", "LC_ALL", "C.UTF-8"]
     argv += [*NAMESPACES] if user is not None else ["--unshare-all"]
     for place in PROGRAMS:

@@ -1,0 +1,50 @@
+"""Children that leave others behind, which keep their output open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from domzero.host.process import ProcessError, run
+from tests.host.hurry import hurry
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Path:
+    """A pipe by which a child's child tells its number."""
+    os.mkfifo(tmp_path / "told")
+    return tmp_path / "told"
+
+
+def leaving_one(told: Path, end: str) -> list[str]:
+    return ["sh", "-c", f"sleep 1000 & echo $! >{told}; {end}"]
+
+
+async def test_one_that_is_cancelled_is_over_at_once(told: Path) -> None:
+    call = asyncio.ensure_future(run(leaving_one(told, "exec sleep 1000"), timeout=None))
+    left = int(await asyncio.to_thread(told.read_text))
+    try:
+        call.cancel()
+        async with asyncio.timeout(30):
+            with pytest.raises(asyncio.CancelledError):
+                await call
+    finally:
+        os.kill(left, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("end", ["exec sleep 1000", "exit 0"])
+async def test_one_that_takes_too_long_is_over_at_once(told: Path, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that has ended, and whose output has not."""
+    call = asyncio.ensure_future(run(leaving_one(told, end), timeout=60))
+    left = int(await asyncio.to_thread(told.read_text))
+    try:
+        hurry(monkeypatch, 60)
+        async with asyncio.timeout(30):
+            with pytest.raises(ProcessError, match="did not finish within 60 seconds"):
+                await call
+    finally:
+        os.kill(left, signal.SIGKILL)
