@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import math
 import os
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -163,13 +164,24 @@ async def exchange(sender: int, receiver: int, data: list[bytes], marker: bytes)
     return list(dict.fromkeys(arrived))
 
 
+async def comes_to(measure: Callable[[], Awaitable[float]], least: float, most: float = math.inf) -> None:
+    """Measure until it is more than `least`: where the machine is busy with something else not every measurement is.
+    None may be `most`. Raises `TimeoutError` after half a minute.
+    """
+    async with asyncio.timeout(30):
+        found = 0.0
+        while found <= least:
+            found = await measure()
+            assert found < most
+
+
 async def reach(sender: int, receiver: int, marker: bytes) -> list[bytes]:
-    """Send the marker until it arrives: everything that did. Raises `TimeoutError` after five seconds."""
+    """Send the marker until it arrives: everything that did. Raises `TimeoutError` after half a minute."""
     return await passes(sender, marker, receiver, marker)
 
 
 async def passes(sender: int, data: bytes, receiver: int, wanted: bytes) -> list[bytes]:
-    """Send a frame until it arrives as the frame wanted: everything that did. Raises `TimeoutError` after five seconds.
+    """Send a frame until it arrives as the frame wanted: everything that did. `TimeoutError` after half a minute.
 
     A port that has just come passes on nothing for a moment.
     """
@@ -178,7 +190,7 @@ async def passes(sender: int, data: bytes, receiver: int, wanted: bytes) -> list
     readable = asyncio.Event()
     loop.add_reader(receiver, readable.set)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while wanted not in arrived:
                 send(sender, data)
                 with suppress(TimeoutError):

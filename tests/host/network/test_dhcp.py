@@ -57,7 +57,7 @@ def running(host: Host) -> dict[int, list[str]]:
     return {pid: argv for pid, argv in found.items() if {"dnsmasq", "udhcpc"} & set(argv[:2])}
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for what another program does."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - nobody tells when
@@ -66,7 +66,7 @@ async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 async def addressed(host: Host, name: str, expected: set[str], route: str = "") -> None:
     """Wait for a lease: addresses come when the other side answers, and a route after them."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await host.addresses(name) != expected:  # noqa: ASYNC110 - nobody tells when
             await asyncio.sleep(0.05)
         while route not in await host.command("ip", "route"):  # noqa: ASYNC110 - nor here

@@ -151,6 +151,11 @@ async def test_what_others_made_stays_theirs(switched: SwitchedHost) -> None:
     assert switched.switch.control("list-br").split() == ["foreign"]
 
 
+def outside(tag: int) -> bytes:
+    """What is sent from outside to one VLAN and no other."""
+    return frame(OUTSIDE, payload=b"to VLAN %d" % tag)
+
+
 async def test_vlans_leave_and_come_with_their_tags(switched: SwitchedHost, wires: tuple[int, int]) -> None:
     await switched.backend.apply(NetworkPlan(bridges=(OUT, SEVEN, EIGHT)))
     assert "trunk" not in switched.switch.control("list-br")
@@ -164,8 +169,9 @@ async def test_vlans_leave_and_come_with_their_tags(switched: SwitchedHost, wire
         for near, tag, own in ((seven, 7, "02:00:00:00:00:02"), (eight, 8, "02:00:00:00:00:03")):
             received(far)
             await passes(near, frame(own), far, in_vlan(tag, frame(own)))
-            await passes(far, in_vlan(tag, frame(OUTSIDE)), near, frame(OUTSIDE))
-        assert received(seven) == []
+            await passes(far, in_vlan(tag, outside(tag)), near, outside(tag))
+        # Its own may have been sent more than once before the first arrived.
+        assert set(received(seven)) <= {outside(7)}
         assert frame("02:00:00:00:00:03") not in received(plain)
     finally:
         for descriptor in (plain, seven, eight):

@@ -129,7 +129,7 @@ def test_what_interfaces_were_is_kept_word_for_word(tmp_path: Path) -> None:
 
 async def until_reaped(descriptor: int) -> None:
     """Raises `ProcessLookupError` once the process is gone altogether."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             signal.pidfd_send_signal(descriptor, 0)
             await asyncio.sleep(0.01)
@@ -145,7 +145,7 @@ async def test_helpers_are_found_by_what_only_they_say_and_ended(
     program += "print('there', flush=True)\nsignal.pause()\n"
     helpers = Helpers()
     helpers.start([sys.executable, "-c", program, f"{sign}settings"], tmp_path / "log")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while "there" not in await asyncio.to_thread((tmp_path / "log").read_text):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
     (pid,) = helpers.find(sign)

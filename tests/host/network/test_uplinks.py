@@ -261,7 +261,7 @@ async def test_devices_tell_what_there_is(site: Host, elsewhere: Path) -> None:
     await outside.thread.open()
     await outside.kernel("link", "set", index="far-eth1", state="up")
     await outside.thread.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not (await site.backend.devices())[0].carrier:  # noqa: ASYNC110 - the kernel looks once a second
             await asyncio.sleep(0.02)
     (device,) = await site.backend.devices()
