@@ -32,7 +32,7 @@ from tests.api.harness import password_file
 
 KILLS = 200
 WRITERS = 4
-START_LIMIT = 20.0
+START_LIMIT = 60.0
 ForkServer = multiprocessing.get_context("forkserver")
 
 
