@@ -14,7 +14,7 @@ from domzero.host.clock import ManualClock
 from tests.engine.toy import GRAPH, create, destroy, raises, update
 
 ME, OTHER = "OpaqueRef:me", "OpaqueRef:other"
-SOON = 2.0
+SOON = 20.0
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from domzero.host.clock import ManualClock
 from tests.engine.toy import GRAPH, create, destroy, raises, update
 
 ME = "OpaqueRef:session"
-SOON = 2.0
+SOON = 20.0
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def start(state: Path) -> None:
 def in_child(function: Any, *arguments: Any) -> int:
     child = ForkServer.Process(target=function, args=arguments, daemon=True)
     child.start()
-    child.join(30)
+    child.join(60)
     code = child.exitcode
     child.close()
     assert code is not None

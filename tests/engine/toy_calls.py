@@ -157,7 +157,7 @@ class ToyClock(ManualClock):
 
     async def until_asleep(self, count: int = 1) -> None:
         """Wait until that many sleep; fails when they do not within some real seconds."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.sleepers < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -278,7 +278,7 @@ class Toy:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something holds that the database tells; fails when it does not within some real seconds."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()

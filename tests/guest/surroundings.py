@@ -58,7 +58,10 @@ class Guest:
     def write(self, name: str, text: str) -> None:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        # At once, as the kernel's files change: the agent may look at any moment.
+        being_written = self.root / "being-written"
+        being_written.write_text(text)
+        being_written.replace(path)
 
     def read(self, name: str) -> str:
         return (self.root / name).read_text()

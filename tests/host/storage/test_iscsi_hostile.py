@@ -98,7 +98,7 @@ async def test_servers_that_do_not_answer() -> None:
     driver = IscsiStorage(INITIATOR, 5)
     config = {"target": "no-such-host.invalid", "targetIQN": IQN}
     await refused(140, driver.attach(Repository(REPOSITORY, config)))
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
 
 
 @asynccontextmanager
@@ -160,7 +160,7 @@ def redirected(where: str) -> bytes:
 )
 async def test_strange_answers_to_a_login(number: int, packets: tuple[bytes, ...]) -> None:
     async with liar(says(*packets)) as there:
-        await refused(number, survey(there, 2))
+        await refused(number, survey(there, 20))
 
 
 async def test_a_target_that_moves_is_followed_but_not_for_ever() -> None:
@@ -168,7 +168,7 @@ async def test_a_target_that_moves_is_followed_but_not_for_ever() -> None:
         liar(says(pdu.packet(pdu.LOGIN_RESPONSE, 0, {36: b"\2\3"}))) as second,
         liar(says(redirected(f"{second.portal},1"))) as first,
     ):
-        await refused(68, survey(first, 2))
+        await refused(68, survey(first, 20))
     visits = 0
 
     async def in_circles(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -177,7 +177,7 @@ async def test_a_target_that_moves_is_followed_but_not_for_ever() -> None:
         await says(redirected(str(circle.portal)))(reader, writer)
 
     async with liar(in_circles) as circle:
-        await refused(141, survey(circle, 2))
+        await refused(141, survey(circle, 20))
     assert visits == 3
 
 
@@ -200,7 +200,7 @@ async def test_more_data_than_was_asked_for_is_not_taken() -> None:
         writer.write(pdu.packet(pdu.DATA_IN, 0, {16: tag}, bytes(pdu.DATA_LIMIT)))
 
     async with liar(talk) as there:
-        await refused(141, survey(there, 2))
+        await refused(141, survey(there, 20))
 
 
 async def test_targets_that_a_portal_lists() -> None:
@@ -213,7 +213,7 @@ async def test_targets_that_a_portal_lists() -> None:
         writer.write(pdu.packet(pdu.TEXT_RESPONSE, pdu.FINAL, {20: b"\xff" * 4}, b"TargetAddress=10.0.0.1:1\0"))
 
     async with liar(talk) as there:
-        found = await discover(there, 2)
+        found = await discover(there, 20)
     assert [(each.address, each.port, each.iqn, each.portal_group) for each in found] == [
         ("fd00::1", 860, "a", 7),
         ("host", 3260, "a", 1),

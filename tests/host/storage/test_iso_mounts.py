@@ -68,7 +68,7 @@ async def test_a_server_that_does_not_answer_costs_bounded_time(
     driver = IsoStorage(tmp_path / "mounts")
     there = Repository(REPOSITORY, {"location": "filer:/iso"})
     await refused(73, driver.attach(there))
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     await driver.detach(there)
     assert not is_there(tmp_path / "mounts" / REPOSITORY)
 
@@ -128,7 +128,7 @@ class TestMounted:
         await mounts.mount(MountRequest("tmpfs", "one", ()), point, Workers("test"))
         program(programs, "umount", 'test "$1" = -f && exec /usr/bin/umount "$@"; exec sleep 60')
         monkeypatch.setattr(mounts, "UNMOUNT_PATIENCE", 0.5)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await mounts.unmount(point)
         assert mounted_at(point) is None
 

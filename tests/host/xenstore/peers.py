@@ -15,7 +15,7 @@ from domzero.host.xenstore.server import XenstoreServer
 from domzero.host.xenstore.store import Store
 from domzero.wire.xenstore import Decoder, Message, Operation, encode
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -120,7 +120,7 @@ def test_one_at_a_time_and_none_from_who_vanishes(host: InProcessHost, api: Any,
     with secured(host) as slow:
         head = f"PUT /pool_patch_upload?task_id={task} HTTP/1.0\r\nContent-Length: 5000\r\nAuthorization: Basic {who}"
         slow.sendall(f"{head}\r\n\r\n{'x' * 1000}".encode())
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while stored(place) != [rules.UNFINISHED]:
             assert time.monotonic() < deadline
         assert put(host, api, bundle(place, "9.0"))[1]["error_info"][0] == "OTHER_OPERATION_IN_PROGRESS"

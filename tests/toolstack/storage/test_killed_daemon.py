@@ -24,6 +24,8 @@ from tests.toolstack.vm.world import DISK
 
 KILLS = 12
 CLIENTS = 3
+STEPS = 3
+"""What each client gets done at least before a kill, however busy the machine is."""
 MIB = 1 << 20
 
 
@@ -67,12 +69,15 @@ class Client:
     gone: set[str] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
     """Disks that may be gone: their removal was not acknowledged."""
+    done: int = 0
+    """What was acknowledged in this life of the daemon."""
 
     def run(self, daemon: Daemon, stop: threading.Event, moments: random.Random) -> None:
         try:
             with daemon.connected() as api:
                 while not stop.is_set():
                     self.work(api, moments)
+                    self.done += 1
         except (OSError, http.client.HTTPException, xmlrpc.client.Error):
             # The daemon was killed under this client, which is what the test is about.
             return
@@ -130,6 +135,13 @@ def test_no_acknowledged_disk_is_lost_and_none_leaks(tmp_path: Path) -> None:
         shutil.rmtree(directory)
 
 
+def until_at_work(clients: list[Client], threads: list[threading.Thread]) -> None:
+    deadline = time.monotonic() + 60
+    while any(client.done < STEPS and thread.is_alive() for client, thread in zip(clients, threads, strict=True)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def work_and_kill(daemon: Daemon, clients: list[Client]) -> None:
     moments = random.Random(3)
     daemon.start()
@@ -141,9 +153,11 @@ def work_and_kill(daemon: Daemon, clients: list[Client]) -> None:
             threading.Thread(target=each.run, args=(daemon, stop, random.Random(each.seed * 1000 + number)))
             for each in clients
         ]
-        for thread in threads:
+        for client, thread in zip(clients, threads, strict=True):
+            client.done = 0
             thread.start()
         time.sleep(moments.uniform(0.2, 1.0))
+        until_at_work(clients, threads)
         daemon.kill()
         stop.set()
         for thread in threads:

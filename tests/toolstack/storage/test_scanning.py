@@ -152,6 +152,7 @@ async def test_repositories_that_ask_for_it_are_looked_at(host: World, told: Tol
     await host.call("SR.add_to_other_config", default_sr(host), "auto-scan", "true")
     await host.call("host.add_to_other_config", host.stack.host, "auto-scan-interval", "5")
     await host.clock.advance(INTERVAL)
+    await host.settle()
     before = told.asked
     for _ in range(3):
         await host.clock.advance(5)

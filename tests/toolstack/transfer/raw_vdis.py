@@ -67,7 +67,7 @@ class Desk:
 
     def ended(self, task: str) -> dict[str, Any]:
         """The record of a task that is over, which is removed."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (record := dict(self.api.task.get_record(task)))["status"] in ("pending", "cancelling"):
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -67,7 +67,7 @@ async def test_while_it_is_exported_a_machine_and_its_disks_are_held(host: World
     (vdi,) = disks_of(host, vm)
     peer = SlowPeer()
     task = asyncio.ensure_future(ask(host, export, peer, VOID, ref=vm))
-    await asyncio.wait_for(peer.stopped.wait(), 10)
+    await asyncio.wait_for(peer.stopped.wait(), 60)
     assert list(host.get("VM", vm, "current_operations").values()) == ["export"]
     assert "start" not in host.get("VM", vm, "allowed_operations")
     assert "destroy" not in host.get("VDI", vdi, "allowed_operations")
@@ -86,7 +86,7 @@ async def test_an_export_that_is_cancelled_lets_everything_go(host: World) -> No
     peer = SlowPeer()
     async with nothing_left(host):
         task = asyncio.ensure_future(ask(host, export, peer, VOID, ref=vm))
-        await asyncio.wait_for(peer.stopped.wait(), 10)
+        await asyncio.wait_for(peer.stopped.wait(), 60)
         await host.call("task.cancel", peer.headers["task-id"])
         with pytest.raises(ApiError, match="TASK_CANCELLED"):
             await task

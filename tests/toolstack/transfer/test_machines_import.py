@@ -252,7 +252,7 @@ async def in_the_middle(host: World, archive: bytes, look: Callable[[Ref], Any])
 
     peer = MemoryPeer(archive, wait=wait)
     task = asyncio.ensure_future(ask(host, import_machines, peer, MACHINES))
-    await asyncio.wait_for(arrived.wait(), 10)
+    await asyncio.wait_for(arrived.wait(), 60)
     (vm,) = await host.call("VM.get_by_name_label", "web")
     answer = look(vm)
     if asyncio.iscoroutine(answer):

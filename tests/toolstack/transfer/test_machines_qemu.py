@@ -13,6 +13,7 @@ import pytest
 from domzero.toolstack.storage.disks import disk_source
 from tests.api.guest import Guest, make_machine, remove_machine
 from tests.api.harness import InProcessHost, in_process, login
+from tests.host.children import arguments, children
 from tests.toolstack.transfer.test_machines_over_http import curl, ended, first_disk, sign_in, upload
 from tests.xva_writer import machine, xva
 
@@ -98,9 +99,7 @@ def test_a_suspended_machine_goes_on_where_it_was(host: InProcessHost, api: Any,
 
 def tools() -> list[str]:
     """The command lines of this process's children that move disks."""
-    children = Path(f"/proc/{os.getpid()}/task")
-    pids = {pid for task in children.iterdir() for pid in (task / "children").read_text().split()}
-    lines = [Path("/proc", pid, "cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in pids]
+    lines = [b" ".join(arguments(pid)).decode() for pid in children()]
     return [line for line in lines if "qemu-storage-daemon" in line or "zstd" in line]
 
 

@@ -258,7 +258,7 @@ def test_cancelling(place: Desk) -> None:
     with _connected(place) as connection:
         connection.sendall(f"PUT {query} HTTP/1.1\r\nContent-Length: {SIZE}\r\n\r\n".encode() + DATA[:MIB])
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while "cancel" not in place.api.task.get_allowed_operations(task):
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -40,17 +40,18 @@ def told(host: World) -> list[str]:
 
 
 async def task_of(host: World) -> str:
-    for _ in range(2000):
-        for ref, row in host.stack.database.rows("task").items():
-            if row.record["name_label"] == LABEL and row.record["allowed_operations"] == ("cancel", "destroy"):
-                return ref
-        await asyncio.sleep(0.001)
-    raise AssertionError("nothing is dumped")
+    async with asyncio.timeout(20):
+        while True:
+            for ref, row in host.stack.database.rows("task").items():
+                if row.record["name_label"] == LABEL and row.record["allowed_operations"] == ("cancel", "destroy"):
+                    return ref
+            await asyncio.sleep(0.001)
 
 
 async def test_its_memory_is_kept_and_the_machine_halts(host: World) -> None:
     vm = await crashing(host, "coredump_and_destroy")
     await host.until_state(vm, "Halted")
+    await host.settle()
     (dump,) = dumps(host)
     vdi = host.row("VDI", dump["VDI"])
     assert (dump["VM"], vdi["type"], vdi["managed"], vdi["read_only"]) == (vm, "crashdump", True, True)

@@ -89,17 +89,19 @@ class World:
 
     async def until_state(self, vm: Ref, state: str) -> None:
         """Let work in the background go on until the machine is in that state."""
-        for _ in range(2000):
-            if self.power_state(vm) == state:
-                return
-            await asyncio.sleep(0.001)
-        raise AssertionError(f"the machine is {self.power_state(vm)}, not {state}")
+        try:
+            async with asyncio.timeout(20):
+                while self.power_state(vm) != state:  # noqa: ASYNC110 - the clock that tells stands still
+                    await asyncio.sleep(0.001)
+        except TimeoutError:
+            raise AssertionError(f"the machine is {self.power_state(vm)}, not {state}") from None
 
     async def settle(self) -> None:
         """Give background work a moment of real time, no time on the clock; more of it while threads are at work."""
         for _ in range(50):
             for _ in range(5):
                 await asyncio.sleep(0.002)
+                await _all_had_their_turns()
             if not _threads_at_work():
                 return
 
@@ -139,6 +141,15 @@ class World:
 
     def row(self, cls: str, ref: Ref) -> dict[str, Any]:
         return dict(self.stack.database.record(cls, ref))
+
+
+async def _all_had_their_turns() -> None:
+    """Return when nothing can go on without threads, descriptors or time: a busy machine gives few turns in a while."""
+    loop: Any = asyncio.get_running_loop()
+    for _ in range(10_000):
+        await asyncio.sleep(0)
+        if not loop._ready:
+            return
 
 
 def _threads_at_work() -> bool:
