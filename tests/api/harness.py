@@ -101,6 +101,12 @@ class InProcessHost:
         """Run a coroutine in the host's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
+    def end(self) -> None:
+        """Have it end, and wait for that."""
+        with suppress(RuntimeError):  # Where it has ended by itself its loop is closed.
+            self.loop.call_soon_threadsafe(self.daemon.stopping.set)
+        self.thread.join(60)
+
     def wait_for_end(self) -> None:
         """Until it has ended by itself."""
         self.thread.join(60)
@@ -136,8 +142,8 @@ def in_process(directory: Path, **settings: Any) -> Iterator[InProcessHost]:
         finally:
             ready.set()
 
-    host.thread = thread = threading.Thread(target=body, name="host")
-    thread.start()
+    host.thread = threading.Thread(target=body, name="host")
+    host.thread.start()
     assert ready.wait(60)
     if problems:
         raise problems[0]
@@ -145,10 +151,8 @@ def in_process(directory: Path, **settings: Any) -> Iterator[InProcessHost]:
         yield host
     finally:
         disconnect(host.url)
-        with suppress(RuntimeError):  # Where it has ended by itself its loop is closed.
-            host.loop.call_soon_threadsafe(host.daemon.stopping.set)
-        thread.join(60)
-    assert not thread.is_alive()
+        host.end()
+    assert not host.thread.is_alive()
     if problems:
         raise problems[0]
 
