@@ -64,6 +64,10 @@ DEBIAN = "mirror/country=manual mirror/protocol=http mirror/http/hostname=r.exam
             f"{DEBIAN} console=ttyS0 auto=true --- quiet console=ttyS0",
         ),
         (
+            {"install_distro": "debianlike", "debian_release": "wheezy", "install_args": "auto=true -- quiet"},
+            f"{DEBIAN} console=ttyS0 auto=true -- quiet console=ttyS0",
+        ),
+        (
             {"install_distro": "debianlike", "debian_release": "bookworm", "install_args": "--- console=tty0"},
             f"{DEBIAN} console=ttyS0 --- console=tty0",
         ),

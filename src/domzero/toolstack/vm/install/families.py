@@ -48,9 +48,9 @@ class Family:
     """Layouts of a disc in the machine's drive, where those differ."""
     architectures: Mapping[str, str] = field(default_factory=dict)
     """`install-arch` → how the repository spells it."""
-    lasting: str = ""
-    """What has to stand among an installer's arguments before those that the installed kernel is to have, too; empty
-    where the installer sees by itself that the serial line is to stay the console."""
+    marks: tuple[str, ...] = ()
+    """What stands among an installer's arguments before those that the installed kernel is to have, too, the preferred
+    one first; none where the installer sees by itself that the serial line is to stay the console."""
 
 
 SERIAL = "console=ttyS0"
@@ -110,7 +110,7 @@ DEBIAN = Family(
         Tree("casper/vmlinuz", "casper/initrd"),  # Ubuntu
     ),
     architectures=_AMD64,
-    lasting="---",
+    marks=("---", "--"),  # the second one is that of releases before Debian 8
 )
 
 UBUNTU = replace(DEBIAN, trees=(DEBIAN_TREES[-1], *DEBIAN_TREES[:-1]))

@@ -154,20 +154,20 @@ def _arguments(vm: Ref, family: Family, record: Mapping[str, Any], repository: R
         url=repository.public, host=repository.host, path=repository.path or "/"
     )
     text = " ".join(part for part in (told, shown, config.get(ARGUMENTS, ""), record["PV_args"]) if part)
-    if family.lasting and SERIAL in shown:
-        text = _with_lasting_console(text, family.lasting)
+    if family.marks and SERIAL in shown:
+        text = _with_lasting_console(text, family.marks)
     if not text.isprintable() or len(text.encode()) > COMMAND_LINE_LIMIT:
         raise _failed(vm, f"the kernel takes one line of at most {COMMAND_LINE_LIMIT} bytes of arguments")
     return text
 
 
-def _with_lasting_console(text: str, mark: str) -> str:
+def _with_lasting_console(text: str, marks: tuple[str, ...]) -> str:
     """The arguments, such that the installed system speaks where its installer spoke, unless they say where."""
     words = text.split()
-    lasting = words[words.index(mark) + 1 :] if mark in words else None
-    if lasting is None:
-        return f"{text} {mark} {SERIAL}"
-    return text if any(word.startswith("console=") for word in lasting) else f"{text} {SERIAL}"
+    begin = next((number for number, word in enumerate(words) if word in marks), None)
+    if begin is None:
+        return f"{text} {marks[0]} {SERIAL}"
+    return text if any(word.startswith("console=") for word in words[begin:]) else f"{text} {SERIAL}"
 
 
 def is_path_below(path: str) -> bool:
