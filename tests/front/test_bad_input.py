@@ -87,7 +87,7 @@ async def test_malformed_bodies(bystander: Doors, raw: bytes) -> None:
         (b"GET /nothing HTTP/1.1\r\n\r\n", 404),
         (b"GET /../../etc/passwd HTTP/1.1\r\n\r\n", 404),
         (http_request("POST", "/nothing", b"x"), 404),
-        (http_request("POST", "/json", b"x"), 404),
+        (http_request("POST", "/yaml", b"x"), 404),
         (b"CONNECT evil.example:443 HTTP/1.1\r\nHost: x\r\n\r\n", 501),
         (b"GET /RPC2 HTTP/1.1\r\n\r\n", 405),
         (b"PUT /x HTTP/1.0\r\n\r\n", 501),

@@ -13,7 +13,7 @@ from domzero.host.plugins.protocol import PluginFailedError, PluginMissingError,
 from domzero.host.plugins.requests import AnswerError, answer, request
 from domzero.host.process import OUTPUT_LIMIT
 from domzero.wire.xmlrpc import decode_call
-from tests.host.hurry import hurry
+from tests.host.hurry import hurried
 
 SESSION = "OpaqueRef:a-session"
 ANSWER = (
@@ -157,7 +157,7 @@ async def test_a_program_that_does_not_end_is_ended_with_its_children(
     home.put("hang", f"sleep 1000 & echo $! $$ >{pids}; echo before; echo >{ready}; wait")
     call = asyncio.ensure_future(home.call("hang", time_limit=60))
     await asyncio.to_thread(ready.read_text)
-    hurry(monkeypatch, 60)
+    await hurried(monkeypatch, call, 60)
     with pytest.raises(PluginFailedError, match="no end within 60 seconds") as failed:
         await call
     assert failed.value.stdout == "before\n"

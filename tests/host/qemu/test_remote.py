@@ -22,7 +22,7 @@ from domzero.host.hypervisor.qemu import modules, remote
 from domzero.host.hypervisor.qemu.driver import Limits
 from domzero.host.hypervisor.spec import DiskFormat, DiskKind, DiskSource, DiskSpec, KernelBoot, RemoteImage
 from domzero.host.process import run
-from tests.host.hurry import hurry
+from tests.host.hurry import hurried
 from tests.host.qemu.conftest import MIB, Guest, Machine, guest_spec
 from tests.host.storage.iscsi_target import IQN, running_target
 
@@ -256,7 +256,7 @@ async def test_the_guest_goes_on_while_a_server_says_nothing(
         first = await guest.console.count()
         while await guest.console.count() < first + 4:
             assert not plug.done()
-        hurry(monkeypatch, 60.0)
+        await hurried(monkeypatch, plug, 60.0)
         with pytest.raises(HypervisorError, match="did not answer"):
             await plug
     await machine.hypervisor.plug_disk(guest.domid, DiskSpec(1, DiskKind.DISK, machine.image("other", "8M")))
