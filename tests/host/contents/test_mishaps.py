@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from domzero.host.contents import tool as tool_module
 from domzero.host.contents.protocol import ContentError, MediumFullError
 from domzero.host.contents.qemu import QemuContents, QemuReader
 from domzero.host.contents.tool import STORAGE_DAEMON
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
+from domzero.host.process import spawn
 from tests.host.contents.conftest import DATA, MIB, children, contents, make, open_files, tool
 
 
@@ -53,6 +55,18 @@ async def test_a_tool_that_hangs_is_given_up(tmp_path: Path, runtime: Path) -> N
         with pytest.raises(ContentError, match="did not answer"):
             await anext(disk.stretches())
     assert not children()
+
+
+async def test_a_tool_that_overlooks_a_signal_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As QEMU does with one that comes between its look for signals and its waiting for events."""
+    monkeypatch.setattr(tool_module, "AGAIN", 0.2)
+    overlooking = "trap 'trap \"exit 7\" TERM' TERM; echo ready; while :; do read -r line; done"
+    process = await spawn(["bash", "-c", overlooking], stdin=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready\n"
+    said = asyncio.ensure_future(asyncio.sleep(60, ""))
+    await tool_module._end(process, said, gently=True)
+    assert process.returncode == 7
 
 
 async def test_a_cancelled_reader_leaves_nothing(tmp_path: Path, runtime: Path) -> None:
@@ -109,6 +123,7 @@ import asyncio, sys
 from pathlib import Path
 from domzero.host.contents.qemu import QemuContents
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
+from domzero.host.process import spawn
 async def main():
     async with QemuContents(Path(sys.argv[1])).reading(DiskSource(Path(sys.argv[2]), DiskFormat.RAW)):
         print("open", flush=True)

@@ -45,6 +45,8 @@ PATIENCE = 120.0
 """Seconds that a medium may take over one request."""
 ENDING = 30.0
 """Seconds that the program may take to go, after it was asked and again after it was killed."""
+AGAIN = 1.0
+"""Seconds after which it is asked again: a signal just before it begins to wait for events wakes it with the next."""
 SAID_LIMIT = 4096
 OWN_WORDS = f"{STORAGE_DAEMON}: "
 
@@ -191,15 +193,20 @@ def storage_of_layer(layer: DiskSource, number: int, held: int | None = None) ->
 async def _end(process: asyncio.subprocess.Process, said: asyncio.Task[str], *, gently: bool) -> None:
     """See it go: asked where it has something to write down, else killed."""
     for number in (signal.SIGTERM, signal.SIGKILL) if gently else (signal.SIGKILL,):
-        if process.returncode is None:
-            _signal(process, number)
-            try:
-                async with asyncio.timeout(ENDING):
-                    await process.wait()
-            except TimeoutError:
-                log.error("%s (process %d) does not end", STORAGE_DAEMON, process.pid)
+        if process.returncode is None and not await _ended_by(process, number):
+            log.error("%s (process %d) does not end", STORAGE_DAEMON, process.pid)
     said.cancel()
     await asyncio.wait({said})
+
+
+async def _ended_by(process: asyncio.subprocess.Process, number: signal.Signals) -> bool:
+    for _ in range(round(ENDING / AGAIN)):
+        _signal(process, number)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(AGAIN):
+                await process.wait()
+                return True
+    return False
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
