@@ -23,7 +23,7 @@ from domzero.wire.xva.checksums import Verifier
 from domzero.wire.xva.model import Block, Bytes, ChecksumTable, DiskEnd, Event, LegacyData, ManifestXml
 from domzero.wire.xva.reader import ArchiveReader
 
-AHEAD: Final = 8
+AHEAD: Final = 24
 """Blocks that are being checked and written while another one arrives."""
 FLUSH_EVERY: Final = 64 << 20
 """Bytes after which the medium is asked to begin with putting them down, rather than with all of them at the end."""
