@@ -20,7 +20,7 @@ from tests.engine.toy import GRAPH, create, update
 
 WRITERS = 4
 QUICK_KILLS = 16
-MANY_KILLS = 600
+MANY_KILLS = 200
 LIFE = 0.06
 """Seconds that a process writes before it is killed, on average."""
 
