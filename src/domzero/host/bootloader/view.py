@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -15,20 +14,19 @@ from pathlib import Path
 
 from domzero.finish import finish, in_thread
 from domzero.host.bootloader.protocol import LoaderError
-from domzero.host.contents.tool import QEMU_IMG, SLOT, STORAGE_DAEMON, storage_of_layer
+from domzero.host.contents.tool import QEMU_IMG, SLOT, STORAGE_DAEMON, end_daemon, storage_of_layer
 from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.hypervisor.qemu import names, remote
 from domzero.host.hypervisor.qemu.images import blockdev, prepared_chain
 from domzero.host.hypervisor.spec import DiskSource, RemoteImage
 from domzero.host.process import ProcessError, run, spawn
 
-log = logging.getLogger(__name__)
-
 ENDING_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
 """util-linux: the daemon is asked to go when this process ends, so that it takes its mount away."""
 PATIENCE = 20.0
 """Seconds until the file must be there."""
 ENDING = 10.0
+"""Seconds that the daemon may take to go, after it was asked and again after it was killed."""
 
 
 @asynccontextmanager
@@ -89,14 +87,7 @@ async def _until_there(process: asyncio.subprocess.Process) -> None:
 
 async def _end(process: asyncio.subprocess.Process, file: Path) -> None:
     """Ask it to go, which takes the mount away; when it had to be killed, or died, take that away ourselves."""
-    for act in (process.terminate, process.kill):
-        if process.returncode is None:
-            act()
-            try:
-                async with asyncio.timeout(ENDING):
-                    await process.communicate()
-            except TimeoutError:
-                log.error("%s (process %d) does not end", STORAGE_DAEMON, process.pid)
+    await end_daemon(process, process.communicate, patience=ENDING)
     await _unmount(file)
 
 

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,19 +192,31 @@ def storage_of_layer(layer: DiskSource, number: int, held: int | None = None) ->
 
 async def _end(process: asyncio.subprocess.Process, said: asyncio.Task[str], *, gently: bool) -> None:
     """See it go: asked where it has something to write down, else killed."""
-    for number in (signal.SIGTERM, signal.SIGKILL) if gently else (signal.SIGKILL,):
-        if process.returncode is None and not await _ended_by(process, number):
-            log.error("%s (process %d) does not end", STORAGE_DAEMON, process.pid)
+    await end_daemon(process, process.wait, patience=ENDING, gently=gently)
     said.cancel()
     await asyncio.wait({said})
 
 
-async def _ended_by(process: asyncio.subprocess.Process, number: signal.Signals) -> bool:
-    for _ in range(round(ENDING / AGAIN)):
+async def end_daemon(
+    process: asyncio.subprocess.Process, over: Callable[[], Awaitable[object]], *, patience: float, gently: bool = True
+) -> None:
+    """See a storage daemon go: asked, with `gently`, and killed if need be. One that stays all the same is logged.
+
+    `over` waits for its end, and may be cancelled and called again; `patience` is how many seconds it has each time.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL) if gently else (signal.SIGKILL,):
+        if process.returncode is None and not await _ended_by(process, over, number, patience):
+            log.error("%s (process %d) does not end", STORAGE_DAEMON, process.pid)
+
+
+async def _ended_by(
+    process: asyncio.subprocess.Process, over: Callable[[], Awaitable[object]], number: signal.Signals, patience: float
+) -> bool:
+    for _ in range(round(patience / AGAIN)):
         _signal(process, number)
         with suppress(TimeoutError):
             async with asyncio.timeout(AGAIN):
-                await process.wait()
+                await over()
                 return True
     return False
 
