@@ -34,6 +34,8 @@ WRITE_AHEAD = 1 << 20
 """Bytes that are on their way out before the work waits for the peer."""
 BLOCK = 256 << 10
 """Bytes that are handed to the transport at once."""
+PIECE = 1 << 20
+"""The most bytes of a body that are read at once."""
 GOODBYE = 2.0
 """Seconds for which input is still read after an answer that came before the request's end, lest a reset eats it."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -80,9 +82,9 @@ class StreamPeer:
         self.begun = True
         self.stream.respond(status, headers, length)
 
-    async def read(self, limit: int = 1 << 20) -> bytes:
+    async def read(self, limit: int = PIECE) -> bytes:
         if not self._buffer:
-            self._buffer = memoryview(bytearray(BLOCK))
+            self._buffer = memoryview(bytearray(PIECE))
         return bytes(self._buffer[: await self.read_into(self._buffer[:limit])])
 
     async def read_into(self, buffer: memoryview) -> int:

@@ -11,8 +11,8 @@ from domzero.finish import finish
 from domzero.host.contents.protocol import ContentWriter
 from domzero.wire.disk_parts import PIECE, Blank, Decoder, DiskFormatError, Put, Size, Skip, Step, Want
 
-AHEAD: Final = 8
-"""Pieces that are written while one is received."""
+AHEAD: Final = 24
+"""Pieces that are written while one is received: enough that flushing holds up nothing."""
 ENOUGH: Final = PIECE // 2
 """Bytes that are worth a request to the medium."""
 FLUSH_EVERY: Final = 64 << 20
