@@ -8,7 +8,7 @@ from domzero.wire.xenstore import Operation
 
 COSTS = {Operation.TRANSACTION_START: 20}
 """Tokens that an operation takes; one where nothing is said (guide 5.4)."""
-EVENTS_OF_A_TOKEN = 16
+EVENTS_OF_A_TOKEN = 8
 """Watch events that a request may cause before it costs one token more, and so on: they are work, too."""
 NODE_STEPS = 8
 """What making, changing or removing one node is counted as; each name on the way to it is one."""
