@@ -78,6 +78,19 @@ async def test_without_the_pools_mark_none_starts(host: World) -> None:
     assert running(host) == set()
 
 
+async def test_a_host_that_was_disabled_to_be_rebooted_takes_machines_again(host: World) -> None:
+    await mark_pool(host)
+    vm = await machine(host, **MARKED)
+    await host.call("host.disable", host.stack.host)
+    await boot(host)
+    assert running(host) == {vm}
+    assert host.get("host", host.stack.host, "enabled") is True
+    assert "vm_start" in host.get("host", host.stack.host, "allowed_operations")
+    await host.call("host.disable", host.stack.host)
+    await power_on_marked(host.stack)
+    assert host.get("host", host.stack.host, "enabled") is False
+
+
 async def test_one_that_cannot_start_is_passed_over(host: World, caplog: pytest.LogCaptureFixture) -> None:
     await mark_pool(host)
     stuck = await machine(host, **MARKED, **{"sim:fail-start": "no"})

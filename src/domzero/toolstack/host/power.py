@@ -13,14 +13,14 @@ from domzero.toolstack.stack import Stack
 
 @implements("host.disable")
 def disable(stack: Stack, context: Context, host: Ref) -> None:
-    """No new machine starts here from now on; those that run go on."""
-    _set_enabled(stack, host, enabled=False)
+    """No new machine starts here until somebody enables the host, or its next boot does; those that run go on."""
+    set_enabled(stack, host, enabled=False)
 
 
 @implements("host.enable")
 def enable(stack: Stack, context: Context, host: Ref) -> None:
     """Machines may start here again."""
-    _set_enabled(stack, host, enabled=True)
+    set_enabled(stack, host, enabled=True)
 
 
 @implements("host.assert_can_evacuate")
@@ -42,7 +42,7 @@ async def evacuate(stack: Stack, context: Context, host: Ref, network: Ref, evac
     """Disable the host and move its machines away. Raises CANNOT_EVACUATE_HOST and changes nothing when they cannot."""
     assert_can_evacuate(stack, context, host)
     async with stack.gates["host"].operation(context, host, "evacuate"):
-        _set_enabled(stack, host, enabled=False)
+        set_enabled(stack, host, enabled=False)
 
 
 @implements("host.shutdown")
@@ -90,7 +90,8 @@ def destroy(stack: Stack, context: Context, self: Ref) -> None:
         transaction.destroy("host", self)
 
 
-def _set_enabled(stack: Stack, host: Ref, *, enabled: bool) -> None:
+def set_enabled(stack: Stack, host: Ref, *, enabled: bool) -> None:
+    """Say whether machines may start on the host, and compute anew what it allows."""
     with stack.database.transaction() as transaction:
         transaction.update("host", host, enabled=enabled)
     stack.gates["host"].refresh(host)

@@ -20,6 +20,7 @@ from domzero.engine.clock import settled
 from domzero.engine.errors import ApiError
 from domzero.idl.records import Record
 from domzero.idl.types import Ref
+from domzero.toolstack.host.power import set_enabled
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm import lifecycle
 from domzero.toolstack.vm.operations import HALTED
@@ -54,6 +55,8 @@ class Dealt:
 async def power_on_marked(stack: Stack) -> None:
     """Start the marked machines one after the other, lowest `order` first, if the computer was booted meanwhile.
 
+    A boot enables the host first: whoever reboots it has to disable it, and comes back to one that takes machines.
+
     What does not start is logged and keeps nobody else from it. Whose storage is not there is started when it is; who
     still waits after `STORAGE_PATIENCE` is left. The boot counts as dealt with when all others had their turn; a daemon
     that ends before goes on when it is back, as does one that ends while machines wait. The first daemon on a state
@@ -63,7 +66,7 @@ async def power_on_marked(stack: Stack) -> None:
     boot, dealt = await asyncio.to_thread(_boots, stack, file)
     waiting = dealt.waiting
     if boot != dealt.boot:
-        waiting = await _start_those_with_storage(stack, stack.database.refs("VM")) if dealt.boot else ()
+        waiting = await _follow_boot(stack) if dealt.boot else ()
         await _note(file, Dealt(boot, waiting))
     if waiting:
         await _start_when_storage_comes(stack, file, Dealt(boot, waiting))
@@ -83,6 +86,14 @@ def _boots(stack: Stack, file: Path) -> tuple[str, Dealt]:
     """The computer's present boot, and the one that was dealt with last."""
     before = Dealt.parse(file.read_text(errors="replace")) if file.exists() else Dealt()
     return stack.facts.machine().boot_id, before
+
+
+async def _follow_boot(stack: Stack) -> tuple[Ref, ...]:
+    """Enable the host and start the marked machines; gives those whose storage is not there."""
+    if not stack.database.get("host", stack.host, "enabled"):
+        log.info("the host was disabled when the computer went down; it is enabled")
+        set_enabled(stack, stack.host, enabled=True)
+    return await _start_those_with_storage(stack, stack.database.refs("VM"))
 
 
 async def _note(file: Path, dealt: Dealt) -> None:
