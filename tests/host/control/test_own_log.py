@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers
+import socket
 import sys
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domzero.host.control.own_log import LineFormatter
+from domzero.host.control.own_log import LineFormatter, RemoteLog
+from domzero.host.control.protocol import ControlError
 
 FORM = LineFormatter("%(levelname)s %(name)s: %(message)s")
 
@@ -40,3 +45,44 @@ def test_no_line_of_a_traceback_passes_for_a_record() -> None:
     assert first == "INFO domzero.front: said: it broke"
     assert others[-1] == "  INFO domzero.front: all is well\\x1b[2J"
     assert all(other.startswith("  ") for other in others)
+
+
+@pytest.fixture
+def remote() -> Iterator[RemoteLog]:
+    log = RemoteLog()
+    yield log
+    log.send_to("")
+
+
+def senders() -> list[logging.handlers.SysLogHandler]:
+    handlers = logging.getLogger("domzero").handlers
+    return [handler for handler in handlers if isinstance(handler, logging.handlers.SysLogHandler)]
+
+
+@pytest.mark.parametrize("wrong", ["127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:x", "..", ":514"])
+def test_a_server_that_cannot_be_found_changes_nothing(remote: RemoteLog, wrong: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(20)
+        remote.send_to(f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(ControlError):
+            remote.send_to(wrong)
+        logging.getLogger("domzero.tests").warning("still here")
+        assert b"still here" in server.recv(4096)
+    remote.send_to("")
+    assert senders() == []
+
+
+def test_a_name_is_looked_up_once_and_not_for_every_line(remote: RemoteLog) -> None:
+    remote.send_to("localhost")
+    (sender,) = senders()
+    assert sender.address in (("127.0.0.1", 514), ("::1", 514))
+
+
+def test_a_line_that_cannot_be_sent_is_let_go(remote: RemoteLog, capsys: pytest.CaptureFixture[str]) -> None:
+    remote.send_to("127.0.0.1")
+    (sender,) = senders()
+    # A broadcast is what a socket may not send unasked, on every machine.
+    sender.address = ("255.255.255.255", 514)
+    logging.getLogger("domzero.tests").warning("lost")
+    assert capsys.readouterr().err == ""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import socket
 from pathlib import Path
 from typing import Any
 
 from domzero.host.control.protocol import ControlError
+
+SYSLOG_PORT = 514
+HIGHEST_PORT = 65535
 
 
 class LineFormatter(logging.Formatter):
@@ -40,20 +44,38 @@ class RemoteLog:
         self._handler: logging.Handler | None = None
 
     def send_to(self, destination: str) -> None:
-        """Replace where the log goes. Raises `ControlError` for a destination that cannot be resolved."""
+        """Replace where the log goes. Blocks while a name is looked up.
+
+        Raises `ControlError` for a destination that cannot be resolved; then the log goes where it went before.
+        """
+        handler = _Sender(_resolved(destination)) if destination else None
         if self._handler is not None:
             logging.getLogger("domzero").removeHandler(self._handler)
             self._handler.close()
-            self._handler = None
-        if not destination:
-            return
-        host, _, port = destination.partition(":")
-        try:
-            self._handler = logging.handlers.SysLogHandler((host, int(port or 514)))
-        except (OSError, ValueError) as error:
-            raise ControlError(f"{destination} is no syslog server that can be reached: {error}") from error
-        self._handler.setFormatter(LineFormatter("domzero: %(levelname)s %(name)s: %(message)s"))
-        logging.getLogger("domzero").addHandler(self._handler)
+        if handler is not None:
+            handler.setFormatter(LineFormatter("domzero: %(levelname)s %(name)s: %(message)s"))
+            logging.getLogger("domzero").addHandler(handler)
+        self._handler = handler
+
+
+class _Sender(logging.handlers.SysLogHandler):
+    """Sends from the thread that has something to log, so it is given numbers: it must not look up a name."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Let a line go that cannot be sent, as while the network is down: the log file has it."""
+
+
+def _resolved(destination: str) -> tuple[str, int]:
+    host, _, port = destination.partition(":")
+    try:
+        number = int(port or SYSLOG_PORT)
+        if not 0 < number <= HIGHEST_PORT:
+            raise ValueError(f"there is no port {number}")
+        found = socket.getaddrinfo(host, number, type=socket.SOCK_DGRAM)
+    except (OSError, ValueError) as error:
+        raise ControlError(f"{destination} is no syslog server that can be reached: {error}") from error
+    address = found[0][4]
+    return str(address[0]), number
 
 
 def read_tail(path: Path, limit: int) -> str:

@@ -44,5 +44,8 @@ class HostControl(Protocol):
         ...
 
     def send_log_to(self, destination: str) -> None:
-        """Send domzero's own log to a syslog server as well (`host` or `host:port`); empty stops that."""
+        """Send domzero's own log to a syslog server as well (`host` or `host:port`); empty stops that.
+
+        Blocks while a name is looked up. Raises `ControlError` where that fails; then nothing has changed.
+        """
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from domzero.engine.binding import implements
 from domzero.engine.context import Context
@@ -11,8 +12,15 @@ from domzero.host.control.protocol import ControlError
 from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
 
+log = logging.getLogger(__name__)
+
 LOG_LIMIT = 1 << 20
 """Bytes of the latest log that `host.get_log` answers with."""
+DESTINATION = "syslog_destination"
+"""The key of host.logging that names the server: a name or an address, perhaps with a port."""
+RESUME_INTERVAL = 60.0
+LONGEST_INTERVAL = 3600.0
+"""Seconds between two attempts to find the server after a start: at first, and at last."""
 
 
 @implements("host.get_log")
@@ -39,11 +47,28 @@ async def dmesg_clear(stack: Stack, context: Context, host: Ref) -> str:
 @implements("host.syslog_reconfigure")
 async def syslog_reconfigure(stack: Stack, context: Context, host: Ref) -> None:
     """Send domzero's log to the server named by `host.logging["syslog_destination"]`, or stop doing so."""
-    destination = stack.database.get("host", host, "logging").get("syslog_destination", "")
     try:
-        await asyncio.to_thread(stack.control.send_log_to, destination)
+        await asyncio.to_thread(stack.control.send_log_to, _destination(stack, host))
     except ControlError as error:
-        raise ApiError("INVALID_VALUE", "syslog_destination", str(error)) from error
+        raise ApiError("INVALID_VALUE", DESTINATION, str(error)) from error
+
+
+async def resume_sending(stack: Stack) -> None:
+    """After a start: send domzero's log where it went before. A name may not be found yet; it is looked for again."""
+    pause = RESUME_INTERVAL
+    while destination := _destination(stack, stack.host):
+        try:
+            await asyncio.to_thread(stack.control.send_log_to, destination)
+        except ControlError as error:
+            log.warning("the log is not sent yet: %s", error)
+            await stack.clock.sleep(pause)
+            pause = min(2 * pause, LONGEST_INTERVAL)
+        else:
+            return
+
+
+def _destination(stack: Stack, host: Ref) -> str:
+    return str(stack.database.get("host", host, "logging").get(DESTINATION, ""))
 
 
 async def _own_log(stack: Stack) -> str:
