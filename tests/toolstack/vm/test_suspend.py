@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from domzero.engine.errors import ApiError
-from tests.toolstack.vm.world import World
+from domzero.toolstack.vm.memory_needs import memory_held
+from tests.toolstack.vm.world import MIB, World
 
 NULL = "OpaqueRef:NULL"
 
@@ -155,3 +156,20 @@ async def test_a_guest_may_say_that_it_cannot_be_saved(host: World, method: str)
         transaction.update("VM", vm, guest_metrics=guest)
     arguments = (vm, "name") if method == "VM.checkpoint" else (vm,)
     assert await host.fails(method, *arguments) == ("VM_NON_SUSPENDABLE", vm, "it must not sleep")
+
+
+async def test_a_resumed_guest_has_the_memory_that_it_had(host: World) -> None:
+    vm = await host.machine(memory_dynamic_min=64 * MIB)
+    await host.call("VM.start", vm, False, False)
+    await host.call("VM.set_memory_target_live", vm, str(80 * MIB))
+    await host.call("VM.suspend", vm)
+    # Enough for the memory that was saved, not for all that the guest may have.
+    enough = memory_held(host.row("VM", vm)) + host.get("host", host.stack.host, "memory_overhead")
+    host.change("host_metrics", host.get("host", host.stack.host, "metrics"), memory_total=enough)
+    await host.call("VM.resume", vm, False, False)
+    record = host.row("VM", vm)
+    assert record["memory_target"] == 80 * MIB
+    assert host.get("VM_metrics", record["metrics"], "memory_actual") == 80 * MIB
+    assert (await host.stack.hypervisor.statistics(record["domid"])).memory_actual == 80 * MIB
+    await host.call("VM.hard_reboot", vm)
+    assert host.get("VM", vm, "memory_target") == 128 * MIB

@@ -107,7 +107,8 @@ async def _settle_alive(stack: Stack, machine: Machine, record: Mapping[str, Any
     if status is None:
         return
     booted = as_booted(record) if state == SUSPENDED else record
-    target = record["memory_target"] if domain.domid == record["domid"] else booted["memory_dynamic_max"]
+    kept = state == SUSPENDED or domain.domid == record["domid"]
+    target = (kept and record["memory_target"]) or booted["memory_dynamic_max"]
     # A crash is its owner's to tell of.
     shown = (RUNNING, PAUSED) if status.state is RunState.CRASHED else (STATES[status.state],)
     agrees = domain.domid == record["domid"] and state in shown

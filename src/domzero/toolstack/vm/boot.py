@@ -73,8 +73,9 @@ async def boot(stack: Stack, machine: Machine, how: Boot) -> None:
             overrides |= await _look_for_kernel(stack, steps, vm, record, installation, disks)
         await steps.do("remember the intent", stack.database.durable)
         nics = [await _connect(stack, steps, vif, domid) for vif in vifs]
-        booted = {**record, **overrides} if how.image is None else as_booted(record)
-        spec = machine_spec(vm, booted, domid, disks, tuple(nics), stack.settings)
+        saved = how.image is not None
+        booted = as_booted(record) if saved else {**record, **overrides}
+        spec = machine_spec(vm, booted, domid, disks, tuple(nics), stack.settings, saved=saved)
         stack.machines.expect(machine, Domain(domid, stack.clock.monotonic(), how.bounces))
         steps.on_failure("forget the domain", lambda: stack.machines.forget(machine))
         status = await steps.do(

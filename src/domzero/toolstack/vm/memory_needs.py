@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from domzero.toolstack.vm.operations import SUSPENDED
+
 MIB: Final = 1 << 20
 EMULATOR: Final = 24 * MIB
 """The process that runs the machine, its buffers and its screen."""
@@ -27,7 +29,12 @@ def overhead_of(memory: int, vcpus: int, multiplier: float) -> int:
 
 
 def memory_needed(record: Mapping[str, Any]) -> int:
-    """What a host must have free to start the machine: what the balloon leaves the guest at first, and the overhead."""
+    """What a host must have free to start the machine: what the balloon leaves the guest at first, and the overhead.
+
+    A suspended guest is left what it had.
+    """
+    if record["power_state"] == SUSPENDED:
+        return memory_held(record)
     return int(record["memory_dynamic_max"] or record["memory_static_max"]) + memory_overhead(record)
 
 

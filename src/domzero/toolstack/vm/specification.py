@@ -59,9 +59,12 @@ def machine_spec(
     disks: tuple[DiskSpec, ...],
     nics: tuple[NicSpec, ...],
     settings: StackSettings,
+    *,
+    saved: bool = False,
 ) -> MachineSpec:
     """What the hypervisor needs to run the machine as a new domain.
 
+    A new guest is left all that its balloon may leave it; one that goes on from a saved memory has what it had.
     Raises VM_NO_VCPUS, VM_MEMORY_SIZE_TOO_LOW and what `boot_of` raises.
     """
     memory = record["memory_static_max"]
@@ -74,7 +77,7 @@ def machine_spec(
         name=record["name_label"],
         domid=domid,
         memory=memory,
-        memory_target=min(memory, record["memory_dynamic_max"] or memory),
+        memory_target=min(memory, (saved and record["memory_target"]) or record["memory_dynamic_max"] or memory),
         vcpus_max=record["VCPUs_max"],
         vcpus=min(record["VCPUs_at_startup"], record["VCPUs_max"]),
         boot=boot_of(vm, record, disks, settings),
