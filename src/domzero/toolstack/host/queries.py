@@ -10,6 +10,7 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.stack import Stack
+from domzero.toolstack.vm.placement import memory_available
 
 
 @implements("host.list_methods")
@@ -34,9 +35,12 @@ def get_server_localtime(stack: Stack, context: Context, host: Ref) -> str:
 
 @implements("host.compute_free_memory")
 def compute_free_memory(stack: Stack, context: Context, host: Ref) -> int:
-    """Bytes that new machines could have now."""
-    metrics = stack.database.get("host", host, "metrics")
-    return int(stack.database.get("host_metrics", metrics, "memory_free"))
+    """Bytes that new machines could have now: what no machine has or is about to get, whatever it uses of it.
+
+    A machine that needs no more than this is started. `host_metrics.memory_free` is what the host does not use just
+    now.
+    """
+    return max(0, memory_available(stack, host) or 0)
 
 
 @implements("host.compute_memory_overhead")

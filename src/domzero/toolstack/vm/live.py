@@ -14,7 +14,7 @@ from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.admission import bad_power_state
 from domzero.toolstack.vm.failures import acting_on
 from domzero.toolstack.vm.memory_needs import overhead_of
-from domzero.toolstack.vm.placement import memory_available
+from domzero.toolstack.vm.placement import growth_obstacle
 from domzero.toolstack.vm.rows import refresh_all
 from domzero.toolstack.vm.specification import boot_record, read_boot_record
 
@@ -100,12 +100,18 @@ def _check_scheduling(key: str, value: str) -> None:
 
 @implements("VM.set_memory_target_live")
 async def set_memory_target_live(stack: Stack, context: Context, self: Ref, target: int) -> None:
-    """Ask the guest's balloon to leave it that many bytes; between the static limits."""
+    """Ask the guest's balloon to leave it that many bytes; between the static limits, or MEMORY_CONSTRAINT_VIOLATION.
+
+    Raises HOST_NOT_ENOUGH_FREE_MEMORY where the host has not so much left.
+    """
     async with stack.gates["VM"].operation(context, self, "changing_memory_live"):
         record = stack.database.record("VM", self)
         if not record["memory_static_min"] <= target <= record["memory_static_max"]:
             raise ApiError("MEMORY_CONSTRAINT_VIOLATION", "static_min <= target <= static_max")
         async with stack.machines.running(self) as domain:
+            more = target - stack.database.get("VM", self, "memory_target")
+            if (error := growth_obstacle(stack, self, more)) is not None:
+                raise error
             with acting_on(self):
                 await stack.hypervisor.set_memory_target(domain.domid, target)
             with stack.database.transaction(observed=True) as transaction:
@@ -141,10 +147,8 @@ async def set_shadow_multiplier_live(stack: Stack, context: Context, self: Ref, 
     async with stack.gates["VM"].operation(context, self, "changing_shadow_memory_live"):
         record = stack.database.record("VM", self)
         overhead = overhead_of(record["memory_static_max"], record["VCPUs_max"], multiplier)
-        more = overhead - record["memory_overhead"]
-        available = memory_available(stack, record["resident_on"])
-        if available is not None and more > available:
-            raise ApiError("HOST_NOT_ENOUGH_FREE_MEMORY", str(more), str(max(0, available)))
+        if (error := growth_obstacle(stack, self, overhead - record["memory_overhead"])) is not None:
+            raise error
         with stack.database.transaction() as transaction:
             transaction.update("VM", self, HVM_shadow_multiplier=multiplier, memory_overhead=overhead)
 

@@ -11,6 +11,7 @@ from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.failures import acting_on
 from domzero.toolstack.vm.memory_constraints import MemoryLimits, check_limits, limits_of, target_within
+from domzero.toolstack.vm.placement import growth_obstacle
 
 STATIC = "changing_static_range"
 DYNAMIC = "changing_dynamic_range"
@@ -83,7 +84,10 @@ async def _set_static(stack: Stack, context: Context, vm: Ref, operation: str, *
 
 
 async def _set_dynamic(stack: Stack, context: Context, vm: Ref, **changes: int) -> None:
-    """The target of a running guest moves only as far as the new range makes it; its balloon goes first."""
+    """The target of a running guest moves only as far as the new range makes it; its balloon goes first.
+
+    Raises HOST_NOT_ENOUGH_FREE_MEMORY where that is more than the host has left.
+    """
     async with stack.gates["VM"].operation(context, vm, DYNAMIC):
         if stack.database.get("VM", vm, "power_state") != "Running":
             limits = _changed(stack, vm, changes)
@@ -93,6 +97,8 @@ async def _set_dynamic(stack: Stack, context: Context, vm: Ref, **changes: int) 
         async with stack.machines.running(vm) as domain:
             present = stack.database.get("VM", vm, "memory_target")
             target = target_within(limits, present)
+            if (error := growth_obstacle(stack, vm, target - present)) is not None:
+                raise error
             if target != present:
                 with acting_on(vm):
                     await stack.hypervisor.set_memory_target(domain.domid, target)

@@ -154,6 +154,14 @@ def _networks(database: Database, vm: Ref, record: Mapping[str, Any], host: Ref)
     return None
 
 
+def growth_obstacle(stack: Stack, vm: Ref, more: int) -> ApiError | None:
+    """HOST_NOT_ENOUGH_FREE_MEMORY where a machine that runs cannot have so many bytes more, or None."""
+    available = memory_available(stack, stack.database.get("VM", vm, "resident_on"))
+    if available is not None and more > max(0, available):
+        return ApiError("HOST_NOT_ENOUGH_FREE_MEMORY", str(more), str(max(0, available)))
+    return None
+
+
 def memory_obstacle(stack: Stack, record: Mapping[str, Any], host: Ref) -> ApiError | None:
     """HOST_NOT_ENOUGH_FREE_MEMORY where the machine does not fit into what is left, or None."""
     available = memory_available(stack, host)
