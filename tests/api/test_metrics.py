@@ -262,6 +262,7 @@ def test_xe(measured: Measured) -> None:
     assert float(printed(host, "vm-data-source-query", f"uuid={uuid}", "data-source=memory")) == 256 << 20
     assert printed(host, "vm-data-source-record", f"uuid={uuid}", "data-source=cpu_usage") == ""
     assert printed(host, "vm-data-source-forget", f"uuid={uuid}", "data-source=cpu_usage") == ""
+    assert printed(host, "vm-param-get", f"uuid={uuid}", "param-name=VCPUs-utilisation").strip() == "0: 0.020"
     assert "nonsense" in refused(host, "vm-data-source-query", f"uuid={uuid}", "data-source=nonsense")
     assert "loadavg" in names(printed(host, "host-data-source-list"))
     assert float(printed(host, "host-data-source-query", "data-source=memory_total_kib")) > 0

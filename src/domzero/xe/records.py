@@ -42,7 +42,7 @@ allowed-VBD-devices=!VM.get_allowed_VBD_devices allowed-VIF-devices=!VM.get_allo
 HVM-boot-params HVM-shadow-multiplier PV-kernel PV-ramdisk PV-args PV-legacy-args PV-bootloader PV-bootloader-args
 .last-boot-CPU-flags last-boot-record=last_booted_record resident-on affinity other-config dom-id=domid ~recommendations
 xenstore-data ha-always-run ha-restart-priority .blobs start-time=metrics.start_time install-time=metrics.install_time
-VCPUs-number=metrics.VCPUs_number VCPUs-utilisation=metrics.VCPUs_CPU os-version=guest_metrics.os_version
+VCPUs-number=metrics.VCPUs_number VCPUs-utilisation=metrics.VCPUs_utilisation os-version=guest_metrics.os_version
 PV-drivers-version=guest_metrics.PV_drivers_version PV-drivers-up-to-date=guest_metrics.PV_drivers_up_to_date
 memory=guest_metrics.memory disks=guest_metrics.disks networks=guest_metrics.networks
 PV-drivers-detected=guest_metrics.PV_drivers_detected other=guest_metrics.other live=guest_metrics.live
