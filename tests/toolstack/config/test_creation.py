@@ -44,6 +44,7 @@ async def test_impossible_machines(host: World) -> None:
         ({"VCPUs_at_startup": 0}, ("INVALID_VALUE", "VCPUs_at_startup", "0")),
         ({"VCPUs_max": 0, "VCPUs_at_startup": 0}, ("INVALID_VALUE", "VCPUs_max", "0")),
         ({"HVM_shadow_multiplier": 0.5}, ("INVALID_VALUE", "HVM_shadow_multiplier", "0.5")),
+        ({"HVM_shadow_multiplier": 1e308}, ("INVALID_VALUE", "HVM_shadow_multiplier", "1e+308")),
         ({"appliance": "OpaqueRef:none"}, ("HANDLE_INVALID", "VM_appliance", "OpaqueRef:none")),
     ):
         assert await host.fails("VM.create", {**MACHINE, **fields}) == error

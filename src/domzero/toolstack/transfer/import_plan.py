@@ -24,7 +24,14 @@ from domzero.toolstack.transfer.remap import Found, NewDisk, Options, check_fami
 from domzero.toolstack.vm.admission import bad_power_state
 from domzero.toolstack.vm.cloning import generation_id
 from domzero.toolstack.vm.creation import domain_type_fields
-from domzero.toolstack.vm.memory_constraints import check_limits, check_vcpus, limits_of, target_within
+from domzero.toolstack.vm.memory_constraints import (
+    HIGHEST_MULTIPLIER,
+    LEAST_MULTIPLIER,
+    check_limits,
+    check_vcpus,
+    limits_of,
+    target_within,
+)
 from domzero.toolstack.vm.operations import HALTED, SUSPENDED
 from domzero.toolstack.vm.specification import SET_AT_BOOT, boot_record, read_boot_record
 from domzero.toolstack.vm.templates import TEMPLATE_ONLY
@@ -172,7 +179,7 @@ class _Planner:
         fields |= {
             **domain_type_fields(fields["domain_type"], fields["HVM_boot_policy"]),
             "memory_target": target_within(limits, fields["memory_target"]),
-            "HVM_shadow_multiplier": max(1.0, fields["HVM_shadow_multiplier"]),
+            "HVM_shadow_multiplier": min(max(LEAST_MULTIPLIER, fields["HVM_shadow_multiplier"]), HIGHEST_MULTIPLIER),
             "other_config": self._other_config(fields["other_config"], fields["is_a_snapshot"], replaces),
             "power_state": SUSPENDED if image else HALTED,
         }

@@ -15,7 +15,7 @@ from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.admission import bad_power_state
 from domzero.toolstack.vm.creation import domain_type_fields
 from domzero.toolstack.vm.failures import acting_on
-from domzero.toolstack.vm.memory_constraints import check_vcpus
+from domzero.toolstack.vm.memory_constraints import check_multiplier, check_vcpus
 from domzero.toolstack.vm.specification import KEPT_AFTER_CRASH
 
 RESTART_PRIORITIES = ("restart", "best-effort", "")
@@ -42,10 +42,9 @@ async def set_VCPUs_at_startup(stack: Stack, context: Context, self: Ref, value:
 
 @implements("VM.set_HVM_shadow_multiplier")
 async def set_HVM_shadow_multiplier(stack: Stack, context: Context, self: Ref, value: float) -> None:
-    """The factor for page-table memory of a halted machine. Raises INVALID_VALUE below 1."""
+    """The factor for page-table memory of a halted machine. Raises INVALID_VALUE below 1 or above 1000."""
     async with stack.gates["VM"].operation(context, self, "changing_shadow_memory"):
-        if value < 1.0:
-            raise ApiError("INVALID_VALUE", "HVM_shadow_multiplier", str(value))
+        check_multiplier("HVM_shadow_multiplier", value)
         _set(stack, self, HVM_shadow_multiplier=value)
 
 

@@ -9,7 +9,6 @@ from domzero.engine.binding import implements
 from domzero.engine.clock import moment
 from domzero.engine.context import Context
 from domzero.engine.database import Database
-from domzero.engine.errors import ApiError
 from domzero.engine.transactions import Transaction
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.blobs.blob import remove_blobs
@@ -17,7 +16,13 @@ from domzero.toolstack.network import vif
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage import disks
 from domzero.toolstack.vm import images, installer
-from domzero.toolstack.vm.memory_constraints import check_limits, check_vcpus, limits_of, target_within
+from domzero.toolstack.vm.memory_constraints import (
+    check_limits,
+    check_multiplier,
+    check_vcpus,
+    limits_of,
+    target_within,
+)
 
 BIOS_ORDER = "BIOS order"
 """The boot policy of machines that boot from firmware; the only one besides none."""
@@ -51,8 +56,7 @@ def new_machine(args: Mapping[str, Any]) -> dict[str, Any]:
     """The constructor's fields, checked, with those that follow from them. A new machine is always halted."""
     limits = check_limits(limits_of(args))
     check_vcpus(args["VCPUs_at_startup"], args["VCPUs_max"])
-    if args["HVM_shadow_multiplier"] < 1.0:
-        raise ApiError("INVALID_VALUE", "HVM_shadow_multiplier", str(args["HVM_shadow_multiplier"]))
+    check_multiplier("HVM_shadow_multiplier", args["HVM_shadow_multiplier"])
     return {
         **args,
         **domain_type_fields(args["domain_type"], args["HVM_boot_policy"]),

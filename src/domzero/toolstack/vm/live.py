@@ -13,6 +13,7 @@ from domzero.idl.types import Ref
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.admission import bad_power_state
 from domzero.toolstack.vm.failures import acting_on
+from domzero.toolstack.vm.memory_constraints import check_multiplier
 from domzero.toolstack.vm.memory_needs import overhead_of
 from domzero.toolstack.vm.placement import growth_obstacle
 from domzero.toolstack.vm.rows import refresh_all
@@ -142,8 +143,7 @@ async def _at_target(stack: Stack, vm: Ref) -> bool:
 @implements("VM.set_shadow_multiplier_live")
 async def set_shadow_multiplier_live(stack: Stack, context: Context, self: Ref, multiplier: float) -> None:
     """Change what is set aside for a running machine's page tables, or HOST_NOT_ENOUGH_FREE_MEMORY."""
-    if not 1.0 <= multiplier < 1000.0:
-        raise ApiError("INVALID_VALUE", "multiplier", str(multiplier))
+    check_multiplier("multiplier", multiplier)
     async with stack.gates["VM"].operation(context, self, "changing_shadow_memory_live"):
         record = stack.database.record("VM", self)
         overhead = overhead_of(record["memory_static_max"], record["VCPUs_max"], multiplier)

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from domzero.engine.errors import ApiError
+
+LEAST_MULTIPLIER: Final = 1.0
+HIGHEST_MULTIPLIER: Final = 1000.0
+"""Far beyond what anybody has set; sizes that follow from it are still numbers of bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,12 @@ def target_within(limits: MemoryLimits, target: int) -> int:
     if target <= 0:
         return limits.dynamic_max
     return min(max(target, limits.dynamic_min), limits.dynamic_max)
+
+
+def check_multiplier(name: str, value: float) -> None:
+    """Raises `ApiError` INVALID_VALUE for a factor that no page tables could need."""
+    if not LEAST_MULTIPLIER <= value <= HIGHEST_MULTIPLIER:
+        raise ApiError("INVALID_VALUE", name, str(value))
 
 
 def check_vcpus(at_startup: int, maximum: int) -> None:
