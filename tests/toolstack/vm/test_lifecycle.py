@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from domzero.engine.errors import ApiError
+from domzero.host.metrics.protocol import Memory
+from domzero.toolstack.host.rows import ensure_pool_and_host
 from tests.toolstack.vm.world import World
 
 
@@ -159,6 +162,20 @@ async def test_the_control_domain_is_left_alone(host: World) -> None:
         assert (await host.fails(method, control))[0] == "OPERATION_NOT_ALLOWED"
 
 
+async def test_the_control_domain_is_as_large_as_the_computer(host: World) -> None:
+    """Also when that is another after a boot."""
+    control = host.get("host", host.stack.host, "control_domain")
+    found = host.stack.facts.machine()
+    processors = tuple(replace(found.processors[0], number=number) for number in range(7))
+    other = replace(found, memory=Memory(1 << 40, 1 << 39), processors=processors, boot_time=86400.0)
+    for machine in (found, other):
+        ensure_pool_and_host(host.stack, machine)
+        record = host.row("VM", control)
+        assert {record[f"memory_{name}"] for name in ("target", "static_max", "dynamic_max")} == {machine.memory.total}
+        assert record["VCPUs_max"] == record["VCPUs_at_startup"] == len(machine.processors)
+    assert host.get("VM_metrics", host.get("VM", control, "metrics"), "start_time") == "19700102T00:00:00Z"
+
+
 async def test_a_disk_cannot_be_used_by_two_machines(host: World) -> None:
     first, second = await host.machine(), await host.machine(disks=0)
     vdi = host.get("VBD", host.get("VM", first, "VBDs")[0], "VDI")
@@ -207,6 +224,8 @@ async def test_live_changes(host: World) -> None:
     await host.call("VM.set_shadow_multiplier_live", vm, 2.0)
     assert host.get("VM", vm, "HVM_shadow_multiplier") == 2.0
     await host.call("VM.send_sysrq", vm, "h")
+    for key in ("", "hh", "?", "é", "\n"):
+        assert await host.fails("VM.send_sysrq", vm, key) == ("INVALID_VALUE", "key", key)
     await host.call("VM.send_trigger", vm, "nmi")
     assert await host.fails("VM.send_trigger", vm, "rain") == ("INVALID_VALUE", "trigger", "rain")
     await host.call("VM.pool_migrate", vm, host.stack.host, {"live": "true"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from domzero.engine.clock import moment
 from domzero.engine.transactions import Transaction
 from domzero.host.metrics.protocol import MachineInfo
@@ -72,18 +74,18 @@ def _ensure_control_domain(stack: Stack, transaction: Transaction, machine: Mach
     if stack.database.get("host", stack.host, "control_domain") == NULL_REF:
         transaction.update("host", stack.host, control_domain=_create_control_domain(stack, transaction, machine))
     control_domain = stack.database.get("host", stack.host, "control_domain")
+    transaction.update("VM", control_domain, **_control_domain_sizes(machine))
     transaction.update(
         "VM_metrics",
         stack.database.get("VM", control_domain, "metrics"),
         memory_actual=machine.memory.total - machine.memory.free,
         VCPUs_number=len(machine.processors),
+        start_time=moment(datetime.fromtimestamp(machine.boot_time, UTC)),
         last_updated=moment(stack.clock.now()),
     )
 
 
 def _create_control_domain(stack: Stack, transaction: Transaction, machine: MachineInfo) -> Ref:
-    memory, processors = machine.memory.total, len(machine.processors)
-    metrics = transaction.create("VM_metrics", {"start_time": moment(stack.clock.now())})
     return transaction.create(
         "VM",
         {
@@ -94,17 +96,25 @@ def _create_control_domain(stack: Stack, transaction: Transaction, machine: Mach
             "domid": 0,
             "resident_on": stack.host,
             "affinity": stack.host,
-            "memory_target": memory,
-            "memory_static_max": memory,
-            "memory_dynamic_max": memory,
-            "memory_dynamic_min": memory,
-            "VCPUs_max": processors,
-            "VCPUs_at_startup": processors,
+            **_control_domain_sizes(machine),
             "actions_after_shutdown": "destroy",
             "actions_after_reboot": "destroy",
             "actions_after_crash": "destroy",
-            "metrics": metrics,
+            "metrics": transaction.create("VM_metrics", {}),
             "HVM_shadow_multiplier": 1.0,
             "other_config": {"is_system_domain": "true"},
         },
     )
+
+
+def _control_domain_sizes(machine: MachineInfo) -> dict[str, int]:
+    """The control domain is the whole computer, whose memory and processors may be others after a boot."""
+    memory, processors = machine.memory.total, len(machine.processors)
+    return {
+        "memory_target": memory,
+        "memory_static_max": memory,
+        "memory_dynamic_max": memory,
+        "memory_dynamic_min": memory,
+        "VCPUs_max": processors,
+        "VCPUs_at_startup": processors,
+    }
