@@ -14,8 +14,16 @@ from domzero.toolstack.stack import Stack
 
 log = logging.getLogger(__name__)
 
-AT_REST: Mapping[str, Any] = {"memory_actual": 0, "VCPUs_number": 0, "VCPUs_utilisation": EMPTY_MAP}
+AT_REST: Mapping[str, Any] = {
+    "memory_actual": 0,
+    "VCPUs_number": 0,
+    "VCPUs_utilisation": EMPTY_MAP,
+    "VCPUs_CPU": EMPTY_MAP,
+    "VCPUs_flags": EMPTY_MAP,
+    "state": (),
+}
 """VM_metrics of a machine that has no domain."""
+ONLINE = ("online",)
 STILL: Mapping[str, Any] = {"io_read_kbs": 0.0, "io_write_kbs": 0.0}
 """VBD_metrics and VIF_metrics of a device through which nothing can pass."""
 
@@ -29,6 +37,15 @@ def update_if_moved(stack: Stack, transaction: Transaction, cls: str, ref: Ref, 
         log.debug("%s %s is gone", cls, ref)
     elif any(row.record[name] != value for name, value in figures.items()):
         transaction.update(cls, ref, last_updated=moment(stack.clock.now()), **figures)
+
+
+def state_fields(processors: int, power_state: str) -> dict[str, Any]:
+    """VM_metrics of a machine that has a domain: how many processors, and the words for what they and it do."""
+    return {
+        "VCPUs_number": processors,
+        "VCPUs_flags": dict.fromkeys(range(processors), ONLINE),
+        "state": (power_state.lower(),),
+    }
 
 
 def come_to_rest(stack: Stack, transaction: Transaction, vm: Ref) -> None:

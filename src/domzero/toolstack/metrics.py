@@ -23,7 +23,7 @@ from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.metrics.protocol import Memory, ProcessorTimes, ProcessUsage, utilisation
 from domzero.host.network.protocol import NetworkError, TrafficCounters
 from domzero.idl.types import Ref
-from domzero.toolstack.figures import update_if_moved
+from domzero.toolstack.figures import state_fields, update_if_moved
 from domzero.toolstack.network.interface_rates import InterfaceRates
 from domzero.toolstack.rrd.alarms import Alarms
 from domzero.toolstack.rrd.archive import Archive
@@ -203,16 +203,17 @@ class Metrics:
         archive: Archive,
     ) -> None:  # fmt: skip
         database = self.stack.database
-        update_if_moved(self.stack, transaction, "VM_metrics", record["metrics"], machine_figures(archive, reading))
+        figures = machine_figures(archive, reading, record["power_state"])
+        update_if_moved(self.stack, transaction, "VM_metrics", record["metrics"], figures)
         for slot, vbd in drives.items():
-            figures = rate_figures(archive, f"vbd_{reading.drives[slot]}_read", f"vbd_{reading.drives[slot]}_write")
-            update_if_moved(self.stack, transaction, "VBD_metrics", database.get("VBD", vbd, "metrics"), figures)
+            rates = rate_figures(archive, f"vbd_{reading.drives[slot]}_read", f"vbd_{reading.drives[slot]}_write")
+            update_if_moved(self.stack, transaction, "VBD_metrics", database.get("VBD", vbd, "metrics"), rates)
         for vif in record["VIFs"]:
             slot = database.get("VIF", vif, "device")
             if int(slot) in reading.traffic:
-                figures = rate_figures(archive, f"vif_{slot}_rx", f"vif_{slot}_tx")
+                rates = rate_figures(archive, f"vif_{slot}_rx", f"vif_{slot}_tx")
                 metrics = database.get("VIF", vif, "metrics")
-                update_if_moved(self.stack, transaction, "VIF_metrics", metrics, figures)
+                update_if_moved(self.stack, transaction, "VIF_metrics", metrics, rates)
 
     # --- the host and its repositories
 
@@ -286,11 +287,15 @@ class Metrics:
             archive.add(archives.now(), of_repository(moved.counts_requests), moved.readings())
 
 
-def machine_figures(archive: Archive, reading: Reading) -> dict[str, Any]:
+def machine_figures(archive: Archive, reading: Reading, power_state: str) -> dict[str, Any]:
     """VM_metrics fields: memory in bytes, processors in use as fractions where they are known."""
     processors = len(reading.statistics.cpu_seconds)
     used = {number: archive.value(f"cpu{number}") for number in range(processors)}
-    figures = {"memory_actual": reading.statistics.memory_actual, "VCPUs_number": processors}
+    figures: dict[str, Any] = {
+        "memory_actual": reading.statistics.memory_actual,
+        "VCPUs_CPU": dict(enumerate(reading.statistics.cpu_numbers)),
+        **state_fields(processors, power_state),
+    }
     if any(value != value for value in used.values()):
         return figures
     return {**figures, "VCPUs_utilisation": {number: round(value, 2) for number, value in used.items()}}

@@ -173,9 +173,11 @@ async def test_processors_memory_and_counters(machine: Machine, guest: Guest) ->
     await hypervisor.set_vcpus(domid, 2)
     await console.eventually("test -e /sys/devices/system/cpu/cpu1")
     await console.run("echo 1 > /sys/devices/system/cpu/cpu1/online; test $(nproc) = 2")
-    used = (await hypervisor.statistics(domid)).cpu_seconds
-    assert len(used) == 2
-    assert used[0] > 0
+    statistics = await hypervisor.statistics(domid)
+    assert len(statistics.cpu_seconds) == 2
+    assert statistics.cpu_seconds[0] > 0
+    assert len(statistics.cpu_numbers) == 2
+    assert set(statistics.cpu_numbers) <= set(range(os.cpu_count() or 1))
     await hypervisor.set_vcpus(domid, 1)
     await console.eventually("test ! -e /sys/devices/system/cpu/cpu1")
     if hypervisor.capabilities().accelerator == "tcg":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,36 @@ async def test_figures_follow_the_machines(host: World) -> None:
     await host.clock.advance(10)
     await metrics.measure()
     assert load(host, vm) == {0: 0.5}
+
+
+class ProcessorHypervisor(SimHypervisor):
+    """Tells of the host's processors, as one does whose virtual ones really run."""
+
+    async def statistics(self, domid: int) -> DomainStatistics:
+        found = await super().statistics(domid)
+        return replace(found, cpu_numbers=tuple(5 - number for number in range(len(found.cpu_seconds))))
+
+
+async def test_what_a_machines_processors_do(tmp_path: Path) -> None:
+    async with world(tmp_path, hypervisors=ProcessorHypervisor) as host:
+        vm = await host.machine(disks=0, cards=0, VCPUs_max=3, VCPUs_at_startup=2)
+
+        def figures() -> tuple[object, ...]:
+            row = host.row("VM_metrics", host.get("VM", vm, "metrics"))
+            return row["state"], row["VCPUs_number"], row["VCPUs_flags"], row["VCPUs_CPU"]
+
+        await host.call("VM.start", vm, False, False)
+        two = {0: ("online",), 1: ("online",)}
+        assert figures() == (("running",), 2, two, {})
+        metrics = Metrics(host.stack)
+        await metrics.measure()
+        await host.call("VM.set_VCPUs_number_live", vm, "3")
+        await host.call("VM.pause", vm)
+        await host.clock.advance(5)
+        await metrics.measure()
+        assert figures() == (("paused",), 3, {**two, 2: ("online",)}, {0: 5, 1: 4, 2: 3})
+        await host.call("VM.hard_shutdown", vm)
+        assert figures() == ((), 0, {}, {})
 
 
 async def test_a_machine_that_hangs_does_not_hold_up_the_others(hanging_host: World) -> None:

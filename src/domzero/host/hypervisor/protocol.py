@@ -150,6 +150,8 @@ class DomainStatistics:
     """Bytes the guest may use now (balloon taken into account)."""
     disks: dict[int, DiskCounters]
     """By slot."""
+    cpu_numbers: tuple[int, ...] = ()
+    """The host's processor on which each virtual processor ran last; none where nothing really runs."""
 
 
 @dataclass(frozen=True, slots=True)

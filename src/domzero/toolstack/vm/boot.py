@@ -14,6 +14,7 @@ from domzero.engine.transactions import Transaction
 from domzero.host.hypervisor.protocol import DomainNotFoundError, DomainStatus, GuestProcessor, RunState
 from domzero.host.hypervisor.spec import DiskSpec, MachineSpec, NicSpec
 from domzero.idl.types import NULL_REF, Ref
+from domzero.toolstack.figures import state_fields
 from domzero.toolstack.network.cards import connect_card
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm import attachment, disk_loader, failures, installer
@@ -208,7 +209,7 @@ def _record_metrics(stack: Stack, transaction: Transaction, vm: Ref, spec: Sizes
     record = stack.database.record("VM", vm)
     fields: dict[str, Any] = {
         "memory_actual": spec.memory_target,
-        "VCPUs_number": spec.vcpus,
+        **state_fields(spec.vcpus, record["power_state"]),
         "VCPUs_params": record["VCPUs_params"],
         "hvm": is_hvm(record),
         "current_domain_type": "hvm" if is_hvm(record) else "pv",

@@ -10,6 +10,7 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.host.hypervisor.protocol import DomainNotFoundError, HypervisorError
 from domzero.idl.types import Ref
+from domzero.toolstack.figures import state_fields
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.vm.admission import bad_power_state
 from domzero.toolstack.vm.failures import acting_on
@@ -75,7 +76,7 @@ def _record_vcpus(stack: Stack, vm: Ref, count: int) -> None:
     booted = {**read_boot_record(record["last_booted_record"], record), "VCPUs_at_startup": count}
     with stack.database.transaction(observed=True) as transaction:
         transaction.update("VM", vm, last_booted_record=boot_record(booted))
-        transaction.update("VM_metrics", record["metrics"], VCPUs_number=count)
+        transaction.update("VM_metrics", record["metrics"], **state_fields(count, record["power_state"]))
 
 
 @implements("VM.add_to_VCPUs_params_live")

@@ -59,7 +59,7 @@ def record_gone(stack: Stack, vm: Ref, power_state: str = HALTED) -> None:
         close_consoles(stack, transaction, vm)
         metrics = database.get("VM", vm, "metrics")
         if database.find("VM_metrics", metrics) is not None:
-            transaction.update("VM_metrics", metrics, current_domain_type="unspecified", state=())
+            transaction.update("VM_metrics", metrics, current_domain_type="unspecified")
         come_to_rest(stack, transaction, vm)
         if power_state == HALTED:
             remove_guest_metrics(stack, transaction, vm)

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 PROC = Path("/proc")
 
@@ -42,14 +43,21 @@ def threads(pid: int) -> list[int]:
         return []
 
 
-def thread_seconds(pid: int, thread: int) -> float:
-    """Processor time a thread has used (user and system), 0 where it is gone."""
+class ThreadUse(NamedTuple):
+    """Seconds of processor time (user and system), and the processor on which the thread ran last."""
+
+    seconds: float
+    processor: int
+
+
+def thread_use(pid: int, thread: int) -> ThreadUse:
+    """What a thread has used so far (proc(5), stat fields 14, 15 and 39); nothing where it is gone."""
     try:
         stat = (PROC / str(pid) / "task" / str(thread) / "stat").read_text()
     except OSError:
-        return 0.0
+        return ThreadUse(0.0, 0)
     fields = stat.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return ThreadUse((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), int(fields[36]))
 
 
 def find_by_argument(argument: str) -> int | None:

@@ -17,7 +17,7 @@ from domzero.host.hypervisor.protocol import (
 )
 from domzero.host.hypervisor.qemu import names
 from domzero.host.hypervisor.qemu.domain import Domain
-from domzero.host.hypervisor.qemu.process import thread_seconds
+from domzero.host.hypervisor.qemu.process import thread_use
 
 QOM_DISK = re.compile(r"(?:/machine/peripheral/)?disk-(\d+)(?:/|$)")
 
@@ -35,10 +35,12 @@ async def statistics(domain: Domain) -> DomainStatistics:
         domain.monitor.execute("query-blockstats"),
     )
     threads = [processor["thread-id"] for processor in sorted(processors, key=lambda found: found["cpu-index"])]
+    uses = [thread_use(domain.pid, thread) for thread in threads]
     return DomainStatistics(
-        cpu_seconds=tuple(thread_seconds(domain.pid, thread) for thread in threads),
+        cpu_seconds=tuple(use.seconds for use in uses),
         memory_actual=memory["actual"],
         disks=disk_counters(disks),
+        cpu_numbers=tuple(use.processor for use in uses),
     )
 
 
