@@ -21,7 +21,7 @@ from domzero.host.hypervisor.protocol import (
     StopReason,
 )
 from domzero.host.hypervisor.sim import VERBS, SimHypervisor, WaitingVerb
-from domzero.host.hypervisor.spec import DiskFormat, DiskLimits, DiskSource, LayerPull
+from domzero.host.hypervisor.spec import DiskFormat, DiskLimits, DiskSource, LayerPull, Scheduling
 from tests.host.sim.bench import DISK, MIB, NIC, Bench, files, machine
 
 
@@ -139,6 +139,7 @@ CALLS: dict[str, Call] = {
     "unplug-nic": lambda sim, image: sim.unplug_nic(1, 0),
     "memory": lambda sim, image: sim.set_memory_target(1, 64 * MIB),
     "vcpus": lambda sim, image: sim.set_vcpus(1, 4),
+    "schedule": lambda sim, image: sim.schedule(1, Scheduling(weight=512)),
     "sysrq": lambda sim, image: sim.send_sysrq(1, "c"),
     "trigger": lambda sim, image: sim.send_trigger(1, "reset"),
 }

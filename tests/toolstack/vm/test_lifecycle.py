@@ -220,6 +220,10 @@ async def test_live_changes(host: World) -> None:
     assert host.get("VM", vm, "memory_target") == 100 << 20
     await host.call("VM.add_to_VCPUs_params_live", vm, "weight", "512")
     assert host.get("VM", vm, "VCPUs_params") == {"weight": "512"}
+    assert host.row("VM_metrics", host.get("VM", vm, "metrics"))["VCPUs_params"] == {"weight": "512"}
+    await host.call("VM.add_to_VCPUs_params_live", vm, "mask", "0")
+    for mask in ("4000", "0,4000", "", "0-1"):
+        assert await host.fails("VM.add_to_VCPUs_params_live", vm, "mask", mask) == ("INVALID_VALUE", "value", mask)
     assert (await host.fails("VM.add_to_VCPUs_params_live", vm, "speed", "1"))[0] == "INVALID_VALUE"
     await host.call("VM.set_shadow_multiplier_live", vm, 2.0)
     assert host.get("VM", vm, "HVM_shadow_multiplier") == 2.0
@@ -231,6 +235,14 @@ async def test_live_changes(host: World) -> None:
     await host.call("VM.pool_migrate", vm, host.stack.host, {"live": "true"})
     await host.call("VM.suspend", vm)
     await host.call("VM.resume", vm, False, False)
+
+
+async def test_processors_that_cannot_be_shared_out_so(host: World) -> None:
+    vm = await host.machine(other_config={"sim:fail-schedule": "only root may"}, VCPUs_params={"weight": "256"})
+    await host.call("VM.start", vm, False, False)
+    refused = ("OPERATION_NOT_ALLOWED", "only root may")
+    assert await host.fails("VM.add_to_VCPUs_params_live", vm, "weight", "512") == refused
+    assert host.get("VM", vm, "VCPUs_params") == {"weight": "256"}
 
 
 async def test_a_guest_that_does_not_follow_its_balloon(host: World) -> None:

@@ -16,6 +16,7 @@ from domzero.host.hypervisor.spec import (
     DiskSpec,
     FirmwareBoot,
     KernelBoot,
+    Scheduling,
     TapBackend,
 )
 from domzero.idl.records import Layout
@@ -129,6 +130,23 @@ def test_kernels_of_the_guest_directory_may_be_booted_but_nothing_beside_it(sett
     for escape in (guest / ".." / "secret", guest / "link"):
         with pytest.raises(ApiError):
             boot_of(VM, pv(PV_kernel=str(escape)), (), settings)
+
+
+@pytest.mark.parametrize(
+    ("params", "scheduling"),
+    [
+        ({}, Scheduling()),
+        ({"weight": "512", "mask": "0,3", "cap": "50"}, Scheduling(512, frozenset({0, 3}))),
+        ({"mask": " 1, 2"}, Scheduling(256, frozenset({1, 2}))),
+        ({"weight": "0", "mask": "1,x"}, Scheduling()),
+        ({"weight": "65536", "mask": ","}, Scheduling()),
+        ({"weight": "-5", "mask": "9" * 5000}, Scheduling()),
+    ],
+)
+def test_shares_of_processors(settings: StackSettings, params: dict[str, str], scheduling: Scheduling) -> None:
+    """Anybody who may change the machine writes these: what cannot be read asks for nothing."""
+    spec = machine_spec(VM, machine(VCPUs_params=params), 1, (), (), settings)
+    assert spec.scheduling == scheduling
 
 
 def test_drives_and_cards() -> None:

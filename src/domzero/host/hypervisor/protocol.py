@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from domzero.host.hypervisor.spec import DiskLimits, DiskSource, DiskSpec, LayerPull, MachineSpec, NicSpec
+from domzero.host.hypervisor.spec import DiskLimits, DiskSource, DiskSpec, LayerPull, MachineSpec, NicSpec, Scheduling
 
 
 class HypervisorError(Exception):
@@ -300,6 +300,13 @@ class Hypervisor(Protocol):
 
     async def set_vcpus(self, domid: int, count: int) -> None:
         """Bring that many virtual processors online. Raises `HypervisorError` where the guest cannot."""
+        ...
+
+    async def schedule(self, domid: int, scheduling: Scheduling) -> None:
+        """Have the virtual processors scheduled so from now on, those that will be plugged, too.
+
+        Raises `HypervisorError` where the host has no such processors or does not let the daemon.
+        """
         ...
 
     async def send_sysrq(self, domid: int, key: str) -> None:

@@ -180,6 +180,16 @@ class FirmwareBoot:
 
 
 @dataclass(frozen=True, slots=True)
+class Scheduling:
+    """How a machine's virtual processors are to have the host's."""
+
+    weight: int = 256
+    """The share of a processor that others want, too: one with 512 gets twice as much as one with 256. 1 to 65535."""
+    processors: frozenset[int] = frozenset()
+    """Numbers of the host's processors on which they may run; none stands for all."""
+
+
+@dataclass(frozen=True, slots=True)
 class MachineSpec:
     """Everything a driver needs to run one domain. Sizes are bytes."""
 
@@ -198,6 +208,7 @@ class MachineSpec:
     boot: KernelBoot | FirmwareBoot
     disks: tuple[DiskSpec, ...] = ()
     nics: tuple[NicSpec, ...] = ()
+    scheduling: Scheduling = Scheduling()
     keep_crashed: bool = False
     """A guest that panics stays, paused, to be looked at, instead of ending its domain."""
     platform: dict[str, str] = field(default_factory=dict)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from domzero.engine.binding import implements
@@ -18,9 +19,7 @@ from domzero.toolstack.vm.memory_constraints import check_multiplier
 from domzero.toolstack.vm.memory_needs import overhead_of
 from domzero.toolstack.vm.placement import growth_obstacle
 from domzero.toolstack.vm.rows import refresh_all
-from domzero.toolstack.vm.specification import boot_record, read_boot_record
-
-log = logging.getLogger(__name__)
+from domzero.toolstack.vm.specification import HIGHEST_WEIGHT, boot_record, read_boot_record, scheduling_of
 
 TRIGGERS: Final = ("nmi", "reset", "power", "sleep")
 SCHEDULING: Final = ("weight", "cap", "mask")
@@ -61,12 +60,8 @@ async def set_VCPUs_number_live(stack: Stack, context: Context, self: Ref, nvcpu
         if not 1 <= nvcpu <= most:
             raise ApiError("INVALID_VALUE", "nvcpu", str(nvcpu))
         async with stack.machines.running(self) as domain:
-            try:
+            with _possible(self):
                 await stack.hypervisor.set_vcpus(domain.domid, nvcpu)
-            except DomainNotFoundError as error:
-                raise bad_power_state(self, ("Running",), "Halted") from error
-            except HypervisorError as error:
-                raise ApiError("OPERATION_NOT_ALLOWED", str(error)) from error
             _record_vcpus(stack, self, nvcpu)
 
 
@@ -81,22 +76,43 @@ def _record_vcpus(stack: Stack, vm: Ref, count: int) -> None:
 
 @implements("VM.add_to_VCPUs_params_live")
 async def add_to_VCPUs_params_live(stack: Stack, context: Context, self: Ref, key: str, value: str) -> None:
-    """Record a scheduling setting of a running machine. This host's scheduler treats all machines alike."""
-    _check_scheduling(key, value)
-    async with stack.gates["VM"].operation(context, self, "changing_VCPUs_live"), stack.machines.running(self):
-        params = {**stack.database.get("VM", self, "VCPUs_params"), key: value}
-        log.info("%s: %s=%s is recorded; processors are shared out evenly all the same", self, key, value)
-        with stack.database.transaction() as transaction:
+    """Change how a running machine's processors share the host's: `weight`, or `mask`, on which of them they run.
+
+    A `cap` is recorded only. Raises INVALID_VALUE, and OPERATION_NOT_ALLOWED where the host does not let the daemon.
+    """
+    _check_scheduling(stack, key, value)
+    gate = stack.gates["VM"]
+    async with gate.operation(context, self, "changing_VCPUs_live"), stack.machines.running(self) as domain:
+        record = stack.database.record("VM", self)
+        params = {**record["VCPUs_params"], key: value}
+        with _possible(self):
+            await stack.hypervisor.schedule(domain.domid, scheduling_of(params))
+        with stack.database.transaction(observed=True) as transaction:
             transaction.update("VM", self, VCPUs_params=params)
+            transaction.update("VM_metrics", record["metrics"], VCPUs_params=params)
 
 
-def _check_scheduling(key: str, value: str) -> None:
+@contextmanager
+def _possible(vm: Ref) -> Iterator[None]:
+    """OPERATION_NOT_ALLOWED for what guest or host cannot do, VM_BAD_POWER_STATE when the domain ended on the way."""
+    try:
+        yield
+    except DomainNotFoundError as error:
+        raise bad_power_state(vm, ("Running",), "Halted") from error
+    except HypervisorError as error:
+        raise ApiError("OPERATION_NOT_ALLOWED", str(error)) from error
+
+
+def _check_scheduling(stack: Stack, key: str, value: str) -> None:
     if key not in SCHEDULING:
         raise ApiError("INVALID_VALUE", "key", key)
     numbers = value.split(",") if key == "mask" else [value]
-    if not all(number.isascii() and number.isdecimal() and len(number) < 10 for number in numbers):
+    if not all(number.isascii() and number.isdecimal() and len(number) < 7 for number in numbers):
         raise ApiError("INVALID_VALUE", "value", value)
-    if key == "weight" and not 1 <= int(value) <= 65535:
+    if key == "weight" and not 1 <= int(value) <= HIGHEST_WEIGHT:
+        raise ApiError("INVALID_VALUE", "value", value)
+    present = {row.record["number"] for row in stack.database.rows("host_cpu").values()}
+    if key == "mask" and not present.issuperset(map(int, numbers)):
         raise ApiError("INVALID_VALUE", "value", value)
 
 

@@ -17,6 +17,7 @@ from domzero.host.hypervisor.spec import (
     KernelBoot,
     MachineSpec,
     NicSpec,
+    Scheduling,
     TapBackend,
     UserBackend,
 )
@@ -34,6 +35,9 @@ INSTALLER_BOOTLOADERS: Final = frozenset({"eliloader"})
 """Boot loaders that start an operating system's installer."""
 GUEST_FILES: Final = "guest"
 """The directory below the state directory whose files machines may boot as kernels."""
+
+HIGHEST_WEIGHT: Final = 65535
+"""Of `VCPUs_params:weight`, as Xen's scheduler has it."""
 
 SET_AT_BOOT: Final = (
     "memory_static_max", "VCPUs_max", "VCPUs_at_startup", "platform", "domain_type", "HVM_boot_policy",
@@ -83,10 +87,25 @@ def machine_spec(
         boot=boot_of(vm, record, disks, settings),
         disks=disks,
         nics=nics,
+        scheduling=scheduling_of(record["VCPUs_params"]),
         keep_crashed=record["actions_after_crash"] in KEPT_AFTER_CRASH,
         platform=record["platform"],
         faults=faults_of(record),
     )
+
+
+def scheduling_of(params: Mapping[str, str]) -> Scheduling:
+    """What `VCPUs_params` ask for; what cannot be read asks for nothing. Clients may have written anything."""
+    weight, mask = params.get("weight", ""), params.get("mask", "").replace(" ", "").split(",")
+    usual = Scheduling()
+    return Scheduling(
+        weight=int(weight) if _is_number(weight) and 1 <= int(weight) <= HIGHEST_WEIGHT else usual.weight,
+        processors=frozenset(map(int, mask)) if all(map(_is_number, mask)) else usual.processors,
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 7
 
 
 def faults_of(record: Mapping[str, Any]) -> dict[str, str]:

@@ -33,7 +33,8 @@ from domzero.host.hypervisor.qemu.files import SOCKET_PATH_LIMIT, DomainFiles, H
 from domzero.host.hypervisor.qemu.launch import UEFI_CODE, UEFI_VARIABLES, Host, SavedMachine, launch
 from domzero.host.hypervisor.qemu.process import boot_id, cpuinfo
 from domzero.host.hypervisor.qemu.processors import describe_processor
-from domzero.host.hypervisor.spec import DiskLimits, DiskSource, DiskSpec, LayerPull, MachineSpec, NicSpec
+from domzero.host.hypervisor.qemu.scheduling import schedule
+from domzero.host.hypervisor.spec import DiskLimits, DiskSource, DiskSpec, LayerPull, MachineSpec, NicSpec, Scheduling
 from domzero.host.process import ProcessError, run
 
 log = logging.getLogger(__name__)
@@ -262,6 +263,9 @@ class QemuHypervisor:
         domain = self._find(domid)
         async with domain.lock:
             await sizes.set_vcpus(domain, count, self._limits.guest)
+
+    async def schedule(self, domid: int, scheduling: Scheduling) -> None:
+        await schedule(self._find(domid), scheduling)
 
     async def send_sysrq(self, domid: int, key: str) -> None:
         await signals.sysrq(self._find(domid), key)

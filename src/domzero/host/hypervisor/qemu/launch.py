@@ -21,6 +21,7 @@ from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.files import listen
 from domzero.host.hypervisor.qemu.images import OpenedImage, open_image, prepared_chain
 from domzero.host.hypervisor.qemu.process import start_time
+from domzero.host.hypervisor.qemu.scheduling import schedule_at_start
 from domzero.host.hypervisor.spec import DiskKind, DiskSpec, FirmwareBoot, MachineSpec, TapBackend, UserBackend
 from domzero.host.process import ProcessError, spawn_detached
 
@@ -83,6 +84,7 @@ async def launch(
     for image in images.values():
         await slots.forget_secrets(domain, image)
     await limits.set_all(domain, spec.disks)
+    await schedule_at_start(domain, spec.scheduling)
 
 
 def check(spec: MachineSpec) -> None:

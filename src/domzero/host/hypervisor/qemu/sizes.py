@@ -18,6 +18,7 @@ from domzero.host.hypervisor.protocol import (
 from domzero.host.hypervisor.qemu import names
 from domzero.host.hypervisor.qemu.domain import Domain
 from domzero.host.hypervisor.qemu.process import thread_use
+from domzero.host.hypervisor.qemu.scheduling import spread
 
 QOM_DISK = re.compile(r"(?:/machine/peripheral/)?disk-(\d+)(?:/|$)")
 
@@ -81,6 +82,8 @@ async def set_vcpus(domain: Domain, count: int, timeout: float) -> None:
     empty = [socket for socket in sockets if "qom-path" not in socket]
     for socket in empty[: max(0, count - len(plugged))]:
         await _plug(domain, socket, len(sockets))
+    if count > len(plugged):
+        await spread(domain)
     for socket in reversed(plugged[count:]):
         await _unplug(domain, socket["qom-path"], timeout)
 

@@ -7,8 +7,8 @@ The keys below stand in the virtual machine's `other_config` (with the prefix `s
 restore; `true` and `1` mean yes, `false`, `0` and the empty text no. A key that is not in the table makes the start
 fail, so that a misspelt fault is noticed. `<verb>` is one of start, restore, save, dump-core, keep-crashed, pause,
 unpause, shutdown, destroy, plug-disk, unplug-disk, change-medium, switch-disk, resize-disk, limit-disk, pull-layer,
-plug-nic, unplug-nic, memory, vcpus, sysrq, trigger. A `pull-layer` or `dump-core` with a delay reports its progress in
-tenths.
+plug-nic, unplug-nic, memory, vcpus, schedule, sysrq, trigger. A `pull-layer` or `dump-core` with a delay reports its
+progress in tenths.
 
 | key                  | value   | what it does |
 |----------------------|---------|--------------|

@@ -28,7 +28,16 @@ from domzero.host.hypervisor.sim.domain import SimDomain
 from domzero.host.hypervisor.sim.gate import Gate, WaitingVerb
 from domzero.host.hypervisor.sim.image import check_image, write_core, write_image
 from domzero.host.hypervisor.sim.store import DomainStore
-from domzero.host.hypervisor.spec import DiskKind, DiskLimits, DiskSource, DiskSpec, LayerPull, MachineSpec, NicSpec
+from domzero.host.hypervisor.spec import (
+    DiskKind,
+    DiskLimits,
+    DiskSource,
+    DiskSpec,
+    LayerPull,
+    MachineSpec,
+    NicSpec,
+    Scheduling,
+)
 
 SYSRQ_KEYS = {"c": StopReason.CRASH, "b": StopReason.REBOOT, "o": StopReason.SHUTDOWN}
 """The Alt-SysRq keys that end a Linux guest (kernel documentation, admin-guide/sysrq)."""
@@ -232,6 +241,9 @@ class SimHypervisor:
         domain.settle(self._clock.monotonic())
         domain.vcpus = count
         self._keep(domain)
+
+    async def schedule(self, domid: int, scheduling: Scheduling) -> None:  # noqa: ARG002 - nothing runs
+        await self._enter("schedule", domid)
 
     async def send_sysrq(self, domid: int, key: str) -> None:
         domain = await self._enter("sysrq", domid)

@@ -32,6 +32,7 @@ VERBS = (
     "unplug-nic",
     "memory",
     "vcpus",
+    "schedule",
     "sysrq",
     "trigger",
 )
