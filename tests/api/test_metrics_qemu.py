@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from domzero.toolstack.metrics import Metrics
 from tests.api.harness import PASSWORD, InProcessHost, in_process, login
 
 pytestmark = [pytest.mark.qemu, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -35,6 +37,7 @@ def test_what_a_guest_does_is_seen(host: InProcessHost) -> None:
     api.VM.provision(vm)
     api.VM.start(vm, False, False)
     try:
+        fields_tell_of_the_boot(host, api, vm)
         for _ in range(120):
             found = counted(host.url)
             # The guest looks at its disk while it boots.
@@ -54,6 +57,27 @@ def test_what_a_guest_does_is_seen(host: InProcessHost) -> None:
         assert any(it["name_label"].startswith("iops_read_") for it in of_host(api))
     finally:
         api.VM.hard_shutdown(vm)
+
+
+def fields_tell_of_the_boot(host: InProcessHost, api: Any, vm: str) -> None:
+    """A booting guest computes and reads, which it did not do before."""
+    metrics = Metrics(host.daemon.stack)
+    (drive,) = (vbd for vbd in api.VM.get_VBDs(vm) if api.VBD.get_type(vbd) == "Disk")
+    processors = {str(number) for number in range(os.cpu_count() or 1)}
+    deadline = time.monotonic() + 60
+    read = busy = 0.0
+    while not (read > 0 and busy > 0):
+        assert time.monotonic() < deadline
+        host.run(metrics.measure())
+        machine = api.VM_metrics.get_record(api.VM.get_metrics(vm))
+        read = max(read, api.VBD_metrics.get_io_read_kbs(api.VBD.get_metrics(drive)))
+        busy = max([busy, *machine["VCPUs_utilisation"].values()])
+        time.sleep(0.2)
+    assert (machine["state"], machine["VCPUs_flags"]) == (["running"], {"0": ["online"]})
+    assert set(machine["VCPUs_CPU"].values()) <= processors
+    assert machine["VCPUs_CPU"].keys() == {"0"}
+    assert 64 << 20 < int(machine["memory_actual"]) <= 256 << 20
+    assert busy <= 1
 
 
 def of_host(api: Any) -> list[dict[str, Any]]:
