@@ -218,7 +218,12 @@ class Metrics:
     # --- the host and its repositories
 
     async def _measure_host(self, running: Mapping[int, Ref]) -> None:
-        memory, times, load, usage = await asyncio.to_thread(self._look_at_host)
+        try:
+            memory, times, load, usage = await asyncio.to_thread(self._look_at_host)
+        except OSError as error:
+            # Such as: no descriptor is left. There will be one in the next round.
+            log.warning("the host could not be measured: %s", error)
+            return
         busy = {
             number: utilisation(self._processors[number], now) if number in self._processors else math.nan
             for number, now in times.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -228,3 +229,30 @@ async def test_alerts_that_make_no_sense_are_logged_once(host: World, caplog: py
     await measured(host, 26)
     assert alarms(host) == []
     assert caplog.text.count("asks for nothing that can be done") == 1
+
+
+@pytest.mark.parametrize("extra", ['<alarm_priority value="1e19"/>', f'<rrd_regex value="{".?" * 28}Z"/>'])
+async def test_alerts_that_would_be_the_end_of_a_daemon_are_refused(host: World, extra: str) -> None:
+    await started(host, perfmon=config("cpu_usage", "0.1", extra))
+    other = await started(host, perfmon=config("cpu_usage", "0.1"))
+    await measured(host, 13)
+    assert [alarm["obj_uuid"] for alarm in alarms(host)] == [host.get("VM", other, "uuid")]
+
+
+async def test_a_host_that_does_not_tell_is_asked_again(
+    host: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when no descriptor is left to open a file with: the machines are measured meanwhile."""
+
+    def refuse(_: object) -> float:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    vm = await started(host)
+    metrics = await measured(host, 2)
+    with monkeypatch.context() as context:
+        context.setattr(type(host.stack.facts), "load_average", refuse)
+        await measured(host, 2, metrics)
+    assert "Too many open files" in caplog.text
+    assert await host.call("VM.query_data_source", vm, "cpu0") == pytest.approx(0.5)
+    await measured(host, 2, metrics)
+    assert await host.call("host.query_data_source", host.stack.host, "loadavg") >= 0

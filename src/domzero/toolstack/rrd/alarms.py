@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import shutil
@@ -60,6 +61,7 @@ class Alarms:
         watches = {}
         latest: dict[Owner, Mapping[str, float]] = {}
         for owner, variable in wanted:
+            await asyncio.sleep(0)  # there may be many, and others want their turn
             watch = self._watches.get((owner, variable), Watch())
             watches[owner, variable] = watch
             try:

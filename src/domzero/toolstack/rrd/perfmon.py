@@ -50,6 +50,11 @@ _SAFE = re.compile(r"[A-Za-z0-9_.^$|()\[\]*+?\\-]*")
 _REPEATED_GROUP = re.compile(r"\)[*+?{]")
 _UNBOUNDED = re.compile(r"[*+]")
 UNBOUNDED_MOST = 2
+LENGTHS = 32
+"""How many lengths a repetition without an end may try: sources' names are hardly longer."""
+WAYS_MOST = 4096
+"""In how many ways an expression may try to match a name, which takes a fraction of a millisecond."""
+PRIORITY_MOST = 1 << 31
 
 
 class PerfmonError(ValueError):
@@ -182,7 +187,7 @@ def _variable(values: Mapping[str, str]) -> Variable:
         sense == "high",
         _number(values, "alarm_trigger_period", 60.0),
         _number(values, "alarm_auto_inhibit_period", 3600.0),
-        int(_number(values, "alarm_priority", 3.0)),
+        _priority(values),
         f"<variable>\n{lines}\n</variable>",
     )
 
@@ -199,6 +204,13 @@ def _number(values: Mapping[str, str], key: str, default: float | None) -> float
     return number
 
 
+def _priority(values: Mapping[str, str]) -> int:
+    priority = _number(values, "alarm_priority", 3.0)
+    if abs(priority) >= PRIORITY_MOST:
+        raise PerfmonError(f"{values['name']}: alarm_priority is too large")
+    return int(priority)
+
+
 def _expression(name: str, given: str | None) -> re.Pattern[str]:
     if given is None:
         if name in EXPRESSIONS:
@@ -209,9 +221,31 @@ def _expression(name: str, given: str | None) -> re.Pattern[str]:
         or not _SAFE.fullmatch(given)
         or _REPEATED_GROUP.search(given)
         or len(_UNBOUNDED.findall(given)) > UNBOUNDED_MOST
+        or ways(given) > WAYS_MOST
     ):
         raise PerfmonError(f"{name}: rrd_regex is too long or not of the simple kind")
     try:
         return re.compile(given)
     except re.error as error:
         raise PerfmonError(f"{name}: rrd_regex: {error}") from error
+
+
+def ways(expression: str) -> int:
+    """In how many ways an expression without repeated groups can try to match, or more than that.
+
+    Python's `re` tries all of them before it says no. What stands in brackets or behind a backslash counts as if it
+    were a choice.
+    """
+    product, bars = 1, [0]
+    for letter in expression:
+        if letter in "*+":
+            product *= LENGTHS
+        elif letter == "?":
+            product *= 2
+        elif letter == "|":
+            bars[-1] += 1
+        elif letter == "(":
+            bars.append(0)
+        elif letter == ")" and len(bars) > 1:
+            product *= 1 + bars.pop()
+    return product * math.prod(1 + open_bars for open_bars in bars)
