@@ -7,6 +7,7 @@ import gc
 import logging
 import logging.handlers
 import os
+import resource
 import signal
 import socket
 import sys
@@ -31,6 +32,8 @@ from domzero.settings import Settings
 
 log = logging.getLogger(__name__)
 
+DESCRIPTORS = 65_536
+"""What the packaged unit allows, too. Every connection takes one, every machine some, and a shell gives but 1,024."""
 LOG_SIZE = 8 << 20
 LOGS_KEPT = 4
 
@@ -50,6 +53,7 @@ def serve(settings: Settings) -> int:
     What ends it is in the log and told on standard error: in a sentence where that is known to be enough.
     """
     overlay.enter(settings.state_dir or paths.state_dir())
+    allow_descriptors()
     try:
         _start_log(settings)
         again = asyncio.run(run(settings))
@@ -68,6 +72,14 @@ def serve(settings: Settings) -> int:
     if again is not None:
         _begin_anew(settings, again)
     return 0
+
+
+def allow_descriptors() -> None:
+    """Raise the limit of descriptors that this process has to what it may have, or to `DESCRIPTORS`."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 async def run(settings: Settings) -> int | None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import errno
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from XenAPI import Failure
 
 from domzero.toolstack.blobs import blob as blobs
 from domzero.toolstack.blobs import files
+from domzero.toolstack.blobs.pages import headers
+from domzero.wire.http import response_head
 from tests.api.harness import PASSWORD, InProcessHost, in_process, login
 from tests.xe.terminal import printed, process, raw, secured, socket_of
 
@@ -256,10 +261,40 @@ def test_leftovers_are_cleaned_at_a_start(tmp_path: Path) -> None:
     stray = "7e2bd1d6-3a53-4b92-bbd5-3f1e9fa2d3c1"
     (where / stray).write_bytes(b"of nobody")
     (where / f"{uuid}.0011{files.UNFINISHED}").write_bytes(b"half")
+    # As where a file system of its own is mounted there.
+    (where / "lost+found").mkdir()
     # As after a crash between the content's coming and the row's.
     (where / uuid).write_bytes(b"1234567")
     with in_process(tmp_path) as host:
         api = login(host.url).xenapi
-        assert {path.name for path in where.iterdir()} == {uuid}
+        assert {path.name for path in where.iterdir()} == {uuid, "lost+found"}
         assert api.blob.get_size(blob) == "7"
         assert curl(host, f"ref={blob}")[1] == b"1234567"
+        host.run(blobs.collect(host.daemon.stack))
+        assert {path.name for path in where.iterdir()} == {uuid, "lost+found"}
+
+
+def test_a_disk_that_refuses_is_no_end(
+    host: InProcessHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is left of a blob is looked for every half a minute; a daemon that could not bear a failure would go."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    directory(host).mkdir(exist_ok=True)
+    stray = directory(host) / "7e2bd1d6-3a53-4b92-bbd5-3f1e9fa2d3c1"
+    stray.write_bytes(b"of nobody")
+    with monkeypatch.context() as context:
+        context.setattr(files, "remove", refuse)
+        host.run(blobs.collect(host.daemon.stack))
+    assert "Read-only file system" in caplog.text
+    host.run(blobs.collect(host.daemon.stack))
+    assert not stray.exists()
+
+
+@given(st.one_of(st.text(max_size=30), st.from_regex(r"[a-z]{1,5}/[a-z+;= \"]{1,20}")))
+def test_no_media_type_gets_out_of_its_header(mime_type: str) -> None:
+    head = response_head(200, headers(mime_type, "uuid"), length=0)
+    names = [line.partition(b":")[0] for line in head.rstrip(b"\r\n").split(b"\r\n")[1:]]
+    assert len(names) == len(set(names)) == 8

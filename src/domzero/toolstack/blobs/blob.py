@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,6 +14,8 @@ from domzero.finish import in_thread
 from domzero.idl.types import NEVER, Ref
 from domzero.toolstack.blobs import files
 from domzero.toolstack.stack import Stack
+
+log = logging.getLogger(__name__)
 
 OWNERS: Final = ("VM", "SR", "network", "host", "pool")
 """The classes whose objects have blobs."""
@@ -94,12 +97,15 @@ def remove_blobs(stack: Stack, transaction: Transaction, blobs: Mapping[str, Ref
 
 
 async def collect(stack: Stack) -> None:
-    """Remove the contents of blobs that are gone."""
+    """Remove the contents of blobs that are gone. What cannot be removed is logged, and tried again another time."""
     directory = files.directory_of(stack.settings.state_dir)
-    found = await in_thread(files.sizes, directory)
-    # Looked up after the directory: a blob is made before its content is.
-    if gone := found.keys() - _uuids(stack):
-        await in_thread(files.remove, directory, gone)
+    try:
+        found = await in_thread(files.sizes, directory)
+        # Looked up after the directory: a blob is made before its content is.
+        if gone := found.keys() - _uuids(stack):
+            await in_thread(files.remove, directory, gone)
+    except OSError as error:
+        log.warning("what blobs left behind cannot be removed: %s", error)
 
 
 async def recover(stack: Stack) -> None:

@@ -7,6 +7,7 @@ thread.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Collection
 from pathlib import Path
@@ -20,6 +21,7 @@ LARGEST = 128 << 20
 TOTAL = 1 << 30
 """Bytes that all blobs may have together, those included that are being sent."""
 UNFINISHED = ".part"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class TooLargeError(Exception):
@@ -78,11 +80,15 @@ def read(directory: Path, uuid: str) -> tuple[BinaryIO, int] | None:
 
 
 def sizes(directory: Path) -> dict[str, int]:
-    """The bytes of every content there is, by its blob's uuid."""
+    """The bytes of every content there is, by its blob's uuid. What is named or made otherwise is not ours."""
     if not directory.is_dir():
         return {}
     with os.scandir(directory) as entries:
-        return {entry.name: _size(Path(entry.path)) for entry in entries if not entry.name.endswith(UNFINISHED)}
+        return {
+            entry.name: _size(Path(entry.path))
+            for entry in entries
+            if _UUID.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+        }
 
 
 def occupied(directory: Path) -> int:
