@@ -112,6 +112,26 @@ def test_formats_of_pixels(format: PixelFormat, red: bytes) -> None:
     assert viewed.output() == struct.pack(">BxHHHHHi", 0, 1, 2, 1, 1, 1, 0) + red
 
 
+def test_a_viewer_that_changes_its_mind_without_end_costs_nothing() -> None:
+    """Each of these messages asks for all the palette's colours, and to have them made into pixels."""
+    viewed = RfbServer(6, 4, "toy", [(0, 0, 0)] * 256)
+    viewed.receive(b"RFB 003.003\n\x01")
+    viewed.output()
+    viewed.receive((b"\0\0\0\0" + PixelFormat(8, 8, False, False, (0, 0, 0), (0, 0, 0)).packed()) * 3000)
+    assert len(viewed.output()) == 6 + 6 * 256
+    assert viewed.output() == b""
+
+
+def test_colours_come_before_what_is_painted_with_them() -> None:
+    viewed = server()
+    for format in (PixelFormat(8, 8, False, False, (0, 0, 0), (0, 0, 0)), TRUE_COLOUR):
+        viewed.receive(b"\0\0\0\0" + format.packed())
+        viewed.send([Rectangle(0, 0, 1, 1, b"\x01")])
+    told = struct.pack(">BxHH", 1, 0, 3) + struct.pack(">9H", *(level * 257 for colour in PALETTE for level in colour))
+    painted = struct.pack(">BxHHHHHi", 0, 1, 0, 0, 1, 1, 0)
+    assert viewed.output() == told + painted + b"\x01" + painted + b"\0\0\xff\0"
+
+
 def test_a_picture() -> None:
     viewed, reader = RfbServer(6, 4, "toy", PALETTE), PictureReader()
     for _ in range(10):

@@ -111,8 +111,9 @@ class RfbServer:
         self._input = bytearray()
         self._output = bytearray(VERSION)
         self._skip = 0
-        self._pixels: list[bytes] = []
-        self._set_format(TRUE_COLOUR)
+        self._pixels: list[bytes] | None = None
+        """By index, in the viewer's format; made when a picture is sent in it."""
+        self._owes_colours = False
 
     @property
     def is_running(self) -> bool:
@@ -121,6 +122,7 @@ class RfbServer:
 
     def output(self) -> bytes:
         """What is to be sent now."""
+        self._tell_colours()
         data = bytes(self._output)
         self._output.clear()
         return data
@@ -136,6 +138,7 @@ class RfbServer:
     def send(self, rectangles: Iterable[Rectangle]) -> None:
         """Answer an update request, once."""
         sent = list(rectangles)
+        self._tell_colours()
         self._output += struct.pack(">BxH", 0, len(sent))
         for part in sent:
             self._output += struct.pack(">HHHHi", part.x, part.y, part.width, part.height, _RAW)
@@ -147,9 +150,20 @@ class RfbServer:
             self._output += b"\x02"
 
     def _encoded(self, pixels: bytes) -> bytes:
+        if self._pixels is None:
+            padded = [*self._palette, *[(0, 0, 0)] * (256 - len(self._palette))]
+            self._pixels = [self.format.pixel(index, colour) for index, colour in enumerate(padded)]
         if self.format.bits == 8:
             return pixels.translate(b"".join(self._pixels))
         return b"".join(map(self._pixels.__getitem__, pixels))
+
+    def _tell_colours(self) -> None:
+        """Section 7.6.2: the colours behind the indexes, in 16 bits each; once, however often they were asked for."""
+        if self._owes_colours:
+            self._owes_colours = False
+            self._output += struct.pack(">BxHH", 1, 0, len(self._palette))
+            for colour in self._palette:
+                self._output += struct.pack(">HHH", *(level * 257 for level in colour))
 
     def _take(self) -> list[Message] | None:
         """Deal with one step of the handshake or one message; None when it is not complete."""
@@ -231,14 +245,8 @@ class RfbServer:
         return []
 
     def _set_format(self, format: PixelFormat) -> None:
-        self.format = format
-        padded = [*self._palette, *[(0, 0, 0)] * (256 - len(self._palette))]
-        self._pixels = [format.pixel(index, colour) for index, colour in enumerate(padded)]
-        if not format.true_colour:
-            # Section 7.6.2: the colours behind the indexes, in 16 bits each.
-            self._output += struct.pack(">BxHH", 1, 0, len(self._palette))
-            for colour in self._palette:
-                self._output += struct.pack(">HHH", *(level * 257 for level in colour))
+        """Cheap, however often a viewer does it: the work is done when it is sent something."""
+        self.format, self._pixels, self._owes_colours = format, None, not format.true_colour
 
 
 _SIZES = {0: 20, 2: 4, 3: 10, 4: 8, 5: 6, 6: 8}
