@@ -165,7 +165,13 @@ def test_the_serial_line_has_several_viewers(api: Any, session: Any, running: st
 
 
 @pytest.mark.parametrize(
-    "header", ["Authorization: Basic !!!", "Authorization: Basic cm9vdA==", "Authorization: Basic /w=="]
+    "header",
+    [
+        "Authorization: Basic !!!",
+        "Authorization: Basic cm9vdA==",
+        "Authorization: Basic /w==",
+        "Authorization: Basic é",
+    ],
 )
 def test_passwords_that_cannot_be_read(running: str, door: Any, header: str) -> None:
     assert connect(door(), f"ref={running}", header)[0] == 400

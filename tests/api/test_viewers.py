@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.api.harness import InProcessHost
+from tests.api.harness import InProcessHost, login
 from tests.api.programs import difference, needs_curl, opened, snapshot, vncdo
 from tests.api.tunnel import tunnel
 from tests.api.viewer import connect, request, tls
@@ -47,6 +48,27 @@ def test_a_machine_without_a_screen(host: InProcessHost, api: Any, session: Any,
     api.VM.set_HVM_boot_policy(machine, "BIOS order")
     api.VM.start(machine, False, False)
     assert sorted(api.console.get_protocol(ref) for ref in api.VM.get_consoles(machine)) == ["rfb", "vt100"]
+
+
+def test_the_audit_tells_who_took_a_picture(host: InProcessHost, api: Any, session: Any, bars: str) -> None:
+    host.run(host.daemon.engine.users.add("curious", "a password", "read-only"))
+    curious = login(host.url, "curious", "a password")
+    screen = next(ref for ref in api.VM.get_consoles(bars) if api.console.get_protocol(ref) == "rfb")
+
+    def asked(page: str, handle: str) -> tuple[int, bytes]:
+        with tls(host.url) as connection:
+            status, _, stream = request(connection, f"GET {page}session_id={handle} HTTP/1.0")
+            return status, stream.rest()
+
+    assert asked(f"/vncsnapshot?ref={screen}&", session.handle)[0] == 200
+    assert asked(f"/vncsnapshot?ref={screen}&", curious.handle)[0] == 403
+    lines = [json.loads(line) for line in asked("/audit_log?", session.handle)[1].splitlines()]
+    looked = [line for line in lines if line["call"] == "GET /vncsnapshot"]
+    console = [{"class": "console", "uuid": api.console.get_uuid(screen)}]
+    assert [(line["who"], line["result"], line["objects"]) for line in looked[-2:]] == [
+        ("root", "success", console),
+        ("curious", "RBAC_PERMISSION_DENIED", console),
+    ]
 
 
 @pytest.mark.slow

@@ -66,6 +66,11 @@ async def broken(context: Context, peer: Peer, arguments: Arguments) -> None:
     raise ZeroDivisionError("a defect")
 
 
+@serves("GET", "/crooked", role="read-only", label="Toy defect without a task", task=False)
+async def crooked(context: Context, peer: Peer, arguments: Arguments) -> None:
+    raise ZeroDivisionError("a defect")
+
+
 @serves("GET", "/wait", role="read-only", label="Toy wait")
 async def wait(context: Context, peer: Peer, arguments: Arguments) -> None:
     with context.task.cancellable():
@@ -240,6 +245,12 @@ async def test_a_defect_is_told_without_its_innards(house: House, tmp_path: Path
     assert status == 500
     assert b"Traceback" not in body
     assert (await house.done(task))[2][0] == "INTERNAL_ERROR"
+
+
+async def test_a_defect_is_told_without_a_task_too(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    status, body = await house.curl(house.url(f"/crooked?session_id={await house.toy.root()}"))
+    assert (status, b"ZeroDivision" in body) == (500, False)
+    assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -115,6 +115,26 @@ def test_http_1_0_has_no_web_sockets() -> None:
         WebSocket(parse_head(HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n"))
 
 
+NAMES = ["Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol",
+         "Sec-WebSocket-Extensions", "Origin", "Host"]  # fmt: skip
+SAID = st.one_of(
+    st.sampled_from(
+        ["websocket", "Upgrade", "13", "binary", "dGhlIHNhbXBsZSBub25jZQ==", "permessage-deflate", '"', ","]
+    ),
+    st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=8),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), SAID), max_size=8), st.booleans())
+def test_handshakes_of_rubbish_are_answered_or_refused(headers: list[tuple[str, str]], framed: bool) -> None:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
+    try:
+        answer = WebSocket(parse_head((HEAD if framed else b"GET / HTTP/1.1\r\n") + lines + b"\r\n")).output()
+    except HttpError as error:
+        answer = b"%d" % error.status
+    assert answer.startswith((b"400", b"HTTP/1.1 101 "))
+
+
 @given(st.lists(st.binary(max_size=40), max_size=20))
 def test_rubbish(pieces: list[bytes]) -> None:
     socket = opened()

@@ -8,7 +8,6 @@ it is needed.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ class Access:
         account without a role and for another site's page that uses what a browser sends along by itself.
         """
         token = _token(request.head)
-        basic = _basic(request.head) if token is None else None
+        basic = name_and_password(request.head) if token is None else None
         if _is_ambient(request.head):
             _refuse_other_sites(request.head)
         if token is not None:
@@ -139,14 +138,14 @@ def _refuse_other_sites(head: RequestHead) -> None:
         raise HttpError(403, "Another site's page must name the session itself, in the query.")
 
 
-def _basic(head: RequestHead) -> tuple[str, str] | None:
-    """Name and password by RFC 7617. Raises `HttpError` 400 when they cannot be read."""
+def name_and_password(head: RequestHead) -> tuple[str, str] | None:
+    """By RFC 7617; None where the request has none. Raises `HttpError` 400 when they cannot be read."""
     scheme, _, encoded = (head.header("authorization") or "").partition(" ")
     if scheme.lower() != "basic":
         return None
     try:
         name, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # of whichever kind: neither base64 nor UTF-8, or letters beyond ASCII
         raise HttpError(400, "The Authorization header is malformed.") from None
     if not colon:
         raise HttpError(400, "The Authorization header has no password.")

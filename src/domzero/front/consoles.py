@@ -154,7 +154,7 @@ class Consoles:
         try:
             name = console_name(request.head)
             async with self._access.caller(request, "console") as caller:
-                place = await self._admitted(name, caller, request.origin)
+                place = await self.admitted(name, caller, request.origin, LOOKING)
                 async with self._line(place, caller) as (viewing, line):
                     viewer = answer()
                     await self._view(viewing, line, viewer)
@@ -164,20 +164,19 @@ class Consoles:
             if viewer is not None:
                 await viewer.close()
 
-    async def _admitted(self, name: str, caller: Caller, origin: Origin) -> Place:
-        """The same as `find`, and the audit is told. Raises `HttpError`."""
+    async def admitted(self, name: str, caller: Caller, origin: Origin, call: StreamCall) -> Place:
+        """The console that a caller may look at; the audit is told, as of `call`. Raises `HttpError` 403 or 404."""
         try:
-            place = await self.find(name, caller)
+            place = await self._find(name, caller)
         except HttpError as error:
             if error.status == 403:
-                deed = self._auditor.begin(LOOKING, caller.session, origin, (name,))
-                deed.failed(ApiError("RBAC_PERMISSION_DENIED", LOOKING.name, error.text))
+                deed = self._auditor.begin(call, caller.session, origin, (name,))
+                deed.failed(ApiError("RBAC_PERMISSION_DENIED", call.name, error.text))
             raise
-        self._auditor.begin(LOOKING, caller.session, origin, (place.console,)).done("")
+        self._auditor.begin(call, caller.session, origin, (place.console,)).done("")
         return place
 
-    async def find(self, name: str, caller: Caller) -> Place:
-        """The console that a caller may look at. Raises `HttpError` 403 or 404."""
+    async def _find(self, name: str, caller: Caller) -> Place:
         require(caller, self._access.rank(ROLE))
         try:
             place = await self._places.find(name)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 
+from domzero.engine.audit import StreamCall
 from domzero.front.access import Access
 from domzero.front.consoles import SERIAL, Consoles, Line, Place, console_name
 from domzero.front.routes import Request, Response, Routes
@@ -14,6 +15,8 @@ from domzero.wire.rfb import RfbError
 from domzero.wire.rfb_picture import Picture
 
 PATH = "/vncsnapshot"
+PHOTOGRAPHING = StreamCall(f"GET {PATH}", "console")
+"""What the audit calls it."""
 AT_ONCE = 4
 """Pictures that are made at the same time; whoever asks for more waits."""
 QUALITY = 85
@@ -36,7 +39,7 @@ class Snapshots:
     async def _show(self, request: Request) -> Response:
         name = console_name(request.head)
         async with self._access.caller(request, "vncsnapshot") as caller:
-            place = await self._consoles.find(name, caller)
+            place = await self._consoles.admitted(name, caller, request.origin, PHOTOGRAPHING)
             if place.protocol == SERIAL:
                 raise HttpError(404, "The console has no screen.")
             async with self._room:

@@ -160,6 +160,13 @@ class Transfers:
             except HttpError as error:
                 if not peer.begun:
                     await _refuse(peer, error)
+            except ConnectionError:
+                raise
+            except Exception:
+                # A defect. Whoever asked is told as much, and the log has all of it.
+                if not peer.begun:
+                    await _refuse(peer, HttpError(500, "The page failed unexpectedly; the log says more."))
+                raise
 
         return serve
 
