@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -175,3 +176,20 @@ def test_no_byte_that_counts_can_be_changed(position: int, change: int) -> None:
 def test_what_it_is_for(required: str, version: str, fits: bool) -> None:
     manifest = Manifest(MANIFEST.uuid, "", "", "1.2.3", required, (), MANIFEST.wheels)
     assert manifest.fits(version) is fits
+
+
+VALUES = some.one_of(
+    some.none(), some.integers(), some.text(max_size=5), some.just([]), some.just([[]]), some.just([{}]),
+    some.just(["restartXAPI"]), some.just([{"name": "domzero-1.0.0-py3-none-any.whl", "size": 1, "sha256": "0" * 64}]),
+    some.sampled_from(["1.0.0", "1.0.*", "b1f2c6c4-4f0e-4b7f-9f67-4f4f0a2b3c4d"]),
+)  # fmt: skip
+FIELDS = ("uuid", "name_label", "name_description", "version", "required_version", "after_apply_guidance", "wheels")
+MANIFESTS = some.fixed_dictionaries(dict.fromkeys(FIELDS, VALUES)).map(
+    lambda fields: json.dumps({"format": bundle.FORMAT, **fields}).encode()
+)
+
+
+@given(some.one_of(some.binary(max_size=60), MANIFESTS))
+def test_no_manifest_raises_anything_else(data: bytes) -> None:
+    with contextlib.suppress(BundleError):
+        assert bundle.decode(data).wheels

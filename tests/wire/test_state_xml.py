@@ -148,6 +148,17 @@ def test_a_row_without_end_is_given_up() -> None:
         reader.feed(b"x" * (4 << 20))
 
 
+TYPES = (INT, FLOAT, BOOL, DATETIME, STRING_SET, STRING_MAP, RefTo("VM"), EnumOf("vm_power_state"))
+WORDS = st.sampled_from(["(", ")", "'", "\\", " ", "a", "OpaqueRef:1", "19700101T00:00:00Z", "1", "-", "true", "e9"])
+
+
+@given(st.one_of(st.text(max_size=20), st.lists(WORDS, max_size=16).map("".join)))
+def test_any_text_is_a_value_or_none(text: str) -> None:
+    for type_ in TYPES:
+        with contextlib.suppress(StateError):
+            decode_value(GRAPH, type_, text)
+
+
 @given(st.binary())
 def test_any_bytes(content: bytes) -> None:
     with contextlib.suppress(StateError):

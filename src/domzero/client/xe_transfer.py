@@ -140,28 +140,50 @@ class _Page:
                 raise TransferError("The host gave no answer to the transfer")
             raw += data
         top, _, self.early = raw.partition(b"\r\n\r\n")
-        first, *lines = top.decode("latin-1").split("\r\n")
-        words = first.split(" ", 2)
-        if len(words) < 2 or not words[1].isdigit():
-            raise TransferError("The host answered the transfer with something that is no HTTP")
-        pairs = (line.partition(":") for line in lines)
-        return int(words[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
+        return answer_of(top)
 
     def close(self) -> None:
         """Let go of the connection."""
         self.connection.close()
 
 
+def answer_of(head: bytes) -> tuple[int, dict[str, str]]:
+    """Status and headers of an answer's head without its blank line. Raises `TransferError`."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    words = first.split(" ", 2)
+    if len(words) < 2 or not _is_number(words[1], 3):
+        raise TransferError("The host answered the transfer with something that is no HTTP")
+    pairs = (line.partition(":") for line in lines)
+    return int(words[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
 def _opened(terminal: Terminal, path: str) -> tuple[socket.socket, str]:
     """A connection for a path on the same host, or for a whole address, and what to ask for there."""
-    parts = urlsplit(path)
-    if not parts.scheme:
-        return connect(terminal.options), path
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    server, target = place_of(path)
+    return (connect_tcp(*server), target) if server is not None else (connect(terminal.options), target)
+
+
+def place_of(path: str) -> tuple[tuple[str, int, bool] | None, str]:
+    """The server that a whole address names (host, port, whether by TLS; None for the same one again) and what to ask
+    for there. Raises `TransferError` for an address that cannot be used."""
+    try:
+        parts = urlsplit(path)
+        port = parts.port
+        known = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        known = False
+    else:
+        if not parts.scheme:
+            return None, path
+    if not known:
         raise TransferError(f"The host names an address that cannot be used: {path}")
     tls = parts.scheme == "https"
     target = parts.path + (f"?{parts.query}" if parts.query else "")
-    return connect_tcp(parts.hostname, parts.port or (443 if tls else 80), tls), target
+    return (parts.hostname or "", port or (443 if tls else 80), tls), target
+
+
+def _is_number(text: str, longest: int) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= longest
 
 
 def _status_error(status: int) -> TransferError:
@@ -228,7 +250,7 @@ def _get(terminal: Terminal, name: str, path: str) -> None:
             status, headers = page.head()
             if status == 200:
                 length = headers.get("content-length", "")
-                _write_file(page, name, int(length) if length.isdigit() else None)
+                _write_file(page, name, int(length) if _is_number(length, 19) else None)
                 return
         finally:
             page.close()

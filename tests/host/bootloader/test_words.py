@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from domzero.host.bootloader.protocol import LoaderError, LoaderOptions
 from domzero.host.bootloader.pygrub import answer, command_line, reason
@@ -67,3 +69,23 @@ def test_reasons() -> None:
     assert reason(b"") == "pygrub cannot boot the machine's disk: it ended without a word"
     assert len(reason(b"x\x1b[31m" * 1000)) < 300
     assert "\x1b" not in reason(b"a\x1b[31m")
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=60),
+        st.lists(
+            st.sampled_from([b"kernel ", b"ramdisk ", b"args ", b"/out/", b"k", b"..", b"\0", b"\n", b"\xff", b" "]),
+            max_size=12,
+        ).map(b"".join),
+    )
+)
+def test_whatever_a_loader_says(said: bytes) -> None:
+    try:
+        found = answer(said)
+    except LoaderError:
+        return
+    assert found.keys() <= {"kernel", "ramdisk", "args"}
+    assert all("/" not in found.get(name, "") for name in ("kernel", "ramdisk"))
+    assert found["args"].isprintable()
+    assert reason(said)

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from domzero.host.plugins.directory import QUOTED, PluginDirectory
 from domzero.host.plugins.protocol import PluginFailedError, PluginMissingError, PluginRefusedError
@@ -201,3 +203,24 @@ async def test_what_a_program_leaves_running_goes_on_and_delays_nothing(home: Ho
     end.write_text("over\n")
     await gone(pids)
     assert (tmp_path / "done").read_text() == "over\n"
+
+
+SAID = st.one_of(
+    st.binary(max_size=60),
+    st.tuples(
+        st.sampled_from(["Success", "Failure", "<int>1</int>", "x"]), st.sampled_from(["Value", "ErrorDescription"]),
+        st.sampled_from(["x", "<array><data/></array>", "<array><data><value>E</value></data></array>", "<nil/>",
+                         "<array><data><value><int>1</int></value></data></array>", "<struct/>", "</value>"]),
+    ).map(lambda parts: ANSWER.format(*parts).encode()),
+)  # fmt: skip
+
+
+@given(SAID)
+def test_whatever_a_plugin_says(said: bytes) -> None:
+    try:
+        told: tuple[str, ...] = (answer(said),)
+    except PluginRefusedError as error:
+        told = error.description
+    except AnswerError as error:
+        told = (str(error),)
+    assert all(isinstance(part, str) for part in told)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from domzero.host.hypervisor import sim
 from domzero.host.hypervisor.protocol import HypervisorError
@@ -39,3 +42,12 @@ def test_values_that_cannot_be_read_are_refused(key: str, value: str) -> None:
 def test_an_unknown_fault_is_refused() -> None:
     with pytest.raises(HypervisorError, match="fail-strat"):
         parse_faults({"sim:fail-strat": "x"})
+
+
+@given(st.dictionaries(st.one_of(st.sampled_from(sorted(KINDS)), st.text(max_size=5)), st.text(max_size=8), max_size=4))
+def test_whatever_is_asked_of_the_simulator(settings: dict[str, str]) -> None:
+    try:
+        found = parse_faults(settings)
+    except HypervisorError:
+        return
+    assert all(0 <= number < math.inf for number in found.numbers.values())

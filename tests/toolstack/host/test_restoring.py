@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from domzero.datamodel.graph import GRAPH
 from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
 from domzero.host.clock import ManualClock
+from domzero.toolstack.host.backup import BRAND, FORMAT
+from domzero.toolstack.host.restore import LARGEST, BackupError, manifest_files
 from domzero.toolstack.host.restoring import check
 
 
@@ -68,3 +73,29 @@ def test_what_is_not_one_host(databases: tuple[Database, Database]) -> None:
     assert "coordinator" in refusal(stored, present)[1]
     fill(stored)
     assert "2 hosts" in refusal(stored, present)[1]
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none(), st.integers(-1, 1 << 40), st.sampled_from(["state.db", "size", "domzero", "x", FORMAT, BRAND])
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["name", "size", "sha256"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=40),
+        VALUES.map(orjson.dumps),
+        VALUES.map(lambda files: orjson.dumps({"product_brand": BRAND, "format": FORMAT, "files": files})),
+    )
+)
+def test_whatever_a_manifest_says(content: bytes) -> None:
+    try:
+        found = manifest_files(content)
+    except (BackupError, ApiError):
+        return
+    assert all(0 <= one.size <= LARGEST[one.name] for one in found)

@@ -11,6 +11,9 @@ from domzero.engine.exchange import Arguments, Peer, RequestError, serves
 from domzero.toolstack.host.streams import attachment, threaded
 from domzero.toolstack.stack import Stack
 
+EARLIEST = 1970
+"""The year before which nothing was told."""
+
 
 @serves("GET", "/audit_log", role="read-only", label="audit_log")
 async def audit_log(stack: Stack, context: Context, peer: Peer, arguments: Arguments) -> None:
@@ -30,6 +33,7 @@ def beginning(text: str) -> str:
         return ""
     try:
         named = datetime.fromisoformat(text)
-    except ValueError:
+        # Years of less than four digits, which no line is from, would compare otherwise than they are.
+        return moment(named if named.tzinfo else named.replace(tzinfo=UTC)) if named.year >= EARLIEST else ""
+    except (ValueError, OverflowError):
         raise RequestError(400, "since is no date or moment, such as 2026-01-31 or 20260131T12:00:00Z.") from None
-    return moment(named if named.tzinfo else named.replace(tzinfo=UTC))

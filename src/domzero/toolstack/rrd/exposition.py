@@ -16,16 +16,34 @@ from domzero.toolstack.rrd.prometheus import Machine, Snapshot
 
 DRIVES_MOST = 16
 CARDS_MOST = 8
+VERSIONS = frozenset({"0.0.4", "1.0.0"})
+"""Of the two forms of text, those that are written here."""
 
 Rows = Iterable[tuple[tuple[str, ...], float]]
 
 
 def expose(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
     """The text in the form that an `Accept` header asks for, and its media type."""
-    encode, content_type = choose_encoder(accept)
+    encode, content_type = choose_encoder(known_forms(accept))
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(snapshot))
     return encode(registry), content_type
+
+
+def known_forms(accept: str) -> str:
+    """The parts of an `Accept` header that ask for no version which is not written here.
+
+    The library stumbles over versions that are no numbers, and promises whatever greater one it is asked for.
+    """
+    parts = accept.replace('"', "").split(",")
+    return ",".join(part for part in parts if VERSIONS.issuperset(_versions(part)))
+
+
+def _versions(part: str) -> Iterator[str]:
+    for parameter in part.split(";"):
+        name, equals, value = parameter.partition("=")
+        if equals and name.strip().lower() == "version":
+            yield value.strip()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

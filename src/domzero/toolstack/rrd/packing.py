@@ -71,7 +71,7 @@ def unpack(data: bytes) -> Archive:
         if not inflater.eof or inflater.unused_data:
             raise DamagedError("it is longer or shorter than it should be")
         return restored(content)
-    except (zlib.error, struct.error, ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
+    except (zlib.error, struct.error, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise DamagedError(f"{type(error).__name__}: {error}") from error
 
 

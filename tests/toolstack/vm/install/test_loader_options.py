@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from domzero.host.bootloader.protocol import LoaderOptions
+from domzero.host.upload.protocol import is_sendable
 from domzero.toolstack.vm.disk_loader import has_boot_code
 from domzero.toolstack.vm.install.loader_options import for_virtio, loader_options
+from domzero.toolstack.vm.install.source import read_repository
 
 
 @pytest.mark.parametrize(
@@ -51,3 +55,30 @@ def test_boot_sectors() -> None:
     assert not has_boot_code(bytes(446) + b"\x80" * 64 + signature)
     assert not has_boot_code(b"\xeb" * 512)
     assert not has_boot_code(b"")
+
+
+WORDS = st.sampled_from(["--entry", "--kernel=", "--offset", "=", "9", "'", '"', "\\", " ", "-q", "--", "#", "²", "\n"])
+
+
+@given(st.one_of(st.text(max_size=40), st.lists(WORDS, max_size=12).map("".join)), st.text(max_size=20))
+def test_whatever_is_written_there(text: str, arguments: str) -> None:
+    try:
+        found = loader_options(text, arguments)
+    except ValueError:
+        return
+    assert found.offset is None or found.offset >= 0
+    assert for_virtio(found.arguments, [0, 1]).isprintable()
+
+
+@given(
+    st.one_of(
+        st.text(max_size=40), st.text(max_size=20).map("https://{}".format), st.text(max_size=9).map("nfs:{}".format)
+    )
+)
+def test_whatever_address_a_repository_has(text: str) -> None:
+    found = read_repository(text)
+    is_sendable(text)
+    if found is not None:
+        assert found.kind in ("http", "https", "ftp", "nfs", "cdrom")
+        assert " " not in found.public
+        assert not found.path.endswith("/")

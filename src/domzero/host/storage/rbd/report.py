@@ -121,8 +121,10 @@ def room_in(said: bytes, pool: str) -> Room:
     pools = _loaded(said, dict).get("pools")
     for entry in pools if isinstance(pools, list) else []:
         if isinstance(entry, dict) and entry.get("name") == pool and isinstance(entry.get("stats"), dict):
-            stats = entry["stats"]
-            return Room(*(max(0, int(stats.get(key) or 0)) for key in ("stored", "max_avail")))
+            stored, available = (entry["stats"].get(key) or 0 for key in ("stored", "max_avail"))
+            if not isinstance(stored, int | float) or not isinstance(available, int | float):
+                raise _strange()
+            return Room(max(0, int(stored)), max(0, int(available)))
     return Room(0, 0)
 
 
