@@ -192,6 +192,40 @@ def test_whole_archives(measured: Measured) -> None:
     assert measured.curl(f"/vm_rrd?uuid={measured.uuid(never)}")[0] == 404
 
 
+def cells(dump: str) -> list[list[str]]:
+    return [[row.text or "" for row in rra.findall("database/row/v")] for rra in ET.fromstring(dump).findall("rra")]
+
+
+def test_history_is_taken_from_another_machine(measured: Measured, tmp_path: Path) -> None:
+    vm = measured.api.VM.clone(measured.halted, "moved here")
+    uuid, file = measured.uuid(vm), tmp_path / "history.xml"
+    history = measured.curl(f"/vm_rrd?uuid={measured.uuid(measured.halted)}")[2]
+    file.write_text(history)
+    assert measured.curl(f"/vm_rrd?uuid={uuid}")[0] == 404
+    assert measured.curl(f"/rrd?uuid={uuid}&archive=true", "-T", str(file))[0] == 200
+    status, _, taken = measured.curl(f"/vm_rrd?uuid={uuid}")
+    assert (status, cells(taken)) == (200, cells(history))
+    assert any(cell != "NaN" for rows in cells(taken) for cell in rows)
+    measured.api.VM.destroy(vm)
+
+
+def test_histories_that_are_not_taken(measured: Measured, tmp_path: Path) -> None:
+    file, uuid = tmp_path / "history.xml", measured.uuid(measured.halted)
+    file.write_text("<rrd><step>60</step></rrd>")
+    before = measured.curl(f"/vm_rrd?uuid={uuid}")[2]
+    measured.host.run(measured.host.daemon.engine.users.add("operator", PASSWORD, "pool-operator"))
+    put = ("-T", str(file))
+    assert measured.curl(f"/rrd?uuid={uuid}", *put, user=f"operator:{PASSWORD}")[0] == 403
+    assert measured.curl(f"/rrd?uuid={uuid}", *put)[0] == 400
+    assert measured.curl("/rrd", *put)[0] == 400
+    assert measured.curl(f"/rrd?uuid={uuid}&archive=maybe", *put)[0] == 400
+    assert measured.curl("/rrd?uuid=../x", *put)[0] == 404
+    assert measured.curl(f"/rrd?uuid={uuid}", *put, "-H", "Transfer-Encoding: chunked")[0] == 411
+    file.write_bytes(b"<rrd>" + bytes(9 << 20))
+    assert measured.curl(f"/rrd?uuid={uuid}", *put)[0] == 413
+    assert cells(measured.curl(f"/vm_rrd?uuid={uuid}")[2]) == cells(before)
+
+
 @pytest.mark.skipif(shutil.which("rrdtool") is None, reason="rrdtool is not installed")
 def test_rrdtool_restores_what_is_served(measured: Measured, tmp_path: Path) -> None:
     dump, file = tmp_path / "dump.xml", tmp_path / "file.rrd"
@@ -243,6 +277,12 @@ def test_openmetrics(measured: Measured) -> None:
     assert (status, kind.partition(";")[0]) == (200, "application/openmetrics-text")
     families = parse_openmetrics(text)  # type: ignore[no-untyped-call]  # the library has no types here
     assert "domzero_vm_memory_bytes" in {family.name for family in families}
+
+
+@pytest.mark.parametrize("version", ["x", '"1.0.0"', "9999", "1..0"])
+def test_versions_of_openmetrics_that_are_not_there(measured: Measured, version: str) -> None:
+    status, kind = measured.asked("/metrics", f"application/openmetrics-text; version={version}")
+    assert (status, "9999" in kind) == (200, False)
 
 
 def test_who_may_only_read_may_see_it(measured: Measured) -> None:

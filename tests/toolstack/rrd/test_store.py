@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -83,11 +85,38 @@ def test_well_packed_rubbish_is_refused(content: bytes) -> None:
     [b"[]", b"{}", b'{"byteorder":"little","functions":["LAST"],"steps_done":0,"chosen":{},"sources":[]}',
      b'{"byteorder":"little","functions":["AVERAGE"],"steps_done":-1,"chosen":{},"sources":[]}',
      b'{"byteorder":"little","functions":["AVERAGE"],"steps_done":0,"chosen":{},"sources":[["x"]]}',
-     b'{"byteorder":"little","functions":["AVERAGE"],"steps_done":5,"chosen":[],"sources":[]}'],
+     b'{"byteorder":"little","functions":["AVERAGE"],"steps_done":5,"chosen":{},"sources":[]}',
+     b'{"byteorder":"little","functions":["AVERAGE"],"steps_done":0,"chosen":[],"sources":[]}'],
 )  # fmt: skip
 def test_a_head_that_makes_no_sense(head: bytes) -> None:
     with pytest.raises(DamagedError):
         unpack(MAGIC + zlib.compress(len(head).to_bytes(4, "little") + head + bytes(8)))
+
+
+ODD = st.one_of(st.none(), st.integers(-1, 5), st.text(max_size=3), st.just([]), st.just({}), st.just([["x"] * 6]))
+HEADS = st.fixed_dictionaries(
+    {
+        "byteorder": st.just("little"),
+        "functions": st.one_of(st.just(["AVERAGE"]), ODD),
+        "steps_done": st.one_of(st.just(0), ODD),
+        "chosen": st.one_of(st.just({"a": True}), st.just({"a" * 2000: 1}), ODD),
+        "sources": st.one_of(
+            st.lists(st.tuples(ODD, st.just(""), ODD, st.sampled_from(["GAUGE", "x"]), ODD, st.booleans())), ODD
+        ),
+    }
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(HEADS, st.integers(0, 40))
+def test_a_head_that_is_nearly_right_is_refused_or_makes_an_archive(head: dict[str, Any], numbers: int) -> None:
+    text = json.dumps(head).encode()
+    try:
+        found = unpack(MAGIC + zlib.compress(len(text).to_bytes(4, "little") + text + bytes(8 * numbers)))
+    except DamagedError:
+        return
+    found.add(5.0, LAYOUT, (1, 2, 3))
+    assert unpack(deflate(pack(found))).sources == found.sources
 
 
 def test_what_follows_the_end_is_noticed() -> None:
@@ -190,6 +219,24 @@ async def test_what_is_gone_takes_its_file_along(tmp_path: Path) -> None:
     # 1 was forgotten, and 2, which is not measured any more, does not exist.
     await ours.keep(lambda _: True)
     assert files(tmp_path) == []
+
+
+async def test_history_that_is_put_in_place_of_another(tmp_path: Path) -> None:
+    """Of something that is measured, of something that is not, and of a former owner's uuid."""
+    ours = archives(tmp_path, ManualClock())
+    (await ours.open(owner(1))).add(ours.now(), LAYOUT, (1, 1, 1))
+    (await ours.open(owner(3))).add(ours.now(), LAYOUT, (1, 1, 1))
+    ours.forget(owner(3))
+    for number in (1, 2, 3):
+        archive = filled(10)
+        assert await ours.put(owner(number), archive)
+        assert ours.get(owner(number)) is archive
+    await ours.keep(lambda it: it == owner(1))
+    assert [ours.get(owner(number)) is not None for number in (1, 2, 3)] == [True, False, False]
+    for number in (1, 2, 3):
+        kept = await ours.kept(owner(number))
+        assert kept is not None
+        assert len(kept.sources) == 3
 
 
 @pytest.fixture

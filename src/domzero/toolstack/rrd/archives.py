@@ -85,6 +85,16 @@ class Archives:
             return None
         return self._live.get(owner) or await in_thread(self._store.load, owner)
 
+    async def put(self, owner: Owner, archive: Archive) -> bool:
+        """Let an owner have this history in place of what there is. Whether it was written down; if not, it is logged.
+
+        One that is not measured is in memory until the next `keep`.
+        """
+        async with self._opening:
+            self._gone.discard(owner)
+            self._live[owner] = archive
+        return await self.save(owner)
+
     def forget(self, owner: Owner) -> None:
         """The owner is gone: let its history go. The file goes with the next `keep`."""
         self._drop(owner)

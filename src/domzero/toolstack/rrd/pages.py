@@ -1,4 +1,4 @@
-"""The pages of history: `/rrd_updates`, `/vm_rrd`, `/host_rrd`, `/sr_rrd` and their older names.
+"""The pages of history: `/rrd_updates`, `/vm_rrd`, `/host_rrd`, `/sr_rrd` and their older names; `/rrd` to send one.
 
 Whether the answer is XML or JSON is said by the query's `json`, else by what the `Accept` header prefers, else it is
 XML. One that takes both alike, as curl's does, gets XML, as it did from every XenServer before 23.17.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
@@ -19,6 +20,7 @@ from domzero.toolstack.rrd.document import rrd_json, rrd_xml, xport_json, xport_
 from domzero.toolstack.rrd.export import FUNCTIONS, Owner, tabulate
 from domzero.toolstack.rrd.owners import CLASSES, owner_of
 from domzero.toolstack.rrd.packing import pack, restored
+from domzero.toolstack.rrd.reading import DumpError, read_dump
 from domzero.toolstack.stack import Stack
 
 XML_TYPE, JSON_TYPE = "text/xml", "application/json"
@@ -28,15 +30,23 @@ NUMBER_MOST = 1 << 53
 ALL, NONE = "all", "none"
 """Words that may stand for uuids."""
 UUIDS_MOST = 10_000
+DUMP_MOST = 8 << 20
+"""Bytes of a history that is sent here; XenServer takes 2 MiB."""
 
 _NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.[0-9]{1,18})?", re.ASCII)
+
+
+class Asking(Protocol):
+    """As much of a peer as says what answer it wants."""
+
+    def header(self, name: str) -> str | None: ...
 
 
 @serves("GET", "/rrd_updates", role="read-only", label="RRD updates", task=False)
 async def updates(stack: Stack, context: Context, peer: Peer, arguments: Arguments) -> None:
     """The rows after a moment, of machines that run, and of the host and repositories if asked for."""
-    start = _integer(arguments, "start", needed=True)
-    interval = _integer(arguments, "interval")
+    start = number_of(arguments, "start", needed=True)
+    interval = number_of(arguments, "interval")
     if interval < 0:
         raise RequestError(400, "interval is negative.")
     function = arguments.get("cf") or None
@@ -67,6 +77,39 @@ async def of_host(stack: Stack, context: Context, peer: Peer, arguments: Argumen
 async def of_repository(stack: Stack, context: Context, peer: Peer, arguments: Arguments) -> None:
     """The whole history of a repository."""
     await _send_archive(stack, peer, arguments, _named(stack, "SR", arguments.need("uuid", "ref")))
+
+
+@serves("PUT", "/rrd", role="pool-admin", label="RRD upload")
+async def take(stack: Stack, context: Context, peer: Peer, arguments: Arguments) -> None:
+    """Give a machine, a host or a repository the history in the body, XML as of the pages above, in place of its own.
+
+    XenServer's `archive` may be said; here history is always kept.
+    """
+    arguments.flag("archive")
+    owner = _anybody(stack, arguments.need("uuid"))
+    if peer.chunked:
+        raise RequestError(411, "Send the history with a Content-Length, not in chunks.")
+    document = bytearray()
+    while (peer.length or 0) <= DUMP_MOST >= len(document) and (data := await peer.read()):
+        document += data
+    if max(peer.length or 0, len(document)) > DUMP_MOST:
+        raise RequestError(413, f"A history has at most {DUMP_MOST} bytes.")
+    try:
+        archive = await in_thread(read_dump, bytes(document))
+    except DumpError as error:
+        raise RequestError(400, f"The history cannot be read: {error}.") from error
+    if not await stack.archives.put(owner, archive):
+        raise RequestError(500, "The history holds until the next start: it cannot be written down.")
+    peer.begin(200, length=0)
+
+
+def _anybody(stack: Stack, uuid: str) -> Owner:
+    for cls in CLASSES.values():
+        try:
+            return _named(stack, cls, uuid)
+        except ApiError:
+            continue
+    raise RequestError(404, f"There is no machine, host or repository with the uuid {uuid[:64]}.")
 
 
 def _named(stack: Stack, cls: str, name: str) -> Owner:
@@ -133,7 +176,7 @@ def _found(stack: Stack, owners: Iterable[Owner]) -> Iterator[tuple[Owner, Archi
             yield owner, archive
 
 
-def _integer(arguments: Arguments, name: str, *, needed: bool = False) -> int:
+def number_of(arguments: Arguments, name: str, *, needed: bool = False) -> int:
     """A number without its fraction, 0 where it is left out. Raises `RequestError` 400."""
     text = arguments.need(name) if needed else arguments.get(name) or "0"
     found = _NUMBER.fullmatch(text.strip())
@@ -142,7 +185,7 @@ def _integer(arguments: Arguments, name: str, *, needed: bool = False) -> int:
     return int(found[1])
 
 
-def prefers_json(peer: Peer, arguments: Arguments) -> bool:
+def prefers_json(peer: Asking, arguments: Arguments) -> bool:
     """Whether the answer is to be JSON. Raises `RequestError` 400 for a `json` that is no truth value."""
     if "json" in arguments:
         return arguments.flag("json", default=True)
