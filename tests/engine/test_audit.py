@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from domzero.engine.audit import Audit, AuditedPage, short
 from domzero.engine.audit_file import FLUSH_SECONDS, AuditFile
 from domzero.engine.calls import LOCAL
 from domzero.engine.exchange import Arguments, Page
+from domzero.engine.login import DELAYS_PER_ADDRESS, TOO_MANY
 from domzero.engine.sensitive import HIDDEN, without_secrets
 from domzero.idl.types import STRING, VOID, RefTo
 from tests.engine.toy_calls import PASSWORD, Toy
@@ -121,6 +123,37 @@ def test_what_is_hidden() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("https://user:p@ss@host/x", f"https://user:{HIDDEN}@host/x"),
+        ("auto rootpw=plain quiet", f"auto rootpw={HIDDEN} quiet"),
+        ("x?session_id=plain&y=1", f"x?session_id={HIDDEN}&y=1"),
+        (f"{'x' * 190} https://user:{'p' * 150}@host/", f"{'x' * 190} https://u…"),
+        ("-----BEGIN PRIVATE KEY-----\nMIIEplain", HIDDEN),
+        ("a name: of a lamp", "a name: of a lamp"),
+    ],
+)
+async def test_secrets_inside_texts_are_not_told(toy: Toy, heard: Heard, given: str, told: str) -> None:
+    session, lamp = await toy.root(), toy.lamp()
+    heard.audit.begin(_Rename, toy.engine.sessions.live[session], LOCAL, [lamp, given]).done(None)
+    assert heard.last["parameters"] == {"value": told}
+    heard.audit.begin(_Rename, None, LOCAL, [lamp, {"key": given, "session_id": given}]).done(None)
+    assert heard.last["parameters"] == {"value": {"key": told, "session_id": HIDDEN}}
+
+
+async def test_who_is_not_even_heard_fills_no_log(toy: Toy, heard: Heard) -> None:
+    login = "session.login_with_password"
+    guesses = [asyncio.ensure_future(toy.fails(login, "root", "wrong")) for _ in range(DELAYS_PER_ADDRESS)]
+    await toy.clock.until_asleep(DELAYS_PER_ADDRESS)
+    for _ in range(50):
+        assert (await toy.fails(login, "root", "wrong"))[2] == TOO_MANY
+    assert heard.lines == []
+    await toy.clock.advance(60)
+    await asyncio.gather(*guesses)
+    assert len(heard.lines) == DELAYS_PER_ADDRESS
+
+
 @pytest.mark.parametrize("text", ["a\nb", 'a\r\n{"time":"2"}', "\x1b[2J", "\u2028\x85", "\ud800", '"},{"'])
 async def test_a_line_stays_a_line(toy: Toy, heard: Heard, text: str) -> None:
     session, lamp = await toy.root(), toy.lamp()
@@ -153,6 +186,11 @@ async def test_pages_are_told(toy: Toy, heard: Heard) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the page's own
         await serve(context, _NoPeer, Arguments({"session_id": "x", "dry_run": "true", "password": "y"}))
     assert heard.last["parameters"] == {"dry_run": "true", "password": HIDDEN}
+    # A browser sends what other servers of the same machine gave it, too.
+    cookies = Arguments({"elsewhere": "logged in", "uuid": "u", "force": "true"}, [("force", "true")])
+    with pytest.raises(ValueError):  # noqa: PT011 - the page's own
+        await serve(context, _NoPeer, cookies)
+    assert heard.last["parameters"] == {"uuid": "u", "force": "true"}
     context.tasks.release(context.task)
 
 
@@ -192,6 +230,27 @@ async def test_what_is_kept_is_bounded_and_read_in_order(tmp_path: Path) -> None
     assert kept == [line(second) for second in range(30 - len(kept), 30)]
     assert b"".join(file.read("20260101T00:00:29Z")).decode().splitlines() == [line(29)]
     assert b"".join(file.read("20270101T00:00:00Z")) == b""
+
+
+async def test_readers_miss_nothing_while_the_file_is_turned_over(tmp_path: Path) -> None:
+    file = AuditFile(tmp_path / "audit.log", full=1, kept=40)
+    stop = threading.Event()
+
+    def read() -> list[list[int]]:
+        found = []
+        while not stop.is_set():
+            found.append([int(json.loads(text)["padding"]) for text in b"".join(file.read()).splitlines()])
+        return found
+
+    reading = asyncio.create_task(asyncio.to_thread(read))
+    for number in range(120):
+        file.write(json.dumps({"time": "20260101T00:00:00Z", "padding": number}, separators=(",", ":")))
+        file.flush()
+        await asyncio.sleep(0)
+    stop.set()
+    for numbers in await reading:
+        assert not numbers or numbers == list(range(numbers[0], numbers[-1] + 1))
+    file.close()
 
 
 async def test_a_disk_that_refuses_costs_lines_but_no_call(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

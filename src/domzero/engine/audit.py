@@ -21,14 +21,16 @@ from domzero.engine.calls import Origin
 from domzero.engine.clock import Clock, moment
 from domzero.engine.context import Context
 from domzero.engine.database import Database
-from domzero.engine.errors import ApiError
+from domzero.engine.errors import ApiError, UnheardError
 from domzero.engine.exchange import Arguments, Page, PageFunction, Peer
-from domzero.engine.sensitive import is_sensitive, without_secrets
+from domzero.engine.sensitive import is_sensitive, without_keys, without_secrets, without_written_secrets
 from domzero.engine.sessions import Session
 from domzero.idl.types import NULL_REF, STRING, RefTo, SetOf, Type
 
 LONGEST_VALUE = 200
 """Characters of a text that are kept; more would let a client fill the log."""
+LOOKED_THROUGH = 1000
+"""Characters of a text that secrets are looked for in: more than are kept, so that no half of one is."""
 MOST_ITEMS = 16
 """Objects of a set, items of a list and keys of a map that are kept."""
 SUCCESS = "success"
@@ -147,6 +149,9 @@ class _Line:
         self._end(SUCCESS, self._audit.made(self._call.result, result))
 
     def failed(self, problem: BaseException) -> None:
+        if isinstance(problem, UnheardError):
+            # A stranger could have thousands of lines written in a second, and so push all others out.
+            return
         if isinstance(problem, ApiError):
             self._end(problem.code, [])
         else:
@@ -199,7 +204,8 @@ def shown(name: str, value: Any) -> Any:
 def _cut(value: Any) -> Any:
     match value:
         case str():
-            return value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}…"
+            text = without_written_secrets(without_keys(value[:LOOKED_THROUGH]))
+            return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
         case Mapping():
             return {str(_cut(key)): _cut(inner) for key, inner in list(value.items())[:MOST_ITEMS]}
         case list() | tuple():
@@ -236,16 +242,19 @@ class TextsCall:
 
 
 class _PageCall:
-    """A page as a call: its parameters are the query's."""
+    """A page as a call: its parameters are the query's, and of the cookies those that say what is meant."""
 
     def __init__(self, page: Page, arguments: Arguments) -> None:
         self.name = f"{page.method} {page.path}"
-        self.given = {name: value for name, value in arguments.items() if name not in _OF_EVERY_PAGE}
+        told = arguments.query.keys() | _POINTING
+        self.given = {name: value for name, value in arguments.items() if name in told and name not in _OF_EVERY_PAGE}
         self.parameters: Sequence[tuple[str, Type]] = [(name, page.result) for name in self.given]
         self.result = page.result
 
 
 _OF_EVERY_PAGE = frozenset({"session_id", "task_id", "subtask_of"})
+_POINTING = frozenset({"ref", "uuid", "vdi", "sr_id", "sr_uuid", "base"})
+"""Parameters that name objects: nobody may hide from the audit what was asked for by asking with a cookie."""
 
 
 class AuditedPage:

@@ -10,7 +10,9 @@ import asyncio
 import logging
 import os
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 FLUSH_SECONDS = 1.0
 FULL = 8 << 20
@@ -37,6 +39,8 @@ class AuditFile:
         self._descriptor: int | None = None
         self._size = 0
         self._lost = False
+        self._turning = Lock()
+        """Held while names of files change, lest a reader in another thread miss one."""
 
     def write(self, line: str) -> None:
         """Keep a line, which has no line break inside or at its end."""
@@ -74,11 +78,10 @@ class AuditFile:
         """
         opened = []
         try:
-            for path in reversed(self.files()):
-                try:
-                    opened.append(path.open("rb"))
-                except FileNotFoundError:
-                    continue
+            with self._turning:
+                for path in reversed(self.files()):
+                    with suppress(FileNotFoundError):
+                        opened.append(path.open("rb"))
             start = f'{{"time":"{since}'.encode()
             for file in opened:
                 while lines := file.readlines(READ_AHEAD):
@@ -108,9 +111,10 @@ class AuditFile:
     def _turn_over(self) -> None:
         self._close()
         files = self.files()
-        for older, newer in zip(reversed(files), reversed(files[:-1]), strict=False):
-            if newer.exists():
-                newer.replace(older)
+        with self._turning:
+            for older, newer in zip(reversed(files), reversed(files[:-1]), strict=False):
+                if newer.exists():
+                    newer.replace(older)
 
     def _close(self) -> None:
         if self._descriptor is not None:

@@ -22,3 +22,7 @@ class ApiError(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}({', '.join(self.params)})"
+
+
+class UnheardError(ApiError):
+    """A call was turned away without being looked at, as there are too many of its kind; nobody is told of each."""

@@ -66,6 +66,11 @@ class Arguments(Mapping[str, str]):
         """All values of a name that the query may give more than once, in its order."""
         return tuple(value for key, value in self._pairs if key == name)
 
+    @property
+    def query(self) -> dict[str, str]:
+        """What the query alone said: a browser sends the cookies of other servers of this machine along."""
+        return dict(self._pairs)
+
     def flag(self, name: str, default: bool = False) -> bool:
         """A truth value: `true` or `1`, `false` or `0`. Raises `RequestError` 400 for anything else."""
         value = self._values.get(name)

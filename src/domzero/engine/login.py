@@ -11,7 +11,7 @@ from random import Random, SystemRandom
 
 from domzero.engine.calls import Origin
 from domzero.engine.clock import Clock
-from domzero.engine.errors import ApiError
+from domzero.engine.errors import ApiError, UnheardError
 from domzero.engine.sessions import Account, Session, Sessions
 from domzero.engine.users import REFUSED, Users
 
@@ -22,6 +22,7 @@ DELAYS_PER_ADDRESS = 16
 DELAYS = 256
 """Callers altogether that may be waiting; further ones are answered without a wait."""
 LONGEST_NAME = 256
+TOO_MANY = "Too many wrong passwords came from this address."
 
 
 class Door:
@@ -57,7 +58,7 @@ class Door:
         if len(name) > LONGEST_NAME:
             raise ApiError("SESSION_AUTHENTICATION_FAILED", name[:LONGEST_NAME], REFUSED)
         if self._waiting[origin.address] >= DELAYS_PER_ADDRESS:
-            raise ApiError("SESSION_AUTHENTICATION_FAILED", name, "Too many wrong passwords came from this address.")
+            raise UnheardError("SESSION_AUTHENTICATION_FAILED", name, TOO_MANY)
         try:
             return await self._users.authenticate(name, password)
         except ApiError:

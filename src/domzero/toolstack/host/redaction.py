@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 from domzero.engine.database import Database
-from domzero.engine.sensitive import HIDDEN, is_sensitive
+from domzero.engine.sensitive import HIDDEN, is_sensitive, without_keys, without_written_secrets
 
 SHORTEST = 4
 """Characters of the shortest value that is looked for: shorter ones are part of ordinary words."""
@@ -24,23 +24,10 @@ QUOTED = 16
 PIECE = 128 << 10
 """Characters that are looked at together, a little more or less: a search keeps all other threads waiting."""
 
-# Texts come from guests and other strangers: every repetition that a failing search would go back into is bounded.
 FEW = 50
 """Values that are simply searched for."""
 
 _SESSION = re.compile(r"OpaqueRef:[0-9a-f-]{36}")
-_KEY_WORDS = "PRIVATE KEY-----"
-_KEY = re.compile(
-    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL
-)
-_HASH = re.compile(r"\$(?:argon2\w{0,8}|2[aby]|[156]|y|gy)\$[^\s\"',:]+")
-_USER_INFORMATION = re.compile(r"(://[^\s/@:\"']{0,200}:)[^\s/@\"']{1,200}@")
-_AUTHORIZATION = re.compile(r"(?i)\b(basic|bearer|digest)[ \t]{1,8}[A-Za-z0-9+/=._~-]{6,}")
-_NAMED = re.compile(
-    r"(?i)((?:pass|pwd|secret|token|credential|psk|session_id|private[_-]key)[\w.-]{0,40}[\"']?[ \t]{0,8}"
-    r"(?:=>|[=:])[ \t]{0,8}[\"']?)([^\s\"',;&)}]+)"
-)
-_OPTION = re.compile(r"(?i)(-(?:password|passwd|passphrase|secret|token|pw)(?:=|[ \t]{1,8}))(\S+)")
 _QEMU_DATA = re.compile(r"(\bdata=)[^\s,]+")
 
 
@@ -54,21 +41,14 @@ class Redactor:
 
     def __call__(self, text: str) -> str:
         """The text without secrets."""
-        if _KEY_WORDS in text:
-            text = _KEY.sub(HIDDEN, text)
-        return "".join(map(self._of_lines, _pieces(text)))
+        return "".join(map(self._of_lines, _pieces(without_keys(text))))
 
     def _of_lines(self, text: str) -> str:
         for value in self._candidates(text):
             if value in text:
                 text = text.replace(value, HIDDEN)
         text = _SESSION.sub(lambda found: HIDDEN if found[0] in self._sessions else found[0], text)
-        text = _HASH.sub(HIDDEN, text)
-        text = _USER_INFORMATION.sub(rf"\1{HIDDEN}@", text)
-        text = _AUTHORIZATION.sub(rf"\1 {HIDDEN}", text)
-        for pattern in (_NAMED, _OPTION, _QEMU_DATA):
-            text = pattern.sub(rf"\1{HIDDEN}", text)
-        return text
+        return _QEMU_DATA.sub(rf"\1{HIDDEN}", without_written_secrets(text))
 
     def _candidates(self, text: str) -> Iterable[str]:
         """The known values that may be in the text. To search for each of ten thousand would take minutes."""
