@@ -32,7 +32,7 @@ from domzero.engine.passwords import Authenticator, Passwords, password_in
 from domzero.engine.replacement import Replacement
 from domzero.engine.users import ROOT
 from domzero.finish import beside
-from domzero.front.access import Access
+from domzero.front.access import Access, guarded_like_calls
 from domzero.front.administration import Administration
 from domzero.front.certificates import FILE_NAME, Certificate, ensure_certificate, local_identities, tls_context
 from domzero.front.cli import add_commands
@@ -61,7 +61,7 @@ from domzero.settings import Endpoint, Settings
 from domzero.toolstack.gates import build_gates
 from domzero.toolstack.housekeeping import keep_house
 from domzero.toolstack.metrics import Metrics
-from domzero.toolstack.registry import implementations, pages
+from domzero.toolstack.registry import LOCAL_METHODS, implementations, pages
 from domzero.toolstack.stack import Stack, StackSettings
 from domzero.toolstack.startup import start_up
 from domzero.toolstack.storage.pbd import detach_all
@@ -202,7 +202,7 @@ def _join(settings: Settings, stack: Stack, passwords: Passwords) -> tuple[Engin
     stack.updates = LocalUpdates(stack.settings.state_dir / "updates")
     stack.gates = build_gates(stack.database, stack.clock)
     stack.machines = Machines(stack)
-    dispatcher = engine.dispatcher(implementations(stack), UNIMPLEMENTED)
+    dispatcher = engine.dispatcher(implementations(stack), UNIMPLEMENTED, local_methods=LOCAL_METHODS)
     dispatcher.guard = _still_booting
     dispatcher.auditor = stack.auditor
     stack.hold_changes = dispatcher.hold_changes
@@ -222,7 +222,8 @@ def _door(engine: Engine, dispatcher: Dispatcher, hands: Hands, stack: Stack) ->
     manuals().add_to(server.routes)
     if hands.simulation is not None:
         hands.simulation.add_to(server.routes)
-    access = Access(engine.sessions, engine.door, engine.roles, engine.clock)
+    access = Access(engine.sessions, engine.door, engine.roles, engine.clock, stack.auditor)
+    access.guard = guarded_like_calls(lambda: dispatcher.guard, _still_booting)
     consoles = Consoles(
         access, ConsolePlaces(stack), Lines(hands.console, hands.terminals), auditor=stack.auditor,
         subscribe=engine.database.subscribe,

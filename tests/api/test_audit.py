@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import XenAPI
 
+from domzero.engine import login as login_module
 from tests.api.harness import PASSWORD, InProcessHost, in_process, login
 from tests.xe.terminal import process, socket_of
 
@@ -77,6 +78,41 @@ def test_who_may_read_it(host: InProcessHost) -> None:
         if (line.get("who"), line["result"]) == ("reader", "RBAC_PERMISSION_DENIED")
     }
     assert denied == {"pool.set_name_label", "GET /host_backup"}
+
+
+def test_passwords_that_come_with_requests(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login_module, "DELAY", (0.0, 0.0))
+    command = [*CURL, "--user", "root:planted-8", f"{host.url}/metrics"]
+    assert subprocess.run(command, capture_output=True).returncode == 22
+    assert fetch(host, "/metrics").returncode == 0
+    told = [line for line in lines(host) if line["call"] == "session.login_with_password" and "who" not in line]
+    failed = [line for line in told if line["result"] != "success"]
+    assert [(line["parameters"], line["from"]) for line in failed] == [
+        ({"uname": "root", "originator": "Metrics"}, "127.0.0.1")
+    ]
+    assert failed[0]["result"] == "SESSION_AUTHENTICATION_FAILED"
+
+
+def test_addresses_with_passwords(host: InProcessHost, api: Any) -> None:
+    for url in ("https://me:planted-9@127.0.0.1:1/", "ftp://me:planted-9@127.0.0.1:1/"):
+        with pytest.raises(XenAPI.Failure):
+            api.host.bugreport_upload(api.host.get_all()[0], url, {})
+    said = fetch(host, "/audit_log").stdout.decode()
+    assert "https://me:(hidden)@127.0.0.1:1/" in said
+    assert "planted" not in said
+
+
+def test_pictures_of_screens(host: InProcessHost, api: Any) -> None:
+    domain = api.host.get_control_domain(api.host.get_all()[0])
+    host.run(host.daemon.engine.users.add("looker", PASSWORD, "read-only"))
+    assert fetch(host, f"/vncsnapshot?ref={domain}").returncode == 0
+    assert fetch(host, f"/vncsnapshot?ref={domain}", user="looker").returncode == 22
+    told = [line for line in lines(host) if line["call"] == "GET /vncsnapshot"]
+    assert [(line["who"], line["result"]) for line in told] == [
+        ("root", "success"),
+        ("looker", "RBAC_PERMISSION_DENIED"),
+    ]
+    assert told[0]["objects"][0]["class"] == "console"
 
 
 def test_local_users(host: InProcessHost, tmp_path: Path) -> None:

@@ -88,6 +88,10 @@ def test_a_host_is_as_it_was_after_a_restore(tmp_path: Path) -> None:
         with pytest.raises(XenAPI.Failure) as failure:
             api.VM.set_name_label(machine, "would be lost")
         assert failure.value.details == ["HOST_STILL_BOOTING"]
+        task = api.task.create("upload", "")
+        taken, said = put(host, f"/pool_patch_upload?task_id={task}", tmp_path / "dump")
+        assert (taken, b"503" in said, api.task.get_status(task)) == (False, True, "pending")
+        assert get(host, "/audit_log", target=tmp_path / "audit")[0]
         assert api.VM.get_name_label(machine) == "changed"
         assert asked.wait(60)
         host.loop.call_soon_threadsafe(restart)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.api.errors import refused
-from tests.api.harness import InProcessHost, in_process, login
+from tests.api.harness import PASSWORD, InProcessHost, in_process, login, plain_proxy
 
 
 @pytest.fixture
@@ -94,6 +94,17 @@ def test_logs(api: Any, this_host: str) -> None:
     assert api.host.dmesg(this_host) == ""
     assert isinstance(api.host.get_log(this_host), str)
     assert "capability" in api.host.get_system_status_capabilities(this_host)
+
+
+def test_what_a_session_for_emergencies_is_good_for(host: InProcessHost, this_host: str) -> None:
+    proxy = plain_proxy(host.url)
+    handle = proxy.session.slave_local_login_with_password("root", PASSWORD)["Value"]
+    assert "capability" in proxy.host.get_system_status_capabilities(handle, this_host)["Value"]
+    answer = proxy.pool.emergency_transition_to_master(handle)
+    assert answer["ErrorDescription"] == ["NOT_IMPLEMENTED", "pool.emergency_transition_to_master"]
+    for call in (proxy.VM.get_all, proxy.host.get_all, proxy.pool.get_all):
+        assert call(handle)["ErrorDescription"] == ["SESSION_INVALID", handle]
+    assert proxy.session.local_logout(handle)["Status"] == "Success"
 
 
 def test_the_log_goes_to_a_syslog_server(api: Any, this_host: str) -> None:

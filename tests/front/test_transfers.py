@@ -13,14 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from domzero.engine.calls import LOCAL
 from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.exchange import Arguments, Page, PageFunction, Peer, RequestError, collect_pages, serves
-from domzero.front.access import Access
+from domzero.front.access import Access, guarded_like_calls
 from domzero.front.certificates import Certificate, tls_context
+from domzero.front.routes import Request
 from domzero.front.server import Server
 from domzero.front.transfers import Transfers
 from domzero.idl.types import STRING, SetOf
+from domzero.wire.http import HttpError, parse_head
 from tests.engine.toy_calls import PASSWORD, Toy, make_toy
 from tests.front.toy import GRAPH as FRONT_GRAPH
 from tests.front.toy import Toy as Calls
@@ -75,6 +78,26 @@ async def crooked(context: Context, peer: Peer, arguments: Arguments) -> None:
 async def wait(context: Context, peer: Peer, arguments: Arguments) -> None:
     with context.task.cancellable():
         await asyncio.Event().wait()
+
+
+def test_a_guard_that_follows_the_one_of_calls() -> None:
+    booting, restoring = object(), object()
+    present: list[object | None] = [booting]
+    guard = guarded_like_calls(lambda: present[0], booting)
+
+    def refused(method: str) -> int:
+        try:
+            guard(Request(parse_head(f"{method} /page HTTP/1.1\r\nhost: x\r\n\r\n".encode()), LOCAL))
+        except HttpError as error:
+            return error.status
+        return 0
+
+    methods = ("GET", "PUT", "POST", "CONNECT")
+    assert [refused(method) for method in methods] == [503, 503, 503, 503]
+    present[0] = restoring
+    assert [refused(method) for method in methods] == [0, 503, 503, 0]
+    present[0] = None
+    assert [refused(method) for method in methods] == [0, 0, 0, 0]
 
 
 @dataclass

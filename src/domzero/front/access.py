@@ -8,11 +8,12 @@ it is needed.
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from domzero.engine.audit import Auditor, TextsCall
 from domzero.engine.clock import Clock
 from domzero.engine.errors import ApiError
 from domzero.engine.login import Door
@@ -22,6 +23,8 @@ from domzero.front.routes import Request
 from domzero.wire.http import HttpError, RequestHead
 
 SESSION = "session_id"
+LOGIN = TextsCall("session.login_with_password", "uname", "originator")
+"""What the audit calls a password that came with a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,21 @@ class Caller:
 
 
 class Access:
-    """Lets callers of pages in."""
+    """Lets callers of pages in. `auditor`, where there is one, is told of passwords that were not good.
 
-    def __init__(self, sessions: Sessions, door: Door, roles: Roles, clock: Clock) -> None:
+    `guard` may be set and taken away at any time: it looks at a request before anything else and raises `HttpError` to
+    refuse it, and with it the task that it names stays as it is.
+    """
+
+    def __init__(
+        self, sessions: Sessions, door: Door, roles: Roles, clock: Clock, auditor: Auditor | None = None
+    ) -> None:
+        self.guard: Callable[[Request], None] | None = None
         self._sessions = sessions
         self._door = door
         self._roles = roles
         self._clock = clock
+        self._auditor = auditor
 
     def rank(self, role: str) -> int:
         """The rank of a role. Raises `KeyError` when there is no such role."""
@@ -62,8 +73,11 @@ class Access:
         """The one who asks, for as long as the block lasts.
 
         Raises `HttpError` 401 (with the realm) for a session or password that is not good or for neither, 403 for an
-        account without a role and for another site's page that uses what a browser sends along by itself.
+        account without a role and for another site's page that uses what a browser sends along by itself, and what the
+        guard raises.
         """
+        if self.guard is not None:
+            self.guard(request)
         token = _token(request.head)
         basic = name_and_password(request.head) if token is None else None
         if _is_ambient(request.head):
@@ -99,9 +113,23 @@ class Access:
         try:
             return await self._door.login(*basic, realm, request.origin)
         except ApiError as error:
+            if self._auditor is not None:
+                self._auditor.begin(LOGIN, None, request.origin, (basic[0], realm)).failed(error)
             if error.code == "SESSION_AUTHORIZATION_FAILED":
                 raise HttpError(403, "The account has no role here.") from None
             raise unauthorized(realm, "Name and password do not fit together.") from None
+
+
+def guarded_like_calls(calls: Callable[[], object], booting: object) -> Callable[[Request], None]:
+    """A guard that follows the one of calls, which `calls` tells: while that is `booting` every request is refused, and
+    while it is any other those that send something, for what they change would be lost."""
+
+    def guard(request: Request) -> None:
+        present = calls()
+        if present is booting or (present is not None and request.head.method in ("PUT", "POST")):
+            raise HttpError(503, "The host is just starting; try again in a moment.", (("retry-after", "5"),))
+
+    return guard
 
 
 def is_anonymous(request: Request) -> bool:

@@ -61,6 +61,13 @@ MODULES: tuple[str, ...] = (
     "domzero.toolstack.vm_appliance",
 )
 
+LOCAL_METHODS = frozenset({
+    "host.emergency_ha_disable", "host.get_management_interface", "host.get_system_status_capabilities",
+    "host.local_management_reconfigure", "host.management_disable", "host.shutdown_agent",
+    "pool.emergency_reset_master", "pool.emergency_transition_to_master", "session.local_logout",
+})  # fmt: skip
+"""What a session of `session.slave_local_login_with_password` is good for, as in XenServer."""
+
 PAGES: tuple[str, ...] = (
     "domzero.toolstack.blobs.pages",
     "domzero.toolstack.host.audit_log",
