@@ -71,7 +71,7 @@ UNSERVED = (
     "GET /sync_config_files/2", "CONNECT /remotecmd", "CONNECT /migrate", "POST /remote_db_access", "PUT /vm_connect",
     "POST /remote_db_access_v2", "POST /remote_stats", "GET /services/x", "PUT /services/SM", "PUT /oem_patch_stream",
     "GET /wlb_report", "GET /wlb_diagnostics", "GET /update/x", "GET /updates", "GET /host_updates", "GET /repository",
-    "PUT /bundle", "GET /pool_patch_download", "PUT /messages",
+    "PUT /bundle", "PUT /messages",
 )  # fmt: skip
 
 

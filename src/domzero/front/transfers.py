@@ -45,7 +45,10 @@ TASK_ARGUMENTS = frozenset({"task_id", "subtask_of"})
 
 REFUSALS = {401: "SESSION_AUTHENTICATION_FAILED", 403: "RBAC_PERMISSION_DENIED"}
 """What a task fails with whose request is not let in."""
-STATUS = {"HANDLE_INVALID": 404, "UUID_INVALID": 404, "RBAC_PERMISSION_DENIED": 403, "SESSION_INVALID": 401}
+STATUS = {
+    "HANDLE_INVALID": 404, "UUID_INVALID": 404, "CANNOT_FIND_PATCH": 404, "RBAC_PERMISSION_DENIED": 403,
+    "SESSION_INVALID": 401,
+}  # fmt: skip
 """Error → status of the answer where the head was not sent yet; 500 for all others, as XenServer does."""
 
 Result = TypeVar("Result")

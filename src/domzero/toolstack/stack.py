@@ -149,6 +149,8 @@ class Stack:
     """The same for their sizes."""
     plugs: SharedWork = field(default_factory=SharedWork)
     """The same for attaching media: a driver is not asked twice at once."""
+    patches_in_use: set[Ref] = field(default_factory=set)
+    """The patches that are being installed, cleaned or destroyed."""
     merges: MergeRegister = field(default_factory=MergeRegister)
     """The merges of disks' layers that go on."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import subprocess
+import threading
 import time
 import xmlrpc.client
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from typing import Any
 import pytest
 from XenAPI import Failure
 
+from domzero.host.updates.local import LocalUpdates
+from domzero.host.updates.protocol import InstallError
 from domzero.toolstack.patches import rules
 from domzero.toolstack.patches.rules import TAKEN_BACK
 from tests.api.harness import PASSWORD, InProcessHost, as_process, in_process, login
@@ -94,6 +98,64 @@ def test_a_good_one(host: InProcessHost, api: Any, place: Path) -> None:
     api.pool_patch.destroy(patch)
     assert api.pool_patch.get_all() == []
     assert fails(api.pool_patch.destroy, patch) == ["HANDLE_INVALID", "pool_patch", patch]
+
+
+def test_what_was_uploaded_comes_out_again(host: InProcessHost, api: Any, place: Path, tmp_path: Path) -> None:
+    file = bundle(place, "7.1")
+    assert put(host, api, file)[1]["status"] == "success"
+    (patch,) = api.pool_patch.get_all()
+    uuid = api.pool_patch.get_uuid(patch)
+    for named in (f"uuid={uuid}", f"ref={patch}"):
+        assert fetched(host, named, tmp_path / "out") == 200
+        assert (tmp_path / "out").read_bytes() == file.read_bytes()
+    host.run(host.daemon.engine.users.add("lesser", PASSWORD, "vm-power-admin"))
+    assert fetched(host, f"uuid={uuid}", tmp_path / "out", "lesser") == 403
+    assert fetched(host, "uuid=../../passwords.json", tmp_path / "out") == 404
+    assert fetched(host, "", tmp_path / "out") == 400
+    api.pool_patch.clean(patch)
+    assert fetched(host, f"uuid={uuid}", tmp_path / "out") == 404
+    assert b"CANNOT_FIND_PATCH" in (tmp_path / "out").read_bytes()
+    api.pool_patch.destroy(patch)
+
+
+def fetched(host: InProcessHost, query: str, target: Path, user: str = "root") -> int:
+    who = f"{user}:{PASSWORD}"
+    done = subprocess.run(
+        ["curl", "-sk", "--max-time", "20", "-w", "%{http_code}", "--user", who, "-o", target,
+         f"{host.url}/pool_patch_download?{query}"], capture_output=True, text=True,
+    )  # fmt: skip
+    return int(done.stdout)
+
+
+class Slow(LocalUpdates):
+    """Takes as long as it is told to, and then installs nothing."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    async def install(self, file: Path) -> str:
+        self.begun.set()
+        await asyncio.to_thread(self.go_on.wait, 20)
+        raise InstallError("the disk is full")
+
+
+def test_what_is_being_installed_is_left_alone(
+    host: InProcessHost, api: Any, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(place / "state" / "updates")
+    monkeypatch.setattr(host.daemon.stack, "updates", slow)
+    assert put(host, api, bundle(place, "7.2"))[1]["status"] == "success"
+    (patch,) = api.pool_patch.get_all()
+    (this,) = api.host.get_all()
+    task = api.Async.pool_patch.apply(patch, this)
+    assert slow.begun.wait(20)
+    for call in (api.pool_patch.destroy, api.pool_patch.clean, api.pool_patch.pool_apply):
+        assert fails(call, patch) == ["OTHER_OPERATION_IN_PROGRESS", "pool_patch", patch]
+    slow.go_on.set()
+    assert ended(api, task)["error_info"] == ["PATCH_APPLY_FAILED", "the disk is full"]
+    api.pool_patch.destroy(patch)
+    assert stored(place) == []
 
 
 def test_bad_ones_leave_nothing(host: InProcessHost, api: Any, place: Path, tmp_path: Path) -> None:

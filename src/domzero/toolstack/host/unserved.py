@@ -19,7 +19,6 @@ REASONS = {
     "migrate": ALONE,
     "remote_db_access": ALONE,
     "remote_stats": ALONE,
-    "pool_patch_download": ALONE,
     "messages": "Messages are made by the call message.create.",
     "services": "This host has no services behind its API.",
     "wlb": WORKLOAD,
@@ -35,7 +34,6 @@ REASONS = {
 @serves("POST", "/remote_db_access", role="pool-admin", label="remote_db_access", task=False)
 @serves("POST", "/remote_db_access_v2", role="pool-admin", label="remote_db_access", task=False)
 @serves("POST", "/remote_stats", role="pool-admin", label="remote_stats", task=False)
-@serves("GET", "/pool_patch_download", role="pool-operator", label="pool_patch_download", task=False)
 @serves("PUT", "/messages", role="vm-power-admin", label="messages", task=False)
 @serves("GET", "/services", role="pool-admin", label="services", task=False)
 @serves("PUT", "/services", role="pool-admin", label="services", task=False)

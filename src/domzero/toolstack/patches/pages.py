@@ -1,8 +1,11 @@
-"""`/pool_patch_upload`: a bundle comes in. One at a time; nothing stays of one that is not good."""
+"""`/pool_patch_upload`: a bundle comes in, one at a time, and nothing stays of one that is not good; and
+`/pool_patch_download`: it goes out again as it came.
+"""
 
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +15,7 @@ from domzero.engine.exchange import Arguments, Peer, RequestError, serves
 from domzero.finish import in_thread
 from domzero.host.updates.protocol import LARGEST, Bundle
 from domzero.idl.types import Ref, RefTo
+from domzero.toolstack.host.streams import attachment
 from domzero.toolstack.patches import rules
 from domzero.toolstack.stack import Stack
 
@@ -41,6 +45,25 @@ async def upload(stack: Stack, context: Context, peer: Peer, arguments: Argument
         await in_thread(_discard, file, part)
     peer.begin(200, length=0)
     return patch
+
+
+@serves("GET", "/pool_patch_download", role="pool-operator", label="pool_patch.download")
+async def download(stack: Stack, context: Context, peer: Peer, arguments: Arguments) -> None:
+    """Send the bundle of the patch that `uuid` (or `ref`) names. Raises CANNOT_FIND_PATCH for one that was cleaned."""
+    named = arguments.need("uuid", "ref")
+    is_ref = named.startswith("OpaqueRef:")
+    patch = stack.database.row("pool_patch", named).ref if is_ref else stack.database.by_uuid("pool_patch", named)
+    path = rules.file_of(stack, patch)
+    try:
+        file = await in_thread(path.open, "rb")
+    except FileNotFoundError:
+        raise ApiError("CANNOT_FIND_PATCH") from None
+    with closing(file), context.task.cancellable():
+        size = os.fstat(file.fileno()).st_size
+        peer.begin(200, attachment("application/octet-stream", path.name), size)
+        while data := await in_thread(file.read, 1 << 20):
+            await peer.write(data)
+            context.task.set_progress(file.tell() / size)
 
 
 def _create(path: Path) -> BinaryIO:

@@ -53,12 +53,7 @@ async def pool_clean(stack: Stack, context: Context, self: Ref) -> None:
 @implements("pool_patch.destroy")
 async def destroy(stack: Stack, context: Context, self: Ref) -> None:
     """Forget a patch that no host has, file and all. Raises PATCH_IS_APPLIED."""
-    rules.assert_not_applied(stack, self)
-    await rules.clean(stack, self)
-    with stack.database.transaction() as transaction:
-        for ref in stack.database.get("pool_patch", self, "host_patches"):
-            transaction.destroy("host_patch", ref)
-        transaction.destroy("pool_patch", self)
+    await rules.destroy(stack, self)
 
 
 @implements("host_patch.apply")

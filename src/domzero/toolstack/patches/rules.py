@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,18 @@ def applied_on(stack: Stack, patch: Ref, host: Ref) -> bool:
     """Whether a host has it."""
     rows = (stack.database.record("host_patch", ref) for ref in stack.database.get("pool_patch", patch, "host_patches"))
     return any(row["host"] == host and row["applied"] for row in rows)
+
+
+@contextmanager
+def in_use(stack: Stack, patch: Ref) -> Iterator[None]:
+    """Nobody else installs, cleans or destroys the patch meanwhile. Raises OTHER_OPERATION_IN_PROGRESS if they do."""
+    if patch in stack.patches_in_use:
+        raise ApiError("OTHER_OPERATION_IN_PROGRESS", "pool_patch", patch)
+    stack.patches_in_use.add(patch)
+    try:
+        yield
+    finally:
+        stack.patches_in_use.discard(patch)
 
 
 async def inspected(stack: Stack, patch: Ref) -> Bundle:
@@ -71,15 +84,16 @@ async def assert_fits(stack: Stack, patch: Ref, host: Ref) -> Bundle:
 async def install(stack: Stack, patch: Ref, host: Ref) -> str:
     """Install a patch on this host: it runs from the toolstack's next start on. What was said on the way.
 
-    Raises as `assert_fits`, and PATCH_APPLY_FAILED; nothing changed then.
+    Raises as `assert_fits` and `in_use`, and PATCH_APPLY_FAILED; nothing changed then.
     """
-    await assert_fits(stack, patch, host)
-    try:
-        said = await stack.updates.install(file_of(stack, patch))
-    except (BundleError, InstallError) as error:
-        raise ApiError("PATCH_APPLY_FAILED", str(error)) from error
-    record_applied(stack, patch, host)
-    await stack.database.durable()
+    with in_use(stack, patch):
+        await assert_fits(stack, patch, host)
+        try:
+            said = await stack.updates.install(file_of(stack, patch))
+        except (BundleError, InstallError) as error:
+            raise ApiError("PATCH_APPLY_FAILED", str(error)) from error
+        record_applied(stack, patch, host)
+        await stack.database.durable()
     return said
 
 
@@ -101,7 +115,23 @@ def record_applied(stack: Stack, patch: Ref, host: Ref) -> None:
 
 
 async def clean(stack: Stack, patch: Ref) -> None:
-    """Delete the bundle; gone is no error."""
+    """Delete the bundle; gone is no error. Raises as `in_use`."""
+    with in_use(stack, patch):
+        await _remove_file(stack, patch)
+
+
+async def destroy(stack: Stack, patch: Ref) -> None:
+    """Forget a patch that no host has, file and all. Raises PATCH_IS_APPLIED, and as `in_use`."""
+    with in_use(stack, patch):
+        assert_not_applied(stack, patch)
+        await _remove_file(stack, patch)
+        with stack.database.transaction() as transaction:
+            for ref in stack.database.get("pool_patch", patch, "host_patches"):
+                transaction.destroy("host_patch", ref)
+            transaction.destroy("pool_patch", patch)
+
+
+async def _remove_file(stack: Stack, patch: Ref) -> None:
     await in_thread(file_of(stack, patch).unlink, True)
 
 
