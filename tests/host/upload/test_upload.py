@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,44 @@ async def test_cancelling_ends_it(server: Receiver, crash: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await sending
     assert server.bodies == [] or len(server.bodies[0]) < 64 << 20
+
+
+async def test_cancelling_ends_it_while_the_server_takes_its_time(crash: Path) -> None:
+    """All was sent, and the answer comes a byte at a time, for ever."""
+    loop, reached = asyncio.get_running_loop(), asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(bytes(1024))
+        writer.write(b"HTTP/1.1 200 OK\r\nx-slow: ")
+        reached.set()
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1 << 16):
+                writer.write(b"x")
+                await writer.drain()
+        writer.close()
+
+    (crash / "dump.202611212128").write_bytes(b"x")
+    async with await asyncio.start_server(drip, "127.0.0.1", 0, limit=1 << 20) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        sending = asyncio.create_task(send(f"http://127.0.0.1:{port}/", crash))
+        await reached.wait()
+        began = loop.time()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert loop.time() - began < 5.0
+
+
+async def test_uploads_keep_nobody_elses_thread(server: Receiver, crash: Path) -> None:
+    server.hold = threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    sending = asyncio.create_task(send(server.url, crash))
+    with ThreadPoolExecutor(1) as other:
+        assert await loop.run_in_executor(other, server.reached.wait, 10)
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "done"), 5) == "done"
+    server.hold.set()
+    await sending
 
 
 def test_the_size_is_what_was_announced_or_it_fails(crash: Path) -> None:

@@ -6,11 +6,14 @@ import asyncio
 import base64
 import http.client
 import os
+import socket
 import ssl
 import stat
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -21,6 +24,28 @@ CHUNK = 1 << 18
 SILENCE = 30.0
 """Seconds for which a server may take nothing and say nothing."""
 MOST_FILES = 1000
+
+
+class Stop:
+    """Nobody wants the archive to be sent any more. Set by one thread, heeded by the one that sends."""
+
+    def __init__(self) -> None:
+        self._wanted = threading.Event()
+        self.connection: http.client.HTTPConnection | None = None
+
+    def set(self) -> None:
+        """Have it stop, also where it waits for the server."""
+        self._wanted.set()
+        held = self.connection and self.connection.sock
+        if held:
+            # Past TLS, whose state belongs to the other thread.
+            with suppress(OSError):
+                socket.socket.shutdown(held, socket.SHUT_RDWR)
+
+    def check(self) -> None:
+        """Raises `UploadError` once it was set."""
+        if self._wanted.is_set():
+            raise UploadError("nobody wants it to be sent any more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +71,21 @@ async def upload(url: str, directory: Path, *, proxy: str, progress: Callable[[f
     """See `Upload`."""
     if not is_sendable(url) or (proxy and not is_sendable(proxy)):
         raise UploadError("only http and https addresses can be sent to")
-    stop = threading.Event()
+    stop = Stop()
     loop = asyncio.get_running_loop()
 
     def report(fraction: float) -> None:
         loop.call_soon_threadsafe(progress, fraction)
 
-    work = asyncio.ensure_future(asyncio.to_thread(_send, url, directory, proxy, report, stop))
-    try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait({work})
-        raise
+    # A thread of its own: those that all share are few, and a dump may be on its way for hours.
+    with ThreadPoolExecutor(1, "upload") as thread:
+        work = loop.run_in_executor(thread, _send, url, directory, proxy, report, stop)
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait({work})
+            raise
 
 
 def members(directory: Path) -> list[Member]:
@@ -109,15 +136,14 @@ def _content(member: Member) -> Iterator[bytes]:
         raise UploadError(f"{member.path.name} shrank while it was sent")
 
 
-def _send(url: str, directory: Path, proxy: str, report: Callable[[float], None], stop: threading.Event) -> None:
+def _send(url: str, directory: Path, proxy: str, report: Callable[[float], None], stop: Stop) -> None:
     found = members(directory)
     size, sent = archive_size(found), 0
 
     def body() -> Iterator[bytes]:
         nonlocal sent
         for piece in archive(found):
-            if stop.is_set():
-                raise UploadError("nobody wants it to be sent any more")
+            stop.check()
             yield piece
             sent += len(piece)
             report(sent / size)
@@ -126,10 +152,12 @@ def _send(url: str, directory: Path, proxy: str, report: Callable[[float], None]
     headers = {"Content-Length": str(size), "Content-Type": "application/x-tar", "User-Agent": "domzero"}
     headers |= _authorization("Authorization", parts)
     connection, target = _connection(parts, proxy, headers)
+    stop.connection = connection
     try:
         connection.request("PUT", target, body(), headers)
+        stop.check()
         answer = connection.getresponse()
-        answer.read(CHUNK)
+        answer.close()  # what it says beside its status could take for ever
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UploadError(f"the server cannot be sent to: {error}") from error
     finally:
