@@ -7,12 +7,13 @@ import logging.handlers
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domzero.host.control.own_log import LineFormatter, RemoteLog
+from domzero.host.control.own_log import LineFormatter, RemoteLog, read_tail
 from domzero.host.control.protocol import ControlError
 
 FORM = LineFormatter("%(levelname)s %(name)s: %(message)s")
@@ -38,6 +39,17 @@ def test_one_line_whatever_is_said(text: str) -> None:
 def test_what_can_be_read_stays_as_it_is() -> None:
     assert line("Grüße, 日本 \\ 100 %") == "INFO domzero.front: said: Grüße, 日本 \\ 100 %"
     assert line("a\nINFO b\x1b[31m\t\udc80") == "INFO domzero.front: said: a\\nINFO b\\x1b[31m\\t\\udc80"
+
+
+def test_the_end_of_the_log_reaches_back_beyond_its_turning_over(tmp_path: Path) -> None:
+    path = tmp_path / "domzero.log"
+    assert read_tail(path, 100) == ""
+    path.write_text("third\nfourth\n")
+    assert read_tail(path, 100) == "third\nfourth\n"
+    (tmp_path / "domzero.log.1").write_text("first\nsecond\n")
+    assert read_tail(path, 100) == "first\nsecond\nthird\nfourth\n"
+    assert read_tail(path, 22) == "second\nthird\nfourth\n"
+    assert read_tail(path, 9) == "fourth\n"
 
 
 def test_no_line_of_a_traceback_passes_for_a_record() -> None:

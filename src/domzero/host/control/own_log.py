@@ -79,14 +79,23 @@ def _resolved(destination: str) -> tuple[str, int]:
 
 
 def read_tail(path: Path, limit: int) -> str:
-    """The last `limit` bytes of a text file, from a line's start; empty when there is no file."""
+    """The last `limit` bytes of a text file, from a line's start; empty when there is no file.
+
+    What is missing comes from the end of the file before it, which was turned over to the name with `.1` behind.
+    """
+    data = _end(path, limit)
+    if len(data) < limit:
+        data = _end(path.with_name(f"{path.name}.1"), limit - len(data)) + data
+    if len(data) == limit:
+        data = data.partition(b"\n")[2]
+    return data.decode(errors="replace")
+
+
+def _end(path: Path, limit: int) -> bytes:
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - limit))
-            data = file.read()
+            return file.read(limit)
     except FileNotFoundError:
-        return ""
-    if size > limit:
-        data = data.partition(b"\n")[2]
-    return data.decode(errors="replace")
+        return b""
