@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import re
 import select
 import socket
 import struct
@@ -135,6 +136,17 @@ def test_another_place_is_gone_to(host: InProcessHost, pages: Pages, tmp_path: P
     assert (tmp_path / "logs").read_bytes() == CONTENT
 
 
+def test_logs_go_to_a_file_named_after_host_and_moment(host: InProcessHost, pages: Pages, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "domzero.client.xe", "host-logs-download", "-s", str(socket_of(host))],
+        env={"PYTHONPATH": str(ROOT / "src"), "HOME": "/"}, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    (path,) = tmp_path.iterdir()
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*-\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", path.name)
+    assert path.read_bytes() == CONTENT
+
+
 def test_a_file_is_sent(host: InProcessHost, pages: Pages, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(CONTENT)
     done = xe(host, "pool-restore-database", f"file-name={tmp_path}/in")
@@ -239,6 +251,27 @@ def test_a_host_gets_no_file_that_the_command_line_does_not_name(tmp_path: Path,
     assert "which the command line does not name" in done.stderr
     assert answers == [struct.pack("<iii", 8, 10, 6)]
     assert secret.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("vm-list", "logs-2026-01-31T12:00:00Z"),
+        ("host-logs-download", "../logs-2026-01-31T12:00:00Z"),
+        ("host-logs-download", ".profile-2026-01-31T12:00:00Z"),
+        ("host-logs-download", "2026-01-31T12:00:00Z"),
+        ("host-logs-download", "secret"),
+    ],
+)
+def test_a_host_names_files_for_logs_alone(tmp_path: Path, command: str, name: str) -> None:
+    def conversation(connection: socket.socket) -> None:
+        connection.sendall(message(9, 12, name, "/page"))
+        connection.recv(4096)
+        connection.sendall(struct.pack("<iiii", 12, 9, 4, 0))
+
+    with evil_host(tmp_path / "socket", conversation):
+        done = process(command, "-s", str(tmp_path / "socket"))
+    assert "which the command line does not name" in done.stderr
 
 
 def test_a_file_that_is_named_is_loaded(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The `xe` command: sends its command line to a host and does what the host tells it to. Standard library only.
 
 All commands live in the host; this is a terminal for them. A file is read or written only when its name stands on the
-command line.
+command line; the one command that may be given without a name for its file makes a new one in the current directory.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ Without a server the host of this machine is asked. `xe help` lists the commands
 
 
 class Terminal:
-    """A conversation with a host. `names` are the files that it may touch."""
+    """A conversation with a host. `names` are the files that it may touch; with `host_names_file` it may name a new one
+    for what is fetched."""
 
     def __init__(self, options: Options, connection: socket.socket) -> None:
         self.options = options
         self.connection = connection
         self.names = _names(options.arguments)
+        self.host_names_file = "host-logs-download" in options.arguments
         self.minor = cli.MINOR
         self._decoder = Decoder()
         self._debug: list[str] = []

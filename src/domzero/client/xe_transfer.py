@@ -30,6 +30,8 @@ PATIENCE = 5.0
 """Seconds for an answer to what was sent over TLS without saying how much it is. The task tells what became of it."""
 MOST_REDIRECTS = 5
 LONGEST_HEAD = 64 << 10
+MOMENT, MOMENT_SIZE = "%Y-%m-%dT%H:%M:%SZ", 20
+"""What ends a name that the host chooses."""
 LEAVE = b"\x1d"
 """Ctrl-], which leaves a console."""
 
@@ -60,6 +62,15 @@ def transfer(terminal: Terminal, command: Message) -> None:
 def _allowed(terminal: Terminal, name: str) -> None:
     if name not in terminal.names:
         raise TransferError(f"The host asked for the file {name!r}, which the command line does not name")
+
+
+def _named_after_a_moment(name: str) -> bool:
+    """Whether it is a name in the current directory with a moment at its end, as `host-2026-01-31T12:00:00Z`."""
+    try:
+        time.strptime(name[-MOMENT_SIZE:], MOMENT)
+    except ValueError:
+        return False
+    return len(name) > MOMENT_SIZE and "/" not in name and name[0] not in ".-" and name.isprintable()
 
 
 def _load(terminal: Terminal, name: str) -> None:
@@ -243,7 +254,8 @@ def _send_file(page: _Page, descriptor: int, size: int | None) -> tuple[int, dic
 
 def _get(terminal: Terminal, name: str, path: str) -> None:
     """Write a page to a new file, or to standard output for an empty name."""
-    _allowed(terminal, name)
+    if not (terminal.host_names_file and _named_after_a_moment(name)):
+        _allowed(terminal, name)
     for _ in range(MOST_REDIRECTS):
         page = _Page(terminal, "GET", path)
         try:

@@ -155,6 +155,16 @@ def _of_host(
     return one
 
 
+async def _logs(talk: Talk, ref: str, host: Object) -> None:
+    """To the file that is named, else to one named after the host and the moment, as the original does."""
+    name = talk.line.get("file-name")
+    if name is None:
+        now = await talk.api.call("host.get_servertime", ref)
+        moment = f"{now[:4]}-{now[4:6]}-{now[6:]}"
+        name = f"{re.sub(r'[^A-Za-z0-9.-]', '-', host['hostname']).strip('.-') or 'host'}-{moment}"
+    await transfer(talk, "GET", name, "/host_logs_download", {})
+
+
 async def _database(talk: Talk, verb: str) -> None:
     query = {"dry_run": "true"} if talk.line.flag("dry-run") else {}
     await transfer(talk, verb, talk.line.need("file-name"), "/pool/xmldbdump", query)
@@ -221,8 +231,8 @@ COMMANDS = (
              _of_host("GET", "/host_backup", "file-name"), ("file-name",), pages=("GET /host_backup",)),
     for_each("host-restore", "Restore a host from a file.", "host", _of_host("PUT", "/host_restore", "file-name"),
              ("file-name",), pages=("PUT /host_restore",)),
-    for_each("host-logs-download", "Write a host's logs to a file.", "host",
-             _of_host("GET", "/host_logs_download", "file-name"), ("file-name",), pages=("GET /host_logs_download",)),
+    for_each("host-logs-download", "Write a host's logs to a file.", "host", _logs, (), ("file-name",),
+             pages=("GET /host_logs_download",)),
     for_each("host-get-system-status", "Write a report of the system to a file.", "host",
              _of_host("GET", "/system-status", "filename", ("entries", "output")), ("filename",), ("entries", "output"),
              pages=("GET /system-status",)),
