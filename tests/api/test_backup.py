@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
+import shutil
 import sqlite3
 import stat
 import tarfile
@@ -18,7 +20,7 @@ import XenAPI
 
 from tests.api.harness import PASSWORD, InProcessHost, in_process, login
 from tests.api.pages import get, put
-from tests.api.test_database_dump import left, records
+from tests.api.test_database_dump import left, records, sending, until
 from tests.sampling import each
 from tests.xe.terminal import process, socket_of
 
@@ -220,6 +222,22 @@ def test_truncated_ones(host: InProcessHost, saved: Path, tmp_path: Path) -> Non
         assert not taken
         assert b"RESTORE_SCRIPT_FAILED" in said
     assert left(host) == []
+
+
+def test_a_disk_that_refuses(
+    host: InProcessHost, session: Any, api: Any, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = api.task.create("restore", "")
+    whole, sent = saved.read_bytes(), 2048
+    page = f"/host_restore?dry_run=true&session_id={session.handle}&task_id={task}"
+    with sending(host, page, session.handle, whole[:sent], len(whole)) as connection:
+        shutil.rmtree(Path(host.settings.state_dir or "") / "restore" / "incoming")
+        connection.sendall(whole[sent:])
+        until(lambda: api.task.get_status(task) != "pending")
+    assert api.task.get_error_info(task)[0] == "RESTORE_SCRIPT_FAILED"
+    stack = host.daemon.stack
+    monkeypatch.setattr(stack, "settings", dataclasses.replace(stack.settings, state_dir=tmp_path / "not there"))
+    assert b"BACKUP_SCRIPT_FAILED" in get(host, "/host_backup")[1]
 
 
 def test_whoever_may_not_gets_nothing(host: InProcessHost, saved: Path) -> None:

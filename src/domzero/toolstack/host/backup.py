@@ -11,7 +11,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Generator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,9 +63,9 @@ async def backup(stack: Stack, context: Context, peer: Peer, arguments: Argument
 async def _snapshot(stack: Stack) -> AsyncIterator[Path]:
     """A directory with copies of the files, which goes away."""
     state = stack.settings.state_dir
-    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=state) as name:
-        place = Path(name)
+    with ExitStack() as cleanup:
         try:
+            place = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix=SCRATCH, dir=state)))
             await stack.database.copy_to(place / DATABASE)
             for other in (PASSWORDS, CERTIFICATE):
                 await in_thread(_copy, state / other, place / other)

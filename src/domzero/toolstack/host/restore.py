@@ -55,19 +55,21 @@ async def restore(stack: Stack, context: Context, peer: Peer, arguments: Argumen
     async with gathering(stack) as replacement:
         try:
             with context.task.cancellable():
-                files = await _receive(context, peer, replacement.incoming)
+                files = await receive(context, peer, replacement.incoming)
                 await in_thread(_check_files, replacement.incoming, files)
                 await _take_database(stack, replacement)
         except (BackupError, PasswordFileError) as error:
             raise ApiError("RESTORE_SCRIPT_FAILED", str(error)) from error
         except StoreError as error:
             raise ApiError("COULD_NOT_IMPORT_DATABASE", str(error)) from error
+        except OSError as error:
+            raise ApiError("RESTORE_SCRIPT_FAILED", f"The disk refuses: {error}") from error
         if not dry_run:
             await take_over(stack, replacement, [file.name for file in files])
     peer.begin(200, length=0)
 
 
-async def _receive(context: Context, peer: Peer, place: Path) -> list[Listed]:
+async def receive(context: Context, peer: Peer, place: Path) -> list[Listed]:
     """Put the archive's files down. Raises `BackupError`, `ApiError` for a version."""
     try:
         size = await _member(peer, MANIFEST, LARGEST_MANIFEST)
