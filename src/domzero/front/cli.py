@@ -7,7 +7,6 @@ from typing import Protocol
 
 from domzero.engine.calls import Origin
 from domzero.front.routes import RawStream, Request, Routes
-from domzero.front.viewers import probe
 
 PATH = "/cli"
 
@@ -26,7 +25,6 @@ def add_commands(routes: Routes, commands: Commands) -> None:
     """Serve the commands at `PATH`."""
 
     async def serve(request: Request, stream: RawStream) -> None:
-        probe(stream.writer)
         await commands.serve(stream.reader, stream.writer, request.head.content_length, request.origin)
 
     routes.raw("POST", PATH, serve)

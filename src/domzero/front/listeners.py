@@ -20,6 +20,14 @@ log = logging.getLogger(__name__)
 BACKLOG = 128
 FULL_PAUSE = 0.5
 """Seconds without accepting after the process ran out of descriptors; asyncio's own servers do the same."""
+KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+)
+"""The kernel asks now and then whether the peer is there: a call that waits, or a still screen, sends nothing by which
+it would be noticed that a machine or a way to it is gone, and would keep connection and session for ever."""
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -146,7 +154,8 @@ class Listener:
     async def _open(self, accepted: socket.socket) -> None:
         accepted.setblocking(False)
         if accepted.family != socket.AF_UNIX:
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for level, option, value in ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), *KEEP_ALIVE):
+                accepted.setsockopt(level, option, value)
         limits = self._hub.limits
         try:
             await self._hub.loop.connect_accepted_socket(

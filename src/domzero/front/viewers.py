@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Protocol
 
 from domzero.front.routes import RawStream
@@ -36,7 +35,6 @@ class StreamViewer:
 
     def __init__(self, stream: RawStream) -> None:
         self._stream = stream
-        probe(stream.writer)
 
     async def read(self) -> bytes:
         return await self._stream.reader.read(PIECE)
@@ -53,15 +51,6 @@ class StreamViewer:
                 await writer.wait_closed()
         except (OSError, TimeoutError):
             writer.transport.abort()
-
-
-def probe(writer: asyncio.StreamWriter) -> None:
-    """Have the kernel ask now and then whether the peer is there: a still screen sends nothing to notice it by."""
-    connection = writer.get_extra_info("socket")
-    if connection is not None and connection.family != socket.AF_UNIX:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class SocketViewer:
