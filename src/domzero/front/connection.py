@@ -1,7 +1,8 @@
 """One connection: an asyncio protocol that reads requests, has them carried out in order, and writes the answers.
 
 Cheap calls are answered within `data_received`, without a task. While a call waits, reading goes on (so that a client
-that leaves is noticed) but nothing more is carried out. A peer that sends without reading its answers is not read from.
+that leaves is noticed) but nothing more is carried out. A peer that sends without reading its answers, or faster than
+what it asks can be carried out, is not read from.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 
 from domzero.engine.calls import Answer, Origin
 from domzero.front import raw, rpc
-from domzero.front.hub import Door, Hub
+from domzero.front.dispatching import awaited
+from domzero.front.hub import SMALL_BODY, Door, Hub
 from domzero.front.outbox import Outbox
 from domzero.front.pages import HTML, serve_page
 from domzero.front.planning import PREFLIGHT_HEADERS, RPC_HEADS, KnownHead, Plan, head_too_large, plan, start_error
@@ -85,18 +87,19 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._state is READING:
-            known = self._known
-            if known is not None and len(data) == known.size and data.startswith(known.head) and self._is_idle:
+            known, idle = self._known, not self._buffer and self._plan is None and self._outbox.writable
+            if known is not None and idle and len(data) == known.size and data.startswith(known.head):
                 self._serve_call(known.plan, data[len(known.head) :])
                 self._end_turn(True)
                 return
             self._keep(data)
             if self._outbox.writable and not self._scheduled:
                 self._work()
+            else:
+                self._pace()
         elif self._state is BUSY:
             self._keep(data)
-            if len(self._buffer) > READ_AHEAD:
-                self._transport.pause_reading()
+            self._pace()
 
     def eof_received(self) -> bool:
         """A peer that closed only its sending side still gets the answer it waits for, if it comes soon."""
@@ -108,13 +111,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._outbox.paused(self.hub.clock())
-        if self._state is READING:
-            self._transport.pause_reading()
+        self._pace()
 
     def resume_writing(self) -> None:
         self._outbox.resumed()
         if self._state is READING and self._outbox.writable:
-            self._transport.resume_reading()
             self._work()
 
     # From the hub
@@ -147,10 +148,6 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     # Reading
-
-    @property
-    def _is_idle(self) -> bool:
-        return not self._buffer and self._plan is None and self._outbox.writable
 
     def _keep(self, data: bytes) -> None:
         if not self._buffer:
@@ -191,6 +188,15 @@ class Connection(asyncio.Protocol):
                 self.hub.loop.call_soon(self._work_on)
             elif self._ended and self._outbox.writable:
                 self._close()
+        self._pace()
+
+    def _pace(self) -> None:
+        """Read on, but not from a peer that is ahead of what is carried out for it, nor from one that reads nothing."""
+        ahead = (self._scheduled or self._state is BUSY) and len(self._buffer) > READ_AHEAD
+        if ahead or (self._state is READING and not self._outbox.writable):
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def _end_turn(self, served: bool) -> None:
         self._flush()
@@ -219,13 +225,14 @@ class Connection(asyncio.Protocol):
                 raise head_too_large(self.hub.limits)
             head = parse_head(raw_head.lstrip(b"\r\n"))
             self._plan = plan(head, self.hub.endpoints, self.hub.routes, self.hub.limits)
+            self.hub.expect(self, self._plan.length)
         except HttpError as error:
             self._refuse(error)
             return None
         if self._plan.expects_continue:
             if len(self._buffer) - self._at < self._plan.length:
                 self._out.append(CONTINUE)
-        else:
+        elif self._plan.length <= SMALL_BODY:
             self._known = KnownHead(raw_head, self._plan)
         return self._plan
 
@@ -235,6 +242,7 @@ class Connection(asyncio.Protocol):
             return None
         body = bytes(self._buffer[self._at : end])
         self._at = end
+        self.hub.expect(self, 0)
         return body
 
     def _set_deadline(self, served: bool) -> None:
@@ -263,7 +271,8 @@ class Connection(asyncio.Protocol):
         try:
             call = endpoint.decode(body)
         except HttpError as error:
-            self._answer_error(plan, error)
+            page = error_page(error.status, error.text)
+            self._answer(plan, error.status, (*error.headers, HTML), page)
             return
         outcome: Answer | Awaitable[Answer] | Exception
         try:
@@ -281,17 +290,14 @@ class Connection(asyncio.Protocol):
         if isinstance(waiting, asyncio.Future):
             future = waiting
         else:
-            future = self._task = self.hub.start(_awaited(waiting))
+            future = self._task = self.hub.start(awaited(waiting))
         future.add_done_callback(partial(self._finished, plan, endpoint, call))
 
     def _finished(
         self, plan: Plan, endpoint: rpc.Endpoint[Any], call: rpc.Call, future: asyncio.Future[Answer]
     ) -> None:
-        outcome: rpc.Outcome
-        if future.cancelled():
-            outcome = asyncio.CancelledError("the call was cancelled")
-        else:
-            outcome = future.exception() or future.result()
+        cancelled = asyncio.CancelledError("the call was cancelled") if future.cancelled() else None
+        outcome: rpc.Outcome = cancelled or future.exception() or future.result()
         if self._state is BUSY:
             self._answer_call(plan, endpoint, endpoint.encode(call, outcome))
             self._resume()
@@ -324,6 +330,7 @@ class Connection(asyncio.Protocol):
         rest = bytes(self._buffer[self._at :])
         self._buffer = b""
         self._enter(State.HANDED)
+        self._transport.resume_reading()
         request = Request(plan.head, self._origin)
         raw.hand_over(self.hub, self, self._transport, plan.route.raw, request, rest)
 
@@ -338,12 +345,12 @@ class Connection(asyncio.Protocol):
             self._state = READING
             self._phase = IDLE
         if self._state is READING and self._outbox.writable:
-            self._transport.resume_reading()
             self._work()
             if self._state is READING:
                 self._set_deadline(True)
         else:
             self._flush()
+            self._pace()
 
     # Answering
 
@@ -367,10 +374,6 @@ class Connection(asyncio.Protocol):
         if not keep:
             self._enter(CLOSING)
 
-    def _answer_error(self, plan: Plan, error: HttpError) -> None:
-        headers = (*error.headers, HTML)
-        self._answer(plan, error.status, headers, error_page(error.status, error.text))
-
     def _refuse(self, error: HttpError) -> None:
         """Answer a request that is not read to its end, and listen a little longer, lest a reset eats the answer."""
         page = error_page(error.status, error.text)
@@ -378,6 +381,7 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._at = 0
         self._plan = None
+        self.hub.expect(self, 0)
         self._state = LINGERING
         self._deadline = self.hub.clock() + self.hub.limits.linger
 
@@ -394,7 +398,3 @@ class Connection(asyncio.Protocol):
     def _close(self) -> None:
         self._enter(CLOSING)
         self._flush()
-
-
-async def _awaited(waiting: Awaitable[Answer]) -> Answer:
-    return await waiting

@@ -24,3 +24,8 @@ class Dispatcher(Protocol):
         front listens to it and never cancels it, so work that must not stop half way is handed over as a task.
         """
         ...
+
+
+async def awaited(waiting: Awaitable[Answer]) -> Answer:
+    """What is waited for, as a coroutine that a task can be made of."""
+    return await waiting

@@ -12,7 +12,10 @@ from domzero.front.dispatching import Dispatcher
 from domzero.front.limits import Limits
 from domzero.front.routes import Routes
 from domzero.front.rpc import Endpoint
+from domzero.wire.http import HttpError
 
+SMALL_BODY = 64 << 10
+"""A body up to this size is received whatever else is: all of them together are little."""
 GOODBYE = 0.2
 """Seconds that peers have for closing TLS in turn when the server stops; idle clients do not look before they ask."""
 
@@ -70,6 +73,8 @@ class Hub:
         self.outside_shut = False
         self.members: set[Member] = set()
         self._counts: dict[str, int] = {}
+        self._large: dict[Member, int] = {}
+        """The sizes of the larger bodies that are being received."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._left = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -90,7 +95,20 @@ class Hub:
         if member in self.members:
             self.members.remove(member)
             self._counts[member.door.name] -= 1
+            self._large.pop(member, None)
             self._left.set()
+
+    def expect(self, member: Member, size: int) -> None:
+        """A connection is about to receive a body of that size; 0 says that it has it, or does not want it any more.
+
+        Raises `HttpError` 503 when all larger bodies that are under way would take too much memory.
+        """
+        if size <= SMALL_BODY:
+            self._large.pop(member, None)
+        elif sum(self._large.values()) + size > self.limits.bodies_size:
+            raise HttpError(503, "Too many large requests are being received; try again.")
+        else:
+            self._large[member] = size
 
     def make_room(self, door: Door) -> bool:
         """Whether there is room for one more. A full door closes an idle connection to make some: one that never

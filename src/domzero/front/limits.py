@@ -18,6 +18,8 @@ class Limits:
     """Request line and headers together; more is answered with 431."""
     body_size: int = 4 << 20
     """The body of an RPC or page request; more is answered with 413. Streams to a raw handler are not counted."""
+    bodies_size: int = 256 << 20
+    """All bodies above 64 KiB that are being received at once; a request that would exceed it is answered with 503."""
     tcp_connections: int = 800
     unix_connections: int = 1024
     """Connections at once for each kind of listener. One more takes the place of an idle one, else gets 503. As many
