@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 
 import pytest
 
+from domzero.engine.errors import ApiError
 from domzero.engine.sessions import IDLE_LIMIT
-from tests.engine.toy_calls import Toy
+from tests.engine.toy_calls import STRANGER, Toy
 
 
 async def test_classic_interface(toy: Toy) -> None:
@@ -53,6 +55,22 @@ async def test_logout_wakes_waiting_calls(toy: Toy) -> None:
     assert not spared.done()
     await toy.clock.advance(1001)
     await spared
+
+
+@pytest.mark.parametrize(("method", "params"), [("event.next", ()), ("event.from", (["lamp/x"], "", 1000.0))])
+async def test_a_call_whose_session_ends_before_it_begins_does_not_wait(
+    toy: Toy, method: str, params: tuple[object, ...]
+) -> None:
+    """Both calls come in one turn of the loop, on two connections: nobody wakes the waiting one later."""
+    session = await toy.root()
+    await toy.call("event.register", session, [])
+    waiting = toy.dispatcher.call(method, [session, *params], STRANGER)
+    assert isinstance(waiting, Coroutine)
+    await toy.call("session.logout", session)
+    with pytest.raises(ApiError) as caught:
+        await asyncio.wait_for(waiting, 10)
+    assert caught.value.description == ("SESSION_INVALID", session)
+    assert toy.engine.events._waking._by_session == {}
 
 
 async def test_session_that_waits_does_not_expire(toy: Toy) -> None:

@@ -225,6 +225,11 @@ class Database:
             await self._journal.durable()
 
     @property
+    def has_unsaved(self) -> bool:
+        """Whether something that everybody sees already is not on disk yet."""
+        return self._journal is not None and self._journal.is_behind
+
+    @property
     def format(self) -> int:
         """The number of migrations that stored objects went through."""
         return len(self._migrations)

@@ -22,6 +22,7 @@ from domzero.engine.context import Context, Contexts
 from domzero.engine.errors import ApiError
 from domzero.engine.implicit import SetHook
 from domzero.engine.introspection import ASYNC, IS_ALIVE, LIST_METHODS, method_names
+from domzero.engine.journal import own_fate
 from domzero.engine.roles import Roles
 from domzero.engine.routes import Route, Routes
 from domzero.engine.sessions import Session, Sessions
@@ -191,7 +192,9 @@ class Dispatcher:
             self._tasks.release(context.task)
         # Whoever called may be gone before the disk has it: it is done already.
         deed.done(answer.value)
-        return answer if route.reads or self._database.generation == before else self._durable(answer, deed)
+        # What there was nothing to do for may rest on what another call did, which is not on disk yet either.
+        unsaved = self._database.generation != before or (route.changes and self._database.has_unsaved)
+        return self._durable(answer, deed) if unsaved and not route.reads else answer
 
     def _begin(self, route: Route, context: Context, arguments: list[Any]) -> Deed:
         if self.auditor is None or not route.changes:
@@ -212,6 +215,9 @@ class Dispatcher:
     async def _wait_with_caller(self, route: Route, context: Context, arguments: list[Any]) -> Answer:
         session = context.session
         if session is not None:
+            if self._sessions.live.get(session.ref) is not session:
+                # It ended between the call's arrival and its turn: nobody would wake the call any more.
+                raise ApiError("SESSION_INVALID", session.ref)
             session.busy += 1
         try:
             return Answer(route.result, await self._carried_out(route, context, arguments))
@@ -224,6 +230,7 @@ class Dispatcher:
     async def _carried_out(self, route: Route, context: Context, arguments: list[Any]) -> Any:
         """The value that the implementation gives, its changes on disk. Raises `ApiError` or `CancelledError`."""
         assert route.function is not None
+        own_fate()
         deed = self._begin(route, context, arguments)
         try:
             value = route.function(context, *arguments)

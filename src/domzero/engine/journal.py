@@ -39,6 +39,15 @@ class Fate:
 _fate: ContextVar[Fate] = ContextVar("fate")
 
 
+def own_fate() -> None:
+    """From here on the running task, and what it starts, learns what is taken back of its own, and of nobody else's.
+
+    Without this, all work that one connection set going would share what it learns, and the first to hear of a loss
+    would keep it from the one whose loss it was.
+    """
+    _fate.set(Fate())
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """A transaction that is applied in memory: its changes that have to be on disk."""
@@ -91,6 +100,11 @@ class Journal:
         self._lazy: dict[Row, None] = {}
         self._scheduled = False
         self._retry: asyncio.Task[None] | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something that was applied is not on disk yet."""
+        return bool(self._next.commits) or self._current is not None
 
     def add(self, changes: Sequence[Change], *, observed: bool) -> None:
         """A transaction was applied; it will be written with the next batch."""

@@ -116,7 +116,7 @@ class Store:
         return connection
 
     def _create_private(self) -> None:
-        # The database holds password hashes, so the file is the owner's alone from its first byte.
+        # The database holds sessions and secrets, so the file is the owner's alone from its first byte.
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.close(descriptor)
         sync(self._path.parent)

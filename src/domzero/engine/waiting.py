@@ -24,22 +24,25 @@ MOMENT_PER_CALL = 0.00003
 class Call:
     """A call of some session that waits. Used by one task."""
 
-    __slots__ = ("_closed", "_error", "_wake", "over", "session")
+    __slots__ = ("_error", "_expired", "_wake", "over", "session")
 
-    def __init__(self, session: Ref, *, closed: bool = False) -> None:
-        self._closed = closed
+    def __init__(self, session: Ref, *, expired: bool = False) -> None:
+        self._expired = expired
         self.session = session
         self.over = False
         self._wake: asyncio.Future[bool] | None = None
         self._error: ApiError | None = None
 
     async def wait(self) -> bool:
-        """Wait for `wake` (True) or `expire` (False). Raises what `fail` was given, also before."""
+        """Wait for `wake` (True) or `expire` (False, also for one that came before, when the call was awake already).
+
+        Raises what `fail` was given, also before.
+        """
         wake: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._wake = wake
         if self._error is not None:
             raise self._error
-        if self._closed:
+        if self._expired:
             return False
         woken = await wake
         if self._error is not None:
@@ -51,7 +54,8 @@ class Call:
         self._end(True)
 
     def expire(self) -> None:
-        """End the wait: its time is over."""
+        """End this wait, or the next: its time is over."""
+        self._expired = True
         self._end(False)
 
     def fail(self, error: ApiError) -> None:
@@ -123,7 +127,7 @@ class Waking:
 
     def enter(self, session: Ref) -> Call:
         """A new call that is going to wait."""
-        call = Call(session, closed=self._closed)
+        call = Call(session, expired=self._closed)
         self._by_session.setdefault(session, {})[call] = None
         return call
 
