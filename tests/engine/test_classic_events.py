@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from domzero.engine import classic_events
 from domzero.engine.database import Database
 from domzero.engine.events import Events
+from domzero.engine.subscriptions import MOST
 from domzero.host.clock import ManualClock
 from tests.engine.toy import GRAPH, create, destroy, raises, update
 
@@ -105,6 +107,19 @@ async def test_events_from_before_a_registration_stay_unknown(database: Database
     assert await following(events) == [("crate", "add", crate)]
 
 
+async def test_registrations_are_bounded_however_many_calls_they_come_in(database: Database, events: Events) -> None:
+    half = [f"crate/{number}" for number in range(MOST // 2)]
+    for _ in range(2):
+        events.register(ME, half)
+    events.register(ME, [f"depot/{number}" for number in range(MOST // 2)])
+    with raises("EVENT_SUBSCRIPTION_PARSE_FAILURE", f"{MOST + 1} subscriptions; there may be {MOST}"):
+        events.register(ME, ("crate",))
+    events.unregister(ME, half)
+    events.register(ME, ("crate",))
+    crate = create(database, "crate")
+    assert await following(events) == [("crate", "add", crate)]
+
+
 async def test_an_empty_registration_waits_until_the_session_ends(database: Database, events: Events) -> None:
     events.register(ME, ())
     wait = asyncio.create_task(events.next(ME))
@@ -150,6 +165,27 @@ async def test_only_who_missed_something_wanted_has_lost_events(database: Databa
         await events.next(OTHER)
     update(database, "depot", depot, name_label="x")
     assert await following(events, OTHER) == [("depot", "mod", depot)]
+
+
+async def test_large_objects_push_out_earlier_events(
+    database: Database, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a client puts into its objects is bounded only by what one call may carry; a sleeper must not keep it all."""
+    monkeypatch.setattr(classic_events, "SIZE_KEPT", 100_000)
+    crate = create(database, "crate")
+    events.register(ME, ("crate",))
+    for changes in ({"name_label": "x" * 20_000}, {"tags": ("y" * 10_000, "y")}, {"other_config": {"z": "z" * 10_000}}):
+        update(database, "crate", crate, **changes)
+    assert 90_000 < events._queue._size < 100_000
+    assert await following(events) == [("crate", "mod", crate)] * 3
+    assert events._queue._size == 0
+    for weight in (1, 2, 3):
+        update(database, "crate", crate, weight=weight)
+    assert 80_000 < events._queue._size < 100_000
+    with raises("EVENTS_LOST"):
+        await events.next(ME)
+    update(database, "crate", crate, name_label="x" * 200_000)
+    assert await following(events) == [("crate", "mod", crate)], "one event is kept, however large"
 
 
 async def test_events_are_kept_only_while_somebody_wants_them(database: Database, events: Events) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from domzero.engine.database import Database
 from domzero.engine.events import Events, make_token
+from domzero.engine.subscriptions import LONGEST, MOST
+from domzero.engine.waiting import Call
 from domzero.host.clock import ManualClock
 from tests.engine.toy import GRAPH, create, destroy, raises, update
 
@@ -140,6 +142,14 @@ async def test_a_subscription_that_is_none_is_refused(events: Events, subscripti
         events.register(ME, (subscription,))
 
 
+async def test_a_subscription_of_megabytes_is_refused(events: Events) -> None:
+    with raises("EVENT_SUBSCRIPTION_PARSE_FAILURE", "x" * LONGEST):
+        await ask(events, "x" * (LONGEST + 1))
+    with raises("EVENT_SUBSCRIPTION_PARSE_FAILURE", f"{MOST + 1} subscriptions; there may be {MOST}"):
+        await ask(events, *map(str, range(MOST + 1)))
+    assert (await ask(events, *map(str, range(MOST))))["events"] == []
+
+
 async def test_a_token_of_zeros_is_the_empty_one(database: Database, events: Events) -> None:
     crate = create(database, "crate")
     assert told(await ask(events, "*", token=make_token(0))) == [("crate", "add", crate)]
@@ -220,6 +230,18 @@ async def test_what_happens_at_the_very_timeout_is_not_lost(
     crate = create(database, "crate")
     await clock.advance(0.5)
     assert told(await wait) == [("crate", "add", crate)]
+
+
+async def test_a_time_that_is_over_while_the_call_is_awake_ends_its_next_wait() -> None:
+    """It was woken, and finds that what happened cancels out; meanwhile its time has passed, which nobody says again."""
+    call = Call(ME)
+    wait = asyncio.create_task(call.wait())
+    await asyncio.sleep(0)
+    call.wake()
+    call.expire()
+    assert await wait
+    async with asyncio.timeout(10):
+        assert not await call.wait()
 
 
 async def test_a_session_that_ends_ends_its_waits_and_no_others(database: Database, events: Events) -> None:

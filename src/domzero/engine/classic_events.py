@@ -10,13 +10,15 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from domzero.engine.changes import Operation
-from domzero.engine.subscriptions import Interest, Subject, covering
+from domzero.engine.subscriptions import MOST, Interest, Subject, covering, too_many
 from domzero.engine.waiting import Call
 from domzero.idl.records import Record
 from domzero.idl.types import Ref
 
 EVENTS_KEPT = 5_000
-"""Events kept for slow subscribers. Each holds a version of an object, some with its encoded form: up to 10 kB."""
+"""Events kept for slow subscribers. Each holds a version of an object, some with its encoded forms."""
+SIZE_KEPT = 64 << 20
+"""About how many bytes of objects' versions they hold, whatever clients put into their objects."""
 
 
 class Event(NamedTuple):
@@ -44,6 +46,22 @@ class Event(NamedTuple):
             struct["snapshot"] = self.snapshot
         return struct
 
+    @property
+    def size(self) -> int:
+        """About how many bytes the object's version takes."""
+        return 0 if self.snapshot is None else _size(self.snapshot.values_)
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return _size(tuple(value)) + _size(tuple(value.values()))
+    if not isinstance(value, tuple) or not value:
+        return 8
+    alike = set(map(type, value)) == {str}
+    return 16 * len(value) + sum(map(len if alike else _size, value))
+
 
 class Subscriber:
     """A session that registered. `seen` is the last event id it was asked about, `calls` its waiting calls."""
@@ -70,6 +88,8 @@ class EventQueue:
     def __init__(self, kept: int = EVENTS_KEPT) -> None:
         self._kept = kept
         self._events: deque[Event] = deque()
+        self._sizes: deque[int] = deque()
+        self._size = 0
         self._subscribers: dict[Ref, Subscriber] = {}
         self._interest: Interest[Subscriber] = Interest()
 
@@ -78,8 +98,15 @@ class EventQueue:
         return self._subscribers.get(session)
 
     def register(self, session: Ref, subjects: list[Subject], now: int) -> None:
-        """Add to the session's subscription, making one if there is none; `now` is the newest event id."""
-        subscriber = self._subscribers.setdefault(session, Subscriber(now))
+        """Add to the session's subscription, making one if there is none; `now` is the newest event id.
+
+        Raises `ApiError` EVENT_SUBSCRIPTION_PARSE_FAILURE when that would be too many.
+        """
+        subscriber = self._subscribers.get(session) or Subscriber(now)
+        wanted = len(subscriber.since.keys() | subjects)
+        if wanted > MOST:
+            raise too_many(wanted)
+        self._subscribers[session] = subscriber
         for subject in subjects:
             subscriber.since.setdefault(subject, now)
         self._interest.add(subscriber, subjects)
@@ -113,8 +140,10 @@ class EventQueue:
     def add(self, event: Event) -> None:
         """Keep an event that somebody asked for."""
         self._events.append(event)
-        if len(self._events) > self._kept:
-            lost = self._events.popleft()
+        self._sizes.append(size := event.size)
+        self._size += size
+        while len(self._events) > self._kept or (self._size > SIZE_KEPT and len(self._events) > 1):
+            lost = self._drop_oldest()
             for subscriber in self._interest.concerned(lost.lower, lost.ref):
                 subscriber.lost = subscriber.lost or subscriber.wants(lost)
 
@@ -133,4 +162,8 @@ class EventQueue:
         """Drop the events that every subscriber has seen."""
         seen = min((subscriber.seen for subscriber in self._subscribers.values() if subscriber.since), default=None)
         while self._events and (seen is None or self._events[0].id <= seen):
-            self._events.popleft()
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> Event:
+        self._size -= self._sizes.popleft()
+        return self._events.popleft()

@@ -21,7 +21,7 @@ from domzero.engine.clock import Clock, moment
 from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
 from domzero.engine.row import Row
-from domzero.engine.subscriptions import Filter, Interest, Subject
+from domzero.engine.subscriptions import Filter, Interest, parse_all
 from domzero.engine.waiting import Call, Deadlines, Waking
 from domzero.idl.types import Ref
 
@@ -49,11 +49,11 @@ class Events:
     def register(self, session: Ref, classes: Sequence[str]) -> None:
         """Subscribe the session to classes and objects, beside those it has. Raises `ApiError`
         EVENT_SUBSCRIPTION_PARSE_FAILURE."""
-        self._queue.register(session, [Subject.parse(text) for text in classes], self._database.generation)
+        self._queue.register(session, parse_all(classes), self._database.generation)
 
     def unregister(self, session: Ref, classes: Sequence[str]) -> None:
         """End subscriptions of the session. When none is left, it is as if it had never registered."""
-        ended = self._queue.unregister(session, [Subject.parse(text) for text in classes])
+        ended = self._queue.unregister(session, parse_all(classes))
         if ended is not None:
             for call in ended.calls:
                 call.fail(ApiError("SESSION_NOT_REGISTERED", session))

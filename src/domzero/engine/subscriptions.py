@@ -6,7 +6,7 @@ case; unknown ones are accepted and never match.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
@@ -17,6 +17,11 @@ from domzero.idl.types import Ref
 EVERYTHING = "*"
 LONGEST_KEPT = 4096
 """Characters of a list of subscriptions whose meaning is remembered; XenCenter's and Xen Orchestra's have fewer."""
+
+MOST = 10_000
+"""Subscriptions that a session may have, and that one call may ask for. Whoever wants more asks for the class."""
+LONGEST = 512
+"""Characters of a subscription; those that can match have a tenth."""
 
 Who = TypeVar("Who", bound=Hashable)
 
@@ -29,11 +34,23 @@ class Subject(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Subject:
-        """Read what a client sent. Raises `ApiError` EVENT_SUBSCRIPTION_PARSE_FAILURE for empty parts."""
+        """Read what a client sent. Raises `ApiError` EVENT_SUBSCRIPTION_PARSE_FAILURE for empty or far too long parts."""
         name, slash, ref = text.partition("/")
-        if not name or (slash and not ref):
-            raise ApiError("EVENT_SUBSCRIPTION_PARSE_FAILURE", text)
+        if not name or (slash and not ref) or len(text) > LONGEST:
+            raise ApiError("EVENT_SUBSCRIPTION_PARSE_FAILURE", text[:LONGEST])
         return cls(name.lower(), ref if slash else None)
+
+
+def too_many(number: int) -> ApiError:
+    """What somebody gets who asks for more than `MOST`."""
+    return ApiError("EVENT_SUBSCRIPTION_PARSE_FAILURE", f"{number} subscriptions; there may be {MOST}")
+
+
+def parse_all(texts: Sequence[str]) -> list[Subject]:
+    """Read what a client asks for in one call. Raises like `Subject.parse`, and for too many."""
+    if len(texts) > MOST:
+        raise too_many(len(texts))
+    return [Subject.parse(text) for text in texts]
 
 
 def covering(lower: str, ref: Ref) -> tuple[Subject, Subject, Subject]:
@@ -55,7 +72,7 @@ class Filter:
 
     @staticmethod
     def parse(texts: tuple[str, ...]) -> Filter:
-        """Raises like `Subject.parse`. Clients send the same list again and again, so answers are kept, but not of
+        """Raises like `parse_all`. Clients send the same list again and again, so answers are kept, but not of
         lists that are long: a thousand of those could take all memory."""
         if sum(map(len, texts)) > LONGEST_KEPT:
             return Filter._parse(texts)
@@ -68,7 +85,7 @@ class Filter:
 
     @staticmethod
     def _parse(texts: tuple[str, ...]) -> Filter:
-        subjects = [Subject.parse(text) for text in texts]
+        subjects = parse_all(texts)
         everything = Subject(EVERYTHING) in subjects
         classes = {subject.lower for subject in subjects if subject.ref is None}
         objects = {subject for subject in subjects if subject.ref is not None}
