@@ -278,12 +278,35 @@ async def test_a_defect_is_told_without_a_task_too(house: House, caplog: pytest.
 
 @pytest.mark.parametrize("known", [True, False])
 async def test_whoever_is_not_let_in_fails_the_task(house: House, known: bool) -> None:
-    session = await house.toy.session_of("read-only") if known else "OpaqueRef:none"
-    task = house.task()
+    session = own = await house.toy.session_of("read-only")
+    task = await house.toy.call("task.create", own, "of the client", "")
+    if not known:
+        session = "OpaqueRef:none"
     status, _ = await house.curl(house.url(f"/down?session_id={session}&task_id={task}"))
     assert status == (403 if known else 401)
     denied = ("RBAC_PERMISSION_DENIED", "Toy download", "No role of this session permits it.")
     assert await house.done(task) == ("failure", "", denied if known else ("SESSION_AUTHENTICATION_FAILED",))
+
+
+@pytest.mark.parametrize("path", ["/quick?name=x&task_id=", "/down?task_id=", "/quick?name=x&subtask_of="])
+async def test_the_task_of_another_account_is_left_alone(house: House, path: str) -> None:
+    """Everybody can see all tasks; to end one, by doing its work or by being refused it, takes the right to it."""
+    reader, operator = await house.toy.session_of("read-only"), await house.toy.session_of("pool-operator")
+    task = await house.toy.call("task.create", await house.toy.root(), "of root", "")
+    before = house.toy.task(task)
+    assert (await house.curl(house.url(f"{path}{task}&session_id={reader}")))[0] == 403
+    assert house.toy.task(task) == before
+    assert (await house.curl(house.url(f"{path}{task}&session_id={operator}")))[0] == 200
+    assert house.toy.task(task) != before or "subtask_of" in path
+
+
+async def test_a_parent_is_a_task(house: House) -> None:
+    url = house.url(f"/down?session_id={await house.toy.root()}&subtask_of=")
+    assert (await house.curl(url + "OpaqueRef:none"))[0] == 404
+    parent = house.task()
+    assert (await house.curl(url + parent))[0] == 200
+    (child,) = house.toy.task(parent)["subtasks"]
+    assert (await house.done(child))[0] == "success"
 
 
 async def test_a_task_serves_but_once(house: House) -> None:

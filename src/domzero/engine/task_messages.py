@@ -12,6 +12,8 @@ from domzero.engine.tasks import UNFINISHED, Tasks
 from domzero.idl.records import EMPTY_MAP
 from domzero.idl.types import Ref
 
+LONGEST_TEXT = 64 << 10
+"""Characters of what a client says about its task at once: everybody may make tasks, and they take room."""
 TASKS_OF_OTHERS = "pool-operator"
 """The least role that may change other people's tasks."""
 
@@ -26,7 +28,11 @@ class TaskDesk:
 
 @implements("task.create")
 def create(desk: TaskDesk, context: Context, label: str, description: str) -> Ref:
-    """A pending task that the client completes itself or gives to a transfer. Raises `TOO_MANY_PENDING_TASKS`."""
+    """A pending task that the client completes itself or gives to a transfer.
+
+    Raises `TOO_MANY_PENDING_TASKS`, and `INVALID_VALUE` for texts that are far too long.
+    """
+    _assert_short("label", label, description)
     return desk.tasks.store(label, description, context.caller, run_by_client=True)
 
 
@@ -85,9 +91,10 @@ def set_progress(desk: TaskDesk, context: Context, self: Ref, value: float) -> N
 def set_result(desk: TaskDesk, context: Context, self: Ref, value: str) -> None:
     """Set the result of a client's own task, also of one that has ended.
 
-    Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`.
+    Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`, `INVALID_VALUE` for a text that is far too long.
     """
     _assert_run_by_client(desk, context, self)
+    _assert_short("result", value)
     with context.database.transaction() as transaction:
         transaction.update("task", self, result=value)
 
@@ -96,9 +103,10 @@ def set_result(desk: TaskDesk, context: Context, self: Ref, value: str) -> None:
 def set_error_info(desk: TaskDesk, context: Context, self: Ref, value: tuple[str, ...]) -> None:
     """Set the error of a client's own task, also of one that has ended.
 
-    Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`.
+    Raises `HANDLE_INVALID`, `OPERATION_NOT_ALLOWED`, `INVALID_VALUE` for texts that are far too long.
     """
     _assert_run_by_client(desk, context, self)
+    _assert_short("error_info", *value)
     with context.database.transaction() as transaction:
         transaction.update("task", self, error_info=value)
 
@@ -108,6 +116,12 @@ def _assert_may_change(desk: TaskDesk, context: Context, ref: Ref) -> None:
     caller = context.caller
     if caller.rank < desk.rank_for_others and not desk.tasks.is_of(ref, caller):
         raise ApiError("RBAC_PERMISSION_DENIED", context.method.lower(), "The task belongs to another account.")
+
+
+def _assert_short(field: str, *texts: str) -> None:
+    size = len(texts) + sum(map(len, texts))
+    if size > LONGEST_TEXT:
+        raise ApiError("INVALID_VALUE", field, f"{size} characters; there may be {LONGEST_TEXT}")
 
 
 def _assert_run_by_client(desk: TaskDesk, context: Context, ref: Ref) -> None:

@@ -24,6 +24,8 @@ from domzero.idl.types import NEVER, NULL_REF, VOID, Ref, Type
 TASK_LIMIT = 200
 PENDING_LIMIT = 2_000
 """Unfinished tasks beyond which no further one is accepted."""
+CLIENT_LIMIT = 500
+"""Unfinished tasks that the clients of one account run themselves; so the others are left for everybody's work."""
 COMPLETED_KEPT = timedelta(seconds=3_900)
 PENDING_KEPT = timedelta(seconds=86_400)
 
@@ -115,6 +117,8 @@ class Tasks:
     ) -> Ref:
         """A new pending task object, for work of the server or of a client. Raises `TOO_MANY_PENDING_TASKS`."""
         if len(self._owners) >= self.pending_limit and self._unfinished() >= self.pending_limit:
+            raise ApiError("TOO_MANY_PENDING_TASKS")
+        if run_by_client and session is not None and self._run_by(session) >= CLIENT_LIMIT:
             raise ApiError("TOO_MANY_PENDING_TASKS")
         self._stored_since_sweep += 1
         if self._stored_since_sweep >= self._limit:
@@ -331,6 +335,10 @@ class Tasks:
         who = _who(session.account.sid, session.account.name)
         return owner is not None and (owner.session == session.ref or (owner.who == who and who != ""))
 
+    def is_of_another(self, ref: Ref, session: Session) -> bool:
+        """Whether there is such a task, and it is not the session's as `is_of` says."""
+        return ref in self._owners and not self.is_of(ref, session)
+
     def set_progress(self, ref: Ref, fraction: float) -> None:
         """Record how far a task is; what is outside 0 to 1 is taken as the nearer end."""
         if self._database.find("task", ref) is not None:
@@ -353,6 +361,9 @@ class Tasks:
         now = self._clock.now()
         old, abandoned = moment(now - COMPLETED_KEPT), moment(now - PENDING_KEPT)
         rows = self._database.rows("task")
+        # A disk that refuses a task takes it back, which is no removal that passes here.
+        self._owners = {ref: owner for ref, owner in self._owners.items() if ref in rows}
+        self._run_by_clients &= rows.keys()
         finished = sorted(
             (row.record["finished"], ref) for ref, row in rows.items() if row.record["status"] not in UNFINISHED
         )
@@ -368,6 +379,13 @@ class Tasks:
             with self._database.transaction():
                 for ref in gone:
                     self.remove(ref)
+
+    def _run_by(self, session: Session) -> int:
+        """How many unfinished tasks the clients of the session's account run; 0 where it does not matter yet."""
+        if len(self._run_by_clients) < CLIENT_LIMIT:
+            return 0
+        found = (self._database.find("task", ref) for ref in self._run_by_clients if self.is_of(ref, session))
+        return sum(row is not None and row.record["status"] in UNFINISHED for row in found)
 
     def _unfinished(self) -> int:
         return sum(row.record["status"] in UNFINISHED for row in self._database.rows("task").values())

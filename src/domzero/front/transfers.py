@@ -1,8 +1,8 @@
 """Serves the pages of `engine.exchange`: who asks is let in, a task follows the work, and the outcome is told.
 
 The task is the one that the query (or a cookie) names as `task_id`, which must be pending, else one of the request's
-own. It ends as the work ends, also when the client was not let in: whoever waits for it is always told. The status line
-of an answer says nothing of an upload's success, which is often decided long after it was sent; the task does.
+own. It ends as the work ends, also when the client was not let in: whoever waits for it is always told. The task of
+another account is left alone, as by the messages of the task class. The status line of an answer says nothing of an upload's success, which is often decided long after it was sent; the task does.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from domzero.engine.errors import ApiError
 from domzero.engine.exchange import Arguments, Headers, Page, PageFunction, PeerGoneError, RequestError
 from domzero.engine.sessions import Session
 from domzero.engine.task_handle import TaskHandle
+from domzero.engine.task_messages import TASKS_OF_OTHERS
 from domzero.engine.tasks import Tasks
-from domzero.front.access import Access, is_anonymous, require
+from domzero.front.access import Access, Caller, is_anonymous, require
 from domzero.front.pages import HTML
 from domzero.front.routes import RawStream, Request, Routes
 from domzero.wire.http import HttpError, RequestHead, error_page
@@ -144,6 +145,7 @@ class Transfers:
 
     def __init__(self, access: Access, tasks: Tasks, contexts: Contexts, *, stall: float = STALL) -> None:
         self._access = access
+        self._rank_for_others = access.rank(TASKS_OF_OTHERS)
         self._tasks = tasks
         self._contexts = contexts
         self._stall = stall
@@ -180,16 +182,21 @@ class Transfers:
             unbound = Arguments({name: value for name, value in arguments.items() if name not in TASK_ARGUMENTS})
             await self._carry_out(page, function, None, request.origin, peer, unbound)
             return
+        named = arguments.get("task_id")
         try:
             async with self._access.caller(request, page.label) as caller:
-                if caller.rank < rank and isinstance(function, AuditedPage):
+                foreign = self._concerns_others(caller, arguments)
+                if (foreign or caller.rank < rank) and isinstance(function, AuditedPage):
                     function.denied(caller.session, request.origin, arguments)
+                if foreign:
+                    named = None
+                    raise HttpError(403, "The task belongs to another account.")
                 require(caller, rank)
                 await self._carry_out(page, function, caller.session, request.origin, peer, arguments)
         except HttpError as error:
             if error.status in REFUSALS:
                 told = (page.label, error.text) if error.status == 403 else ()
-                self._refuse_task(arguments.get("task_id"), (REFUSALS[error.status], *told))
+                self._refuse_task(named, (REFUSALS[error.status], *told))
             raise
 
     async def _carry_out(
@@ -216,8 +223,16 @@ class Transfers:
             return self._tasks.adopt(named, session)
         handle = self._tasks.handle(page.label, session)
         if parent := arguments.get("subtask_of"):
-            handle.parent = parent
+            handle.parent = self._contexts.database.row("task", parent).ref
         return handle
+
+    def _concerns_others(self, caller: Caller, arguments: Arguments) -> bool:
+        """Whether a request names a task that its caller has no business with."""
+        session = caller.session
+        if session is None or caller.rank >= self._rank_for_others:
+            return False
+        refs = (arguments.get(name, "") for name in TASK_ARGUMENTS)
+        return any(self._tasks.is_of_another(ref, session) for ref in refs)
 
     def _refuse_task(self, named: str | None, error: tuple[str, ...]) -> None:
         """Tell whoever waits for the task that its work will not be done, and why."""
