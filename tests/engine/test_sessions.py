@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from domzero.engine import login as login_module
 from domzero.engine.calls import LOCAL, Origin
 from domzero.engine.errors import ApiError
-from domzero.engine.login import DELAY, DELAYS_PER_ADDRESS
+from domzero.engine.login import CHECKS_PER_ADDRESS, DELAY, DELAYS_PER_ADDRESS, Door
 from domzero.engine.sessions import IDLE_LIMIT, SESSION_LIMIT
+from domzero.engine.users import REFUSED, Users
 from domzero.idl.types import NEVER, NULL_REF
 from tests.engine.conftest import MakeToy
 from tests.engine.toy_calls import PASSWORD, STRANGER, Toy, ToyClock
@@ -94,6 +96,53 @@ async def test_guesses_from_one_address_are_bounded_and_hinder_nobody_else(toy: 
     assert {(await guess)[0] for guess in guesses} == {"SESSION_AUTHENTICATION_FAILED"}
     assert toy.engine.door.waiting == 0
     await toy.call("session.login_with_password", "root", PASSWORD)
+
+
+class SlowCheck:
+    """Takes as long as the test wants to find that a password is wrong; `right` is right at once."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.under_way = self.most = 0
+
+    async def verify(self, name: str, password: str) -> bool:
+        if password == PASSWORD:
+            return True
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await self.go.wait()
+        self.under_way -= 1
+        return False
+
+
+@pytest.mark.parametrize(
+    ("addresses", "elsewhere"),
+    [
+        (["192.0.2.1"] * 30, "192.0.2.2"),
+        ([f"2001:db8::{number:x}" for number in range(30)], "2001:db8:0:1::1"),
+        ([f"fe80::{number:x}%eth0" for number in range(30)], "unknown"),
+    ],
+)
+async def test_a_flood_of_guesses_takes_turns(toy: Toy, addresses: list[str], elsewhere: str) -> None:
+    """Checking is dear. What one machine asks for at once, with all addresses it has, keeps nobody else waiting."""
+    slow = SlowCheck()
+    users = Users(toy.database, toy.engine.roles, toy.passwords, (slow,))
+    door = Door(users, toy.engine.sessions, toy.clock)
+    guesses = [asyncio.create_task(door.login("root", "guess", "", Origin(address))) for address in addresses]
+    await toy.turns()
+    assert slow.under_way == slow.most == CHECKS_PER_ADDRESS
+    await door.login("root", PASSWORD, "", Origin(elsewhere))
+    guesses[-1].cancel()
+    slow.go.set()
+    await toy.clock.until_asleep(DELAYS_PER_ADDRESS)
+    assert slow.most == CHECKS_PER_ADDRESS
+    await toy.clock.advance(DELAY[1])
+    results = await asyncio.gather(*guesses, return_exceptions=True)
+    texts = Counter(str(error.params[1]) for error in results if isinstance(error, ApiError))
+    assert set(texts) == {REFUSED, "Too many wrong passwords came from this address."}
+    assert texts[REFUSED] == DELAYS_PER_ADDRESS
+    assert isinstance(results[-1], asyncio.CancelledError)
+    assert (door.waiting, door._queues) == (0, {})
 
 
 async def test_waiting_guess_ends_with_its_connection(toy: Toy) -> None:

@@ -2,11 +2,17 @@
 
 A wrong password costs its caller a random wait of some seconds. The waits run side by side and hold nothing but their
 connection; how many run at once is bounded for each address and altogether, so that they cannot be used as a weapon.
+Checking a password is dear, so callers of one address take turns at it: others need not wait for all of them.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address
 from random import Random, SystemRandom
 
 from domzero.engine.calls import Origin
@@ -19,10 +25,20 @@ DELAY = (3.0, 6.0)
 """Seconds that a wrong password costs, at least and at most."""
 DELAYS_PER_ADDRESS = 16
 """Callers of one address that may be waiting; further ones are refused unheard until a wait ends."""
+CHECKS_PER_ADDRESS = 4
+"""Passwords from one address that are being checked at the same time; further callers wait for their turn."""
 DELAYS = 256
 """Callers altogether that may be waiting; further ones are answered without a wait."""
 LONGEST_NAME = 256
 TOO_MANY = "Too many wrong passwords came from this address."
+
+
+@dataclass(slots=True)
+class _Queue:
+    """The callers of one address whose passwords are checked or to be checked."""
+
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CHECKS_PER_ADDRESS))
+    members: int = 0
 
 
 class Door:
@@ -34,6 +50,7 @@ class Door:
         self._clock = clock
         self._random = SystemRandom() if random is None else random
         self._waiting: Counter[str] = Counter()
+        self._queues: dict[str, _Queue] = {}
 
     @property
     def waiting(self) -> int:
@@ -57,13 +74,28 @@ class Door:
             return self._users.root()
         if len(name) > LONGEST_NAME:
             raise ApiError("SESSION_AUTHENTICATION_FAILED", name[:LONGEST_NAME], REFUSED)
-        if self._waiting[origin.address] >= DELAYS_PER_ADDRESS:
-            raise UnheardError("SESSION_AUTHENTICATION_FAILED", name, TOO_MANY)
+        place = whereabouts(origin.address)
+        async with self._turn(place):
+            if self._waiting[place] >= DELAYS_PER_ADDRESS:
+                raise UnheardError("SESSION_AUTHENTICATION_FAILED", name, TOO_MANY)
+            try:
+                return await self._users.authenticate(name, password)
+            except ApiError as error:
+                denied = error
+        await self._delay(place)
+        raise denied
+
+    @asynccontextmanager
+    async def _turn(self, place: str) -> AsyncIterator[None]:
+        queue = self._queues.setdefault(place, _Queue())
+        queue.members += 1
         try:
-            return await self._users.authenticate(name, password)
-        except ApiError:
-            await self._delay(origin.address)
-            raise
+            async with queue.turns:
+                yield
+        finally:
+            queue.members -= 1
+            if not queue.members:
+                del self._queues[place]
 
     async def _delay(self, address: str) -> None:
         if self.waiting >= DELAYS:
@@ -75,3 +107,16 @@ class Door:
             self._waiting[address] -= 1
             if not self._waiting[address]:
                 del self._waiting[address]
+
+
+def whereabouts(address: str) -> str:
+    """What counts as one address: of IPv6 the network of 64 bits, all of whose addresses one machine may use."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(found, IPv6Address):
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(IPv6Address(int(found) >> 64 << 64))

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pam  # type: ignore[import-untyped]  # the package has no annotations
 
+from domzero.engine.passwords import LONGEST
+
 SERVICE = "login"
 """The file in /etc/pam.d whose rules apply unless another is named."""
 
@@ -23,7 +25,7 @@ class PamAuthenticator:
 
     async def verify(self, name: str, password: str) -> bool:
         """Whether PAM accepts the password and the account."""
-        if not name or "\0" in name or "\0" in password:
+        if not name or "\0" in name or "\0" in password or len(password) > LONGEST:
             return False
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._verify, name, password)
 
