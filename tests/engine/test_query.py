@@ -91,6 +91,10 @@ def test_references_are_selected_by_their_text(database: Database, refs: dict[st
         ("true and", "found 'the end'"),
         ("(" * 200 + "true" + ")" * 200, "too deeply"),
         ("not " * 200 + "true", "too deeply"),
+        ("true " * 60_000, "too long"),
+        (" or ".join(["true"] * 300), "asks too much"),
+        (" and ".join(['field "weight" = "5"'] * 300), "asks too much"),
+        (" or ".join(["not not not true"] * 80), "asks too much"),
     ],
 )
 def test_what_is_no_expression_is_refused_with_a_reason(database: Database, expression: str, reason: str) -> None:
@@ -102,8 +106,15 @@ def test_what_is_no_expression_is_refused_with_a_reason(database: Database, expr
 
 
 def test_a_long_flat_expression_is_no_problem(database: Database, refs: dict[str, str]) -> None:
-    expression = " or ".join(f'field "weight" = "{number}"' for number in range(5000))
+    expression = " or ".join(f'(field "weight" = "{number}")' for number in range(5000))
     assert set(database.select("crate", expression)) == {refs["a"], refs["b"], refs["c"]}
+
+
+def test_alternatives_for_one_field_do_not_mix_with_others(database: Database, refs: dict[str, str]) -> None:
+    either = 'field "weight" = "5" or field "name_label" = "b" or "7" = field "weight"'
+    assert set(database.select("crate", either)) == {refs["a"], refs["b"]}
+    assert set(database.select("crate", f'({either}) and not (field "weight" = "6")')) == {refs["a"]}
+    assert set(database.select("crate", f'field "_ref" = "{refs["a"]}" or field "_ref" = "x"')) == {refs["a"]}
 
 
 @given(

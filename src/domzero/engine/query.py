@@ -21,11 +21,18 @@ from domzero.engine.row import Row
 from domzero.idl.records import Layout
 
 Test: TypeAlias = Callable[[Row], bool]
-Operand: TypeAlias = str | Callable[[Row], str]
+Field: TypeAlias = Callable[[Row], str]
+Operand: TypeAlias = str | Field
 """A literal, or what gives a field as the database writes it."""
 
 DEEPEST = 100
 """Nesting that is accepted; more is no honest question."""
+
+LONGEST = 50_000
+"""Words, literals and marks of an expression."""
+MOST_TESTS = 200
+"""Tests of one object. Comparing a field with any number of literals, joined by `or`, is one. All tests are made for
+every object while nobody else has a turn."""
 
 _TOKEN = re.compile(r'"([^"]*)"|([a-z]+)|([()=])|(\s+)')
 
@@ -67,6 +74,8 @@ def _tokens(expression: str) -> list[tuple[str, str]]:
         place = match.end()
         group = match.lastindex or 0
         if group < 4:
+            if len(tokens) == LONGEST:
+                raise ValueError("the expression is too long")
             tokens.append((("literal", "word", "mark")[group - 1], match.group(group)))
     tokens.append(("end", ""))
     return tokens
@@ -78,6 +87,8 @@ class _Parser:
         self._tokens = tokens
         self._place = 0
         self._depth = 0
+        self._tests = 1
+        self._fields: dict[int, Field] = {}
 
     def parse(self) -> Test:
         test = self._expression()
@@ -103,12 +114,17 @@ class _Parser:
         tests = [self._term()]
         while self._accept("word", "or"):
             tests.append(self._term())
+        tests = _united(tests)
+        self._tests += len(tests) - 1
+        if self._tests > MOST_TESTS:
+            raise ValueError("the expression asks too much of each object")
         return tests[0] if len(tests) == 1 else lambda row: any(test(row) for test in tests)
 
     def _term(self) -> Test:
         tests = [self._factor()]
         while self._accept("word", "and"):
             tests.append(self._factor())
+        self._tests += len(tests) - 1
         return tests[0] if len(tests) == 1 else lambda row: all(test(row) for test in tests)
 
     def _factor(self) -> Test:
@@ -123,6 +139,7 @@ class _Parser:
     def _unlimited_factor(self) -> Test:
         if self._accept("word", "not"):
             test = self._factor()
+            self._tests += 1
             return lambda row: not test(row)
         if self._accept("mark", "("):
             test = self._expression()
@@ -148,11 +165,42 @@ class _Parser:
         if kind != "literal":
             raise ValueError("expected the name of a field in quotes")
         if name == "_ref":
-            return lambda row: row.ref
+            return _ref
         position = self._layout.position.get(name, self._layout.position.get(name.replace("__", "_")))
         if position is None:
             raise ValueError(f"{self._layout.name} has no field {name!r}")
-        return lambda row: database_text(row.record.values_[position])
+        return self._fields.setdefault(position, lambda row: database_text(row.record.values_[position]))
+
+
+class _Among:
+    """A test of one field: whether it is any of some texts."""
+
+    __slots__ = ("field", "texts")
+
+    def __init__(self, field: Field, text: str) -> None:
+        self.field = field
+        self.texts = {text}
+
+    def __call__(self, row: Row) -> bool:
+        return self.field(row) in self.texts
+
+
+def _united(tests: list[Test]) -> list[Test]:
+    """Tests of which one has to hold, with those of the same field made one."""
+    united: list[Test] = []
+    fields: dict[Field, _Among] = {}
+    for test in tests:
+        if isinstance(test, _Among):
+            if (earlier := fields.get(test.field)) is not None:
+                earlier.texts |= test.texts
+                continue
+            fields[test.field] = test
+        united.append(test)
+    return united
+
+
+def _ref(row: Row) -> str:
+    return row.ref
 
 
 def _equal(left: Operand, right: Operand) -> Test:
@@ -163,7 +211,6 @@ def _equal(left: Operand, right: Operand) -> Test:
         left, right = right, left
     value = left
     if isinstance(right, str):
-        literal = right
-        return lambda row: value(row) == literal
+        return _Among(value, right)
     other = right
     return lambda row: value(row) == other(row)
