@@ -80,6 +80,17 @@ def test_depth_is_limited() -> None:
             decode_call(nested(depth))
 
 
+def test_the_number_of_values_is_limited() -> None:
+    def call(params: bytes) -> bytes:
+        return b'{"method":"m","id":1,"params":[' + params + b"]}"
+
+    assert len(decode_call(call(b"[]," * 1000 + b"1," * 40_000 + b"1")).params) == 41_001
+    assert decode_call(call(b'"' + b"[1," * 100_000 + b'"')).params == ["[1," * 100_000], "text is text"
+    for params in (b"[]," * 60_000 + b"1", b"1," * 60_000 + b"1", b'{"a":1},' * 30_000 + b"1"):
+        with pytest.raises(JsonRpcError, match="values"):
+            decode_call(call(params))
+
+
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]",:0123456789truefalsnmethodparid\\u').map(str.encode))
 def test_garbage_raises_only_the_own_error(body: bytes) -> None:
     for decode in (decode_call, decode_response):

@@ -17,6 +17,8 @@ from domzero.idl.types import EVENT_BATCH, VOID, Type
 
 MAX_DEPTH = 64
 """How deep arrays and objects may be nested."""
+MAX_VALUES = 50_000
+"""How many values one call may carry, as in XML-RPC: what comes of a small body is bounded."""
 _OPTIONS = orjson.OPT_NON_STR_KEYS
 
 
@@ -48,7 +50,7 @@ def decode_call(body: bytes) -> JsonCall:
 
     A call needs a method, an array of parameters, and an id that is a string or an integer.
     """
-    call = _load(body)
+    call = _load(body, MAX_VALUES)
     if not isinstance(call, dict):
         raise JsonRpcError("a call is one JSON object; batches are not supported")
     method, params, id_ = call.get("method"), call.get("params"), call.get("id")
@@ -127,20 +129,25 @@ def _event(event: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in event.items() if value is not None}
 
 
-def _load(body: bytes) -> Any:
+def _load(body: bytes, most: int | None = None) -> Any:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise JsonRpcError(f"the JSON is malformed: {error}") from None
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-        _check_depth(value)
+    containers = body.count(b"[") + body.count(b"{")
+    if containers > MAX_DEPTH or (most is not None and containers + body.count(b",") > most):
+        _check_size(value, most)
     return value
 
 
-def _check_depth(value: Any) -> None:
+def _check_size(value: Any, most: int | None) -> None:
     """Walks level by level, since recursion is what a deep value would break."""
-    level = [value]
+    level, left = [value], most
     for _ in range(MAX_DEPTH + 1):
+        if left is not None:
+            left -= len(level)
+            if left < 0:
+                raise JsonRpcError(f"more than {most} values")
         containers = [item for item in level if isinstance(item, list | dict)]
         if not containers:
             return
