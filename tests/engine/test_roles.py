@@ -178,3 +178,11 @@ async def test_user_objects(toy: Toy) -> None:
     own = await toy.call("session.get_this_user", root, root)
     assert (await toy.fails("user.destroy", root, own))[0] == "OPERATION_NOT_ALLOWED"
     assert await toy.call("session.login_with_password", "", "", origin=LOCAL)
+
+
+async def test_a_user_s_sessions_end_with_the_user(toy: Toy) -> None:
+    root, session = await toy.root(), await toy.session_of("vm-admin")
+    user = await toy.call("session.get_this_user", root, session)
+    await toy.call("user.destroy", root, user)
+    assert await toy.fails("session.get_uuid", session, session) == ("SESSION_INVALID", session)
+    assert toy.database.find("session", session) is None

@@ -70,12 +70,16 @@ def create_user(accounts: Accounts, context: Context, args: Mapping[str, Any]) -
 
 @implements("user.destroy")
 async def destroy_user(accounts: Accounts, context: Context, self: Ref) -> None:
-    """Remove a user object and its password. Raises `HANDLE_INVALID`, and `OPERATION_NOT_ALLOWED` for root's."""
+    """Remove a user object and its password, and end its sessions.
+
+    Raises `HANDLE_INVALID`, and `OPERATION_NOT_ALLOWED` for root's.
+    """
     name = context.database.get("user", self, "short_name")
     if name == ROOT:
         raise ApiError("OPERATION_NOT_ALLOWED", "Root's user object cannot be removed.")
     with context.database.transaction() as transaction:
         transaction.destroy("user", self)
+        accounts.sessions.close_where(lambda session: session.account.user == self)
     await accounts.users.forget_password(name)
 
 
