@@ -44,6 +44,17 @@ def test_stored_classes_have_a_uuid() -> None:
             assert "uuid" in GRAPH.fields[cls.name], cls.name
 
 
+def test_roles_have_the_uuids_that_xenserver_s_manual_shows() -> None:
+    assert {role.name: role.uuid for role in GRAPH.roles.values()} == {
+        "pool-admin": "0165f154-ba3e-034e-6b27-5d271af109ba",
+        "pool-operator": "b9ce9791-0604-50cd-0649-09b3284c7dfd",
+        "vm-power-admin": "7955168d-7bec-10ed-105f-c6a7e6e63249",
+        "vm-admin": "aaa00ab5-7340-bfbc-0d1b-7cf342639a6e",
+        "vm-operator": "fb8d4ff9-310c-a959-0613-54101535d3d5",
+        "read-only": "7233b8e3-eacb-d7da-2c95-f2e581cdbf4e",
+    }
+
+
 def test_constructors_never_ask_for_what_the_server_sets() -> None:
     for cls in GRAPH.classes.values():
         assert all(field.qualifier is not RUNTIME for field in constructor_fields(cls))

@@ -97,6 +97,23 @@ async def test_role_objects_are_made_true_at_start_and_left_alone_when_they_are(
     assert toy.database.generation == generation
 
 
+async def test_who_held_a_role_under_another_uuid_holds_it_still(start: MakeToy, tmp_path: Path) -> None:
+    """As databases of older versions have it."""
+    toy = await start(path=tmp_path / "state.db")
+    await toy.engine.users.add("ann", PASSWORD, "vm-admin")
+    subject = toy.engine.users.find_subject("ann")
+    with toy.database.transaction() as transaction:
+        old = transaction.create("role", {"name_label": "vm-operator"})
+        transaction.update("subject", subject, roles=(old, toy.engine.roles.ref("vm-operator")))
+    await toy.stop()
+    toy = await start(path=tmp_path / "state.db")
+    assert toy.database.find("role", old) is None
+    assert toy.database.get("subject", subject, "roles") == (toy.engine.roles.ref("vm-operator"),)
+    session = await toy.call("session.login_with_password", "ann", PASSWORD)
+    await toy.call("lamp.switch_on", session, toy.lamp(), False)
+    assert (await toy.fails("lamp.repair", session, toy.lamp()))[0] == "RBAC_PERMISSION_DENIED"
+
+
 async def test_change_of_roles_acts_on_open_sessions(toy: Toy) -> None:
     root, lamp = await toy.root(), toy.lamp()
     user = await toy.session_of("read-only")

@@ -1,19 +1,19 @@
-"""The six built-in roles, least first. Their uuids are fixed, so that scripts may rely on them.
+"""The six built-in roles, least first. Their uuids are those that XenServer's manual shows (“RBAC and the xe CLI”), the
+MD5 digests of their names: scripts write them down, and the published SDK for C# has that of the pool-admin built in.
 
 Each role may do all that the ones below it may.
 """
 
 from __future__ import annotations
 
-from uuid import NAMESPACE_DNS, uuid5
+from hashlib import md5
+from uuid import UUID
 
 from domzero.idl.model import Role
 
-_NAMESPACE = uuid5(NAMESPACE_DNS, "roles.domzero")
-
 
 def _role(rank: int, name: str, doc: str) -> Role:
-    return Role(name, rank, str(uuid5(_NAMESPACE, name)), doc)
+    return Role(name, rank, str(UUID(md5(name.encode(), usedforsecurity=False).hexdigest())), doc)
 
 
 ROLES: tuple[Role, ...] = (

@@ -75,9 +75,17 @@ class Roles:
         return found
 
     def reconcile(self, database: Database) -> None:
-        """Make the stored role objects those that the graph asks for, touching only what differs."""
+        """Make the stored role objects those that the graph asks for, touching only what differs.
+
+        Who held a role that has another object now holds that one.
+        """
         wanted = self.objects()
+        names = {ref: row.record["name_label"] for ref, row in database.rows("role").items() if ref not in wanted}
+        moved = {ref: self.ref(name) for ref, name in names.items() if name in self.ranks}
         with database.transaction() as transaction:
+            for subject in database.refs("subject") if moved else ():
+                held = database.get("subject", subject, "roles")
+                transaction.update("subject", subject, roles=tuple(dict.fromkeys(moved.get(one, one) for one in held)))
             for ref in database.refs("role"):
                 if ref not in wanted:
                     transaction.destroy("role", ref)
