@@ -91,7 +91,7 @@ CLASS = Class(
                 Param("task", RefTo("task"), "The task to act on."),
             ), VOID, "rio",
             "Asks the task to stop; it ends as cancelled once the work notices, and some tasks refuse with "
-            "OPERATION_NOT_ALLOWED.", errors=("OPERATION_NOT_ALLOWED",), least_role="read-only", asynchronous=False),
+            "OPERATION_NOT_ALLOWED.", errors=("OPERATION_NOT_ALLOWED",), least_role="read-only"),
         Message("destroy",
             (
                 Param("self", RefTo("task"), "The task to act on."),

@@ -1,7 +1,7 @@
 """Derives the messages that nobody writes: getters, setters, adders, removers, record and class getters, constructors.
 
 Source: the API guide's chapter on the types of messages; the exact list was compared with the published reference, and
-`tests/datamodel/test_reference.py` keeps it equal.
+`tests/datamodel/test_surface.py` keeps it as it is.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from domzero.idl.model import MISSING, Class, Field
 
 
 def surface(graph: Graph) -> Iterator[str]:
-    """Every class with its fields, then every method with signature and role, then enums and errors; sorted."""
+    """Every class with its fields, then every method with all that a caller must know, then enums, errors and roles."""
     for name in sorted(graph.classes):
         yield from _class_lines(graph.classes[name])
     for name in sorted(graph.methods):
@@ -18,6 +18,8 @@ def surface(graph: Graph) -> Iterator[str]:
         yield f"enum {name}: {' '.join(graph.enums[name].values)}"
     for code in sorted(graph.errors):
         yield f"error {code}({', '.join(graph.errors[code].params)})"
+    for role in sorted(graph.roles.values(), key=lambda one: one.rank):
+        yield f"role {role.name}: {role.uuid}"
 
 
 def _class_lines(cls: Class) -> Iterator[str]:
@@ -39,8 +41,15 @@ def _method_line(method: Method) -> str:
         for param in message.params
     )
     kind = "implicit" if message.implicit else "explicit"
+    words = [message.least_role]
+    if message.asynchronous:
+        words.append("Async")
+    if not message.session:
+        words.append("without session")
+    if message.errors:
+        words.append(f"raises {' '.join(message.errors)}")
     lifecycle = _lifecycle(message.since, message.deprecated, message.removed)
-    return f"{kind} {method.name}({params}) -> {message.result}, {message.least_role}{lifecycle}"
+    return f"{kind} {method.name}({params}) -> {message.result}, {', '.join(words)}{lifecycle}"
 
 
 def _lifecycle(since: str, deprecated: str | None, removed: str | None) -> str:
