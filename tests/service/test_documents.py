@@ -20,6 +20,7 @@ from tests.service.tables import PLACE, TABLES, refreshed
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 SIMULATOR = (ROOT / "docs/simulator.md").read_text()
 HOWTO = (ROOT / "docs/howto-test-your-xenapi-program.md").read_text()
+SETTINGS = (ROOT / "docs/settings.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,14 @@ def test_faults_of_storage_as_the_document_says(host: InProcessHost) -> None:
         api.SR.create(api.host.get_all()[0], config, "0", "faulty", "", "file", "user", False, {})
     assert caught.value.details[0] == "SR_BACKEND_FAILURE_46"
     assert "nothing answers" in caught.value.details
+
+
+def test_a_role_for_somebody_whom_pam_knows(host: InProcessHost) -> None:
+    api = login(host.url).xenapi
+    (block,) = BLOCK.findall(SETTINGS)
+    exec(compile(block, "docs/settings.md", "exec"), {"api": api})
+    (anna,) = (row for row in api.subject.get_all_records().values() if row["subject_identifier"] == "anna")
+    assert anna["roles"] == api.role.get_by_name_label("vm-admin")
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ PATH = "/local/users"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sub-commands and their arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("list", help="show who may log in")
+    actions.add_parser("list", help="show root and the local users")
     add = actions.add_parser("add", help="add a user, or give one a new role and password")
     add.add_argument("name")
     add.add_argument("--role", required=True, choices=[role.name for role in ROLES])
