@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import shlex
 import shutil
 import subprocess
@@ -47,6 +48,20 @@ def test_ends_and_restarts() -> None:
     assert (service["Type"], service["KillMode"], service["Restart"]) == ("notify", "process", "on-failure")
     assert service["RestartPreventExitStatus"] == "2"
     assert float(service["TimeoutStopSec"]) > STOP_GRACE + 10
+
+
+def test_a_machine_that_the_kernel_kills_takes_no_other_with_it() -> None:
+    """Machines are in the service's control group; systemd would stop a service of which any process was killed so."""
+    service = sections()["Service"]
+    assert (service["OOMPolicy"], service["TasksMax"]) == ("continue", "infinity")
+
+
+def test_the_readme_beside_it_names_the_packages_that_bootstrap_installs() -> None:
+    script = (ROOT / "script/bootstrap").read_text()
+    (rows,) = re.findall(r"^program_rows\(\) \{\n(.*?)^\}", script, re.DOTALL | re.MULTILINE)
+    packages = set(re.findall(r"^ +row (\S+)", rows, re.MULTILINE))
+    assert "qemu-system-x86" in packages
+    assert packages <= set(re.findall(r"[a-z0-9-]+", (ROOT / "packaging/README.md").read_text()))
 
 
 def test_machines_keep_their_devices_and_their_rights() -> None:
