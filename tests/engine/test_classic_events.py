@@ -170,7 +170,7 @@ async def test_only_who_missed_something_wanted_has_lost_events(database: Databa
 async def test_large_objects_push_out_earlier_events(
     database: Database, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a client puts into its objects is bounded only by what one call may carry; a sleeper must not keep it all."""
+    """What a client puts into its objects is bounded only by what a call may carry; a sleeper must not keep it all."""
     monkeypatch.setattr(classic_events, "SIZE_KEPT", 100_000)
     crate = create(database, "crate")
     events.register(ME, ("crate",))

@@ -233,7 +233,7 @@ async def test_what_happens_at_the_very_timeout_is_not_lost(
 
 
 async def test_a_time_that_is_over_while_the_call_is_awake_ends_its_next_wait() -> None:
-    """It was woken, and finds that what happened cancels out; meanwhile its time has passed, which nobody says again."""
+    """It was woken, and finds that what happened cancels out; that its time has passed meanwhile is not said again."""
     call = Call(ME)
     wait = asyncio.create_task(call.wait())
     await asyncio.sleep(0)

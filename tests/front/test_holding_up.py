@@ -70,7 +70,9 @@ async def test_requests_ahead_of_their_answers_wait_with_the_sender(doors: Doors
         sent = await pour(line, one, reading=True)
         assert doors.toy.calls
         assert sent - len(doors.toy.calls) * len(one) < ON_THE_WAY
-    assert await ask(await doors.plain(), "toy.echo", "after") == "after"
+    streams = await doors.plain()
+    assert await ask(streams, "toy.echo", "after") == "after"
+    streams[1].close()
 
 
 async def test_a_burst_ahead_is_answered_whole_and_in_order(doors: Doors) -> None:

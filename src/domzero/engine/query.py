@@ -65,7 +65,7 @@ def _quoted(value: Any) -> str:
 
 def _tokens(expression: str) -> list[tuple[str, str]]:
     """(kind, text) with kind `literal`, `word` or `mark`, and `end` last."""
-    tokens = []
+    tokens: list[tuple[str, str]] = []
     place = 0
     while place < len(expression):
         match = _TOKEN.match(expression, place)

@@ -34,7 +34,7 @@ class Subject(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Subject:
-        """Read what a client sent. Raises `ApiError` EVENT_SUBSCRIPTION_PARSE_FAILURE for empty or far too long parts."""
+        """Read what a client sent. Raises `ApiError` EVENT_SUBSCRIPTION_PARSE_FAILURE for empty or endless parts."""
         name, slash, ref = text.partition("/")
         if not name or (slash and not ref) or len(text) > LONGEST:
             raise ApiError("EVENT_SUBSCRIPTION_PARSE_FAILURE", text[:LONGEST])

@@ -2,7 +2,8 @@
 
 The task is the one that the query (or a cookie) names as `task_id`, which must be pending, else one of the request's
 own. It ends as the work ends, also when the client was not let in: whoever waits for it is always told. The task of
-another account is left alone, as by the messages of the task class. The status line of an answer says nothing of an upload's success, which is often decided long after it was sent; the task does.
+another account is left alone, as by the messages of the task class. The status line of an answer says nothing of an
+upload's success, which is often decided long after it was sent; the task does.
 """
 
 from __future__ import annotations
