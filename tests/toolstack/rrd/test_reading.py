@@ -116,7 +116,8 @@ def test_types(kind: str, taken: Kind) -> None:
         dump("1").replace(b"<v>", b"<v><w>").replace(b"</v>", b"</w></v>"),
         dump("1").replace(b"<rrd>", b'<!DOCTYPE rrd [<!ENTITY a "b">]><rrd>'),
         dump("1").replace(b'version="1.0"', b'version="1.0" encoding="idna"'),
-        b"<rrd><a><b><row><v>1</v></row></b></a></rrd>",
+        b"<rrd><a><b><row><v>1</v></row></b></a></rrd>", b"<rrd>" + b"<rra/>" * 65 + b"</rrd>",
+        b"<rrd>" + b"".join(b"<ds><name>%d</name></ds>" % number for number in range(1025)) + b"</rrd>",
     ],
 )  # fmt: skip
 def test_what_is_no_dump(document: bytes) -> None:

@@ -29,6 +29,9 @@ from domzero.toolstack.rrd.sources import UNKNOWN, Kind, Source
 from domzero.wire.strict_xml import strict_parser
 
 TEXT_MOST = 256
+KINDS_OF_ROWS_MOST = 64
+FIELDS = frozenset({"name", "type", "min", "max", "cf", "pdp_per_row"})
+"""Of sources and kinds of rows, what is looked at."""
 DEPTH_MOST = 5
 LATEST = 1e11
 """Seconds since 1970 that no clock shows."""
@@ -83,6 +86,8 @@ class _Dump:
         if len(self._path) == 2:
             self._fields = {}
             if name == "rra":
+                if len(self.rows) >= KINDS_OF_ROWS_MOST:
+                    _refuse("there are too many kinds of rows")
                 self.rows.append(_Rows())
 
     def characters(self, text: str) -> None:
@@ -98,7 +103,7 @@ class _Dump:
                 self.rows[-1].values.append(_finite(text)) if part == "rra" else _refuse("a value is out of place")
             case 4 if name == "row" and len(self.rows[-1].values) % max(1, len(self.sources)):
                 _refuse("a row has not as many values as there are sources")
-            case 3:
+            case 3 if name in FIELDS:
                 self._fields[name] = text
             case 2:
                 self._end_part(name, text)
