@@ -318,6 +318,20 @@ async def test_a_task_serves_but_once(house: House) -> None:
     assert (await house.curl(house.url(f"/down?session_id={session}&task_id=OpaqueRef:none")))[0] == 404
 
 
+async def test_a_request_may_be_part_of_a_task(house: House) -> None:
+    session, parent = await house.toy.root(), house.task()
+    asking = asyncio.ensure_future(house.curl(house.url(f"/wait?session_id={session}&subtask_of={parent}")))
+    await house.toy.until(lambda: len(house.toy.database.refs("task")) == 2)
+    (child,) = set(house.toy.database.refs("task")) - {parent}
+    assert house.toy.task(child)["subtask_of"] == parent
+    await house.toy.until(lambda: "cancel" in house.toy.task(child)["allowed_operations"])
+    await house.toy.call("task.cancel", session, child)
+    await asking
+    assert house.toy.task(parent)["status"] == "pending"
+    assert (await house.curl(house.url(f"/down?session_id={session}&subtask_of=OpaqueRef:none")))[0] == 404
+    assert len(house.toy.database.refs("task")) == 2
+
+
 async def test_a_task_can_be_cancelled(house: House) -> None:
     session, task = await house.toy.root(), house.task()
     asking = asyncio.ensure_future(house.curl(house.url(f"/wait?session_id={session}&task_id={task}")))

@@ -115,7 +115,12 @@ class Tasks:
         *,
         run_by_client: bool = False,
     ) -> Ref:
-        """A new pending task object, for work of the server or of a client. Raises `TOO_MANY_PENDING_TASKS`."""
+        """A new pending task object, for work of the server or of a client.
+
+        Raises `TOO_MANY_PENDING_TASKS`, `HANDLE_INVALID` for a parent that does not exist.
+        """
+        if parent != NULL_REF:
+            self._database.row("task", parent)
         if len(self._owners) >= self.pending_limit and self._unfinished() >= self.pending_limit:
             raise ApiError("TOO_MANY_PENDING_TASKS")
         if run_by_client and session is not None and self._run_by(session) >= CLIENT_LIMIT:

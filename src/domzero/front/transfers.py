@@ -49,7 +49,7 @@ REFUSALS = {401: "SESSION_AUTHENTICATION_FAILED", 403: "RBAC_PERMISSION_DENIED"}
 """What a task fails with whose request is not let in."""
 STATUS = {
     "HANDLE_INVALID": 404, "UUID_INVALID": 404, "CANNOT_FIND_PATCH": 404, "RBAC_PERMISSION_DENIED": 403,
-    "SESSION_INVALID": 401,
+    "SESSION_INVALID": 401, "SR_OPERATION_NOT_SUPPORTED": 400,
 }  # fmt: skip
 """Error → status of the answer where the head was not sent yet; 500 for all others, as XenServer does."""
 
@@ -208,7 +208,7 @@ class Transfers:
         try:
             handle = self._task(page, session, arguments)
             context = self._contexts.of_call(page.label, session, origin, handle)
-            work = _explained(function(context, peer, arguments), outcome)
+            work = _explained(lambda: function(context, peer, arguments), outcome)
             if page.task or handle.stored:
                 await self._tasks.carry_out(handle, work, page.result)
             else:
@@ -241,13 +241,13 @@ class Transfers:
             self._tasks.finish(named, "failure", error_info=error)
 
 
-async def _explained(work: Any, outcome: list[HttpError]) -> Any:
-    """The work, its failures as the `ApiError` that its task shows; `outcome` keeps what fits the page better.
+async def _explained(work: Callable[[], Awaitable[Any]], outcome: list[HttpError]) -> Any:
+    """Do the work, its failures as the `ApiError` that its task shows; `outcome` keeps what fits the page better.
 
     Anything else is a defect and passes.
     """
     try:
-        return await work
+        return await work()
     except RequestError as error:
         outcome.append(HttpError(error.status, error.text))
         raise ApiError("INTERNAL_ERROR", error.text) from error

@@ -141,6 +141,10 @@ def test_failures_are_told_by_the_task(host: InProcessHost, api: Any, archive: P
     chunked = upload(host, api, archive, "", "-H", "Transfer-Encoding: chunked")
     assert chunked["error_info"] == ["IMPORT_ERROR_CANNOT_HANDLE_CHUNKED"]
     assert upload(host, api, archive, "&sr_id=nonsense")["error_info"] == ["DEFAULT_SR_NOT_FOUND", "nonsense"]
+    library = next(sr for sr, row in api.SR.get_all_records().items() if row["content_type"] == "iso")
+    assert upload(host, api, archive, f"&sr_id={library}")["error_info"] == ["SR_OPERATION_NOT_SUPPORTED", library]
+    url = f"{sign_in(host)}/import?sr_id={library}"
+    assert curl("-o", "/dev/null", "-w", "%{http_code}", "-T", str(archive), url)[1] == b"400"
     assert (set(api.VM.get_all()), set(api.VDI.get_all())) == before
 
 
