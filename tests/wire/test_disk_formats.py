@@ -268,6 +268,18 @@ def test_a_table_that_sends_us_back() -> None:
             decoded(decode_vhd(None), bytes(stream), 4 * MIB)
 
 
+def test_blocks_may_lie_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those have that were written to for a while: blocks are where the file ended then."""
+    monkeypatch.setattr("domzero.wire.vhd.SORTED", 2)
+    blocks, order = [bytes([number + 1]) * BLOCK for number in range(5)], (3, 0, 4, 1, 2)
+    disk = b"".join(blocks)
+    stream = bytearray(encoded(DynamicVhd(len(disk), runs(BLOCK, len(disk), [(0, len(disk))]), ID, NOW).pieces(), disk))
+    placed = struct.unpack_from(">5I", stream, 1536)
+    struct.pack_into(">5I", stream, 1536, *(placed[number] for number in order))
+    wanted = b"".join(blocks[number] for number in order)
+    assert decoded(decode_vhd(len(stream)), bytes(stream), len(disk)) == (len(disk), wanted)
+
+
 def test_too_large_a_vhd_says_so() -> None:
     with pytest.raises(DiskSizeError):
         decoded(decode_vhd(None), footer(LARGEST + 512, 3, ID, NOW) + bytes(4096), 0)

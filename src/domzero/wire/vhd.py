@@ -9,6 +9,7 @@ import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import merge
 from itertools import pairwise
 from uuid import UUID
 
@@ -51,6 +52,8 @@ BITMAP = b"\xff" * SECTOR
 """In front of a block of 2 MiB: all of its sectors are there."""
 TABLE_LIMIT = 1 << 20
 """The most entries of a table that is read: those of the largest disk."""
+SORTED = 1 << 16
+"""Entries that are sorted at a time: as Python's numbers they take six times the room."""
 BLOCK_LIMITS = range(4096, (256 << 20) + 1)
 BY_GEOMETRY = (b"vpc ", b"vs  ")
 """Creators (Virtual PC and its server) whose disks are as large as the geometry says, whatever else is written; of all
@@ -278,9 +281,10 @@ def _blanks(table: array[int], size: int, block: int) -> Decoder:
 def _in_order(table: array[int], blocks: int) -> Iterator[tuple[int, int]]:
     """Sector and number of each block that there is, as they come in the file."""
     placed = array("Q", (table[number] << 32 | number for number in range(blocks) if table[number] != UNUSED))
-    if any(after < before for before, after in pairwise(placed)):
-        placed = array("Q", sorted(placed))
-    return ((both >> 32, both & 0xFFFFFFFF) for both in placed)
+    if all(before <= after for before, after in pairwise(placed)):
+        return ((both >> 32, both & 0xFFFFFFFF) for both in placed)
+    slices = [array("Q", sorted(placed[at : at + SORTED])) for at in range(0, len(placed), SORTED)]
+    return ((both >> 32, both & 0xFFFFFFFF) for both in merge(*slices))
 
 
 def _skip(position: int, target: int) -> Decoder:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from domzero.host.contents.files import FileContents
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
-from domzero.toolstack.transfer.raw_vdi_import import GRAIN, Filler, TooLongError
+from domzero.toolstack.transfer.raw_vdi_import import GRAIN, TURNS, Filler, Stream, TooLongError
+from domzero.wire.disk_parts import Blank, Decoder
+from tests.toolstack.transfer.peers import MemoryPeer
 
 SIZE = 2 << 20
 PIECES = st.tuples(
@@ -48,6 +51,32 @@ def test_parts(pieces: list[tuple[int, int, bytes | None]]) -> None:
 
         asyncio.run(fill())
         assert path.read_bytes() == model
+
+
+async def test_others_have_turns_between_parts_that_cost_nothing(tmp_path: Path) -> None:
+    path, turns, seen = tmp_path / "disk", 0, list[int]()
+    nobody: Any = MemoryPeer()
+    path.touch()
+    os.truncate(path, SIZE)
+
+    def parts() -> Decoder:
+        for _ in range(20 * TURNS):
+            yield Blank(0, 512)
+        seen.append(turns)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with FileContents().writing(DiskSource(path, DiskFormat.RAW)) as writer:
+        beside = asyncio.ensure_future(others())
+        filler = Filler(writer, SIZE, is_blank=True)
+        await Stream(parts(), nobody, lambda _: None).fill(filler)
+        await filler.close()
+        beside.cancel()
+    assert seen[0] >= 19
 
 
 async def test_what_is_blank_already_is_not_written(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import count
 from typing import Final, TypeAlias
 
 from domzero.engine.exchange import Peer
@@ -19,6 +20,8 @@ FLUSH_EVERY: Final = 64 << 20
 """Bytes after which the medium is asked to begin with putting them down, rather than with all of them at the end."""
 GRAIN: Final = 64 << 10
 """Parts of this size are left out where they are zeros."""
+TURNS: Final = 256
+"""Steps after which others get a turn: parts that are blank anyway wait for nothing, and a file may have a million."""
 _ZEROS: Final = bytes(GRAIN)
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -165,8 +168,12 @@ class Stream:
 
     async def fill(self, filler: Filler) -> None:
         """Have all of it on the medium. Raises what the filler raises, too."""
-        while self._step is not None:
+        for number in count():
+            if number % TURNS == 0:
+                await asyncio.sleep(0)
             match self._step:
+                case None:
+                    break
                 case Put(offset, data):
                     await filler.put(offset, data)
                 case Blank(offset, length):
@@ -178,11 +185,11 @@ class Stream:
         """Give the decoder what it asked for; its next step."""
         answer = b""
         match self._step:
-            case Want(count, exact):
-                answer = await (self._peer.read_exactly(count) if exact else self._peer.read(count))
+            case Want(wanted, exact):
+                answer = await (self._peer.read_exactly(wanted) if exact else self._peer.read(wanted))
                 self._advance(len(answer))
-            case Skip(count):
-                await self._skip(count)
+            case Skip(passed):
+                await self._skip(passed)
         try:
             self._step = self._decoder.send(answer)
         except StopIteration:
