@@ -81,6 +81,9 @@ def test_what_is_said_of_machines_that_may_not_run() -> None:
     assert "viostor" in windows.notes[0]
     assert "viostor" in adapted(HVM, system="windows").notes[0]
     assert adapted(HVM, system="debian").notes == ()
+    uefi = {**HVM, "HVM_boot_params": {"firmware": "uefi", "order": "cd"}}
+    assert "BOOTX64.EFI" in adapted(uefi).notes[0]
+    assert adapted({**uefi, "is_a_template": True}).notes == ()
     assert "suspended" in adapted(HVM, suspended=True).notes[0]
     assert "VTPM" in adapted(HVM, left_out=["VTPM"]).notes[0]
     passed = adapted({**HVM, "other_config": {"pci": "0/0000:04:01.0", "kept": "1"}})

@@ -159,6 +159,16 @@ def _windows(guest: Guest) -> Finding | None:
     ))  # fmt: skip
 
 
+def _uefi(guest: Guest) -> Finding | None:
+    boots_uefi = guest.fields["HVM_boot_params"].get("firmware") == "uefi"
+    if not is_hvm(guest.fields) or guest.fields["is_a_template"] or not boots_uefi:
+        return None
+    return Finding(text=(
+        "It boots by UEFI, whose boot entries are not kept here: its disk must have a loader at"
+        " \\EFI\\BOOT\\BOOTX64.EFI, where the firmware looks without any."
+    ))  # fmt: skip
+
+
 def _memory_left(guest: Guest) -> Finding | None:
     if not guest.suspended:
         return None
@@ -205,6 +215,7 @@ RULES: Final = (
     Rule("kernel-arguments", _arguments),
     Rule("paravirtual", _paravirtual),
     Rule("windows", _windows),
+    Rule("uefi", _uefi),
     Rule("passed-through", _passed_through),
     Rule("left-out", _left_out, foreign_only=False),
     Rule("cannot-start", _cannot_start, foreign_only=False),
