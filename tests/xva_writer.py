@@ -25,6 +25,8 @@ from xml.sax.saxutils import quoteattr
 
 BLOCK = 1 << 20
 NULL = "OpaqueRef:NULL"
+FIRST_NETWORK = "Pool-wide network associated with eth0"
+"""The one on the bridge `xenbr0`, which every host has."""
 
 Part = tuple[str, bytes]
 """A member: its name and content."""
@@ -144,13 +146,14 @@ def machine(
     *,
     vm: Mapping[str, Any] | None = None,
     cd: str | None = None,
-    network: str = "Pool-wide network associated with eth0",
+    network: str = FIRST_NETWORK,
 ) -> Machine:
     """A halted machine with disks (content by `userdevice`), one interface and perhaps a CD drive with an image in it.
 
     `vm` changes fields of the VM. The records name what XenServer's do, not everything that exists today.
     """
     contents = {"0": b"boot" + bytes(2 * BLOCK)} if disks is None else disks
+    bridge = "xenbr0" if network == FIRST_NETWORK else "xapi77"
     host, vm_id, network_id, vif, sr = (f"Ref:{n}" for n in range(5))
     vbds = {device: f"Ref:{5 + 2 * n}" for n, device in enumerate(contents)}
     vdis = {device: f"Ref:{6 + 2 * n}" for n, device in enumerate(contents)}
@@ -163,7 +166,7 @@ def machine(
         objects.append(("VDI", vdis[device], vdi_record(f"{name} {device}", sr, vbds[device], len(content))))
     objects += [
         ("VIF", vif, vif_record(vm_id, network_id)),
-        ("network", network_id, {"uuid": new_uuid(), "name_label": network, "bridge": "xenbr0", "VIFs": [vif]}),
+        ("network", network_id, {"uuid": new_uuid(), "name_label": network, "bridge": bridge, "VIFs": [vif]}),
         ("SR", sr, {"uuid": new_uuid(), "name_label": "Local storage", "type": "lvm", "content_type": "user"}),
     ]
     if cd is not None:

@@ -213,7 +213,7 @@ async def test_a_bomb_for_a_description(host: World) -> None:
 
 async def test_what_a_stranger_says_of_itself_does_not_become_true(host: World) -> None:
     claims = {
-        "power_state": "Running", "domid": "1", "is_control_domain": True, "is_default_template": True,
+        "power_state": "Running", "domid": "1", "is_default_template": True,
         "ha_always_run": True, "resident_on": "Ref:0", "actions_after_crash": "self-destruct",
         "other_config": {"default_template": "true"},
     }  # fmt: skip

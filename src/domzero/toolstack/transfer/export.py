@@ -112,7 +112,7 @@ def named_machine(stack: Stack, arguments: Arguments) -> Ref:
     named = arguments.need("ref", "uuid")
     if stack.database.find("VM", named) is not None:
         return named
-    if "ref" in arguments:
+    if arguments.get("ref"):
         raise ApiError("HANDLE_INVALID", "VM", named)
     return stack.database.by_uuid("VM", named)
 

@@ -101,8 +101,7 @@ class _Import:
             try:
                 async with Steps() as steps:
                     await self._claim(claims)
-                    for disk in self.plan.found.disks.values():
-                        await self._make_disk(steps, claims, disk)
+                    await self._make_disks(steps, claims)
                     await steps.do("record the machines", self._record, self._remove)
                     await stack.database.durable()
                     for machine in self.plan.machines:
@@ -121,13 +120,19 @@ class _Import:
         return tuple(self.made.machines[machine.id] for machine in lone)
 
     async def _claim(self, claims: AsyncExitStack) -> None:
-        """Hold the repository that the disks come into, and the machines that are replaced."""
-        gates = self.stack.gates
-        if self.plan.found.disks:
-            await claims.enter_async_context(gates["SR"].operation(self.context, self.options.sr, "vdi_create"))
+        """Hold the machines that are replaced."""
+        gate = self.stack.gates["VM"]
         for machine in self.plan.machines:
             if machine.replaces != NULL_REF:
-                await claims.enter_async_context(gates["VM"].operation(self.context, machine.replaces, "destroy"))
+                await claims.enter_async_context(gate.operation(self.context, machine.replaces, "destroy"))
+
+    async def _make_disks(self, steps: Steps, claims: AsyncExitStack) -> None:
+        """The repository is busy for as long as this takes, and not while the disks are filled: hours, perhaps."""
+        if not self.plan.found.disks:
+            return
+        async with self.stack.gates["SR"].operation(self.context, self.options.sr, "vdi_create"):
+            for disk in self.plan.found.disks.values():
+                await self._make_disk(steps, claims, disk)
 
     async def _make_disk(self, steps: Steps, claims: AsyncExitStack, disk: NewDisk) -> None:
         async def make() -> None:
@@ -171,8 +176,11 @@ class _Import:
         image = await steps.do("remember the image", lambda: images.remember(stack, vm, uuid))
         steps.on_failure("discard the image", lambda: images.discard(stack, vm, image))
         await steps.do("make the image", lambda: images.make(stack, image))
-        path = await images.path(stack, image)
-        await in_thread(os.truncate, path, self.plan.images[machine.image].size)
+        path, size = await images.path(stack, image), self.plan.images[machine.image].size
+        try:
+            await in_thread(os.truncate, path, size)
+        except OSError as error:
+            raise ApiError("IMPORT_ERROR", f"Saved memory cannot have {size} bytes here: {error.strerror}.") from error
         self.made.images[machine.image] = image
 
     async def _fill(self, steps: Steps, found: AsyncIterator[Event]) -> dict[str, tuple[str, ...]]:

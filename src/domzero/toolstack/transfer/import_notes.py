@@ -30,7 +30,7 @@ def notes_of(
 
 def _boot_disk(plan: Plan, machine: NewMachine, sectors: Mapping[str, bytes]) -> tuple[str, ...]:
     """Xen may have booted a paravirtual machine without a loader on its disk."""
-    if plan.own or not boots_from_disk(machine.fields):
+    if plan.own or not sectors or not boots_from_disk(machine.fields):
         return ()
     drives = [it for it in plan.drives if it.machine == machine.id and it.fields["type"] == "Disk"]
     drives.sort(key=lambda it: (not it.fields["bootable"], parse_vbd_position(it.fields["userdevice"]) or 0))

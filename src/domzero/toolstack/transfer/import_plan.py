@@ -7,7 +7,7 @@ has the uuid already, if they are of a newer version or `force` was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ from domzero.toolstack.vm.operations import HALTED, SUSPENDED
 from domzero.toolstack.vm.specification import SET_AT_BOOT, boot_record, read_boot_record
 from domzero.toolstack.vm.templates import TEMPLATE_ONLY
 from domzero.wire.xva.manifest import check_version
-from domzero.wire.xva.model import ArchivedObject, Manifest
+from domzero.wire.xva.model import MAX_DISKS, ArchivedObject, Manifest
 
 MACHINE_FIELDS: Final = (
     "name_label", "name_description", "user_version", "is_a_template", "memory_target", "memory_static_max",
@@ -59,6 +59,8 @@ NOT_A_SNAPSHOT: Final[Mapping[str, Any]] = {
 """What a snapshot of a machine that is not in the archive becomes: the template that it is besides."""
 LEFT_OUT: Final = ("VGPUs", "VTPMs", "VUSBs", "attached_PCIs")
 """Devices that machines cannot have here."""
+MOST_NETWORKS: Final = 1000
+"""New networks that one archive may bring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def plan_import(
     """Decide. Raises the documented errors: IMPORT_*, VDI_*, DUPLICATE_MAC_SEED, VM_TO_IMPORT_IS_NOT_NEWER_VERSION,
     VM_BAD_POWER_STATE, MEMORY_CONSTRAINT_VIOLATION*, INVALID_VALUE, INVALID_DEVICE, and `XvaError`."""
     check_version(manifest.version)
-    objects, own = objects_of(manifest), is_own(manifest)
+    objects, own = objects_of(database.graph, manifest), is_own(manifest)
     found = find_objects(database, objects, options)
     planner = _Planner(database, objects, options, settings, own, new_uuid)
     drives = tuple(planner.drives(found))
@@ -123,8 +125,20 @@ def plan_import(
     images = {it.image: new_disk(database, objects[it.image]) for it in machines if it.image}
     if not in_drives.isdisjoint(images):
         raise ApiError("IMPORT_ERROR", "The archive has saved memory in a drive.")
+    if options.content and len(disks) + len(images) > MAX_DISKS:
+        raise ApiError("IMPORT_ERROR", f"The archive describes more than {MAX_DISKS} disks.")
     cards = tuple(planner.cards({machine.id: machine for machine in machines}))
-    return Plan(replace(found, disks=disks), machines, drives, cards, images, own)
+    networks = _joined(found.networks, cards)
+    return Plan(replace(found, disks=disks, networks=networks), machines, drives, cards, images, own)
+
+
+def _joined(networks: Mapping[str, Mapping[str, Any]], cards: Iterable[NewCard]) -> Mapping[str, Mapping[str, Any]]:
+    """Those of the new networks that a card is to be in. Raises IMPORT_ERROR when they are too many."""
+    wanted = {card.network for card in cards}
+    joined = {id: fields for id, fields in networks.items() if id in wanted}
+    if len(joined) > MOST_NETWORKS:
+        raise ApiError("IMPORT_ERROR", f"The archive brings more than {MOST_NETWORKS} networks that are not here.")
+    return joined
 
 
 class _Planner:
@@ -141,6 +155,8 @@ class _Planner:
         self._own = own
         self._new_uuid = new_uuid
         self._seeds: dict[str, str] = {}
+        self._uuids: set[str] = set()
+        self._owners: Mapping[str, set[Ref]] | None = None
 
     def drives(self, found: Found) -> Iterator[NewDrive]:
         for item in self._objects.values():
@@ -219,16 +235,21 @@ class _Planner:
         return {**config, MAC_SEED: seed}
 
     def _is_taken(self, seed: str, replaces: Ref) -> bool:
-        return any(
-            row.record["other_config"].get(MAC_SEED) == seed and not row.record["is_a_snapshot"]
-            for ref, row in self._database.rows("VM").items()
-            if ref != replaces
-        )
+        if self._owners is None:
+            owners: dict[str, set[Ref]] = {}
+            for ref, row in self._database.rows("VM").items():
+                if not row.record["is_a_snapshot"] and (known := row.record["other_config"].get(MAC_SEED)):
+                    owners.setdefault(known, set()).add(ref)
+            self._owners = owners
+        return not self._owners.get(seed, set()) <= {replaces}
 
     def _identity(self, item: ArchivedObject, uuid: str) -> tuple[str, Ref]:
         """The uuid that the machine is to have, and whose place it takes."""
         if not self._options.restore or not uuid:
             return "", NULL_REF
+        if uuid in self._uuids:
+            raise ApiError("IMPORT_ERROR", f"Two machines of the archive have the uuid {uuid}.")
+        self._uuids.add(uuid)
         try:
             existing = self._database.by_uuid("VM", uuid)
         except ApiError:

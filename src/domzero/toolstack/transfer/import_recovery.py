@@ -11,7 +11,7 @@ from domzero.engine.errors import ApiError
 from domzero.engine.tasks import RESTARTED
 from domzero.toolstack.stack import Stack
 from domzero.toolstack.storage import disks
-from domzero.toolstack.transfer.import_rows import INCOMPLETE
+from domzero.toolstack.transfer.import_rows import INCOMPLETE, remove_network
 from domzero.toolstack.vm import images
 from domzero.toolstack.vm.creation import remove_machine
 
@@ -19,13 +19,17 @@ log = logging.getLogger(__name__)
 
 
 async def recover(stack: Stack) -> None:
-    """Remove the machines and disks of imports that a restart ended. Disks that cannot be removed now stay."""
+    """Remove what imports made that a restart ended. Disks that cannot be removed now stay."""
     database = stack.database
     for vm, row in list(database.rows("VM").items()):
         if _is_left_over(database, row.record):
             log.info("the import of %s was interrupted", row.record["name_label"])
             remove_machine(stack, vm)
             await images.release(stack, row.record["suspend_VDI"])
+    with database.transaction() as transaction:
+        for network, row in list(database.rows("network").items()):
+            if _is_left_over(database, row.record):
+                remove_network(database, transaction, network)
     for vdi, row in list(database.rows("VDI").items()):
         if _is_left_over(database, row.record):
             try:

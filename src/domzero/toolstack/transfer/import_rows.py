@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from domzero.engine.clock import moment
 from domzero.engine.context import Context
+from domzero.engine.database import Database
 from domzero.engine.transactions import Transaction
 from domzero.idl.types import NULL_REF, Ref
 from domzero.toolstack.alerts import Alert, tell
@@ -29,7 +30,7 @@ from domzero.toolstack.vm.rows import refresh_all
 IMPORT_TASK: Final = "import_task"
 """The key of a machine's other_config that names the task which made it."""
 INCOMPLETE: Final = "import-incomplete"
-"""The key of the other_config of machines and disks that names the import which has not completed them yet."""
+"""The key of the other_config of what an import has made and not completed yet; it names the import's task."""
 NOTES: Final = "import-notes"
 """The key under which it is said what was changed in it, or keeps it from running."""
 IMPORTED_WITH_NOTES: Final = Alert("VM_IMPORTED_WITH_NOTES", 3)
@@ -53,7 +54,7 @@ def record_objects(stack: Stack, context: Context, plan: Plan, made: Made) -> No
     """All rows but those of disks, in one transaction. Raises what drives and cards raise; then there are none."""
     with stack.database.transaction() as transaction:
         for id, fields in plan.found.networks.items():
-            made.networks[id] = _network(stack, transaction, fields)
+            made.networks[id] = _network(stack, transaction, context, fields)
         for machine in plan.machines:
             made.machines[machine.id] = _machine(stack, transaction, context, machine)
         for drive in plan.drives:
@@ -67,9 +68,13 @@ def record_objects(stack: Stack, context: Context, plan: Plan, made: Made) -> No
         refresh_all(stack, vm)
 
 
-def _network(stack: Stack, transaction: Transaction, fields: Mapping[str, Any]) -> Ref:
+def _network(stack: Stack, transaction: Transaction, context: Context, fields: Mapping[str, Any]) -> Ref:
     taken = (row.record["bridge"] for row in stack.database.rows("network").values())
-    return transaction.create("network", {**fields, "MTU": checked_mtu(fields["MTU"]), "bridge": free_bridge(taken)})
+    config = {INCOMPLETE: context.task.ref}
+    return transaction.create(
+        "network",
+        {**fields, "MTU": checked_mtu(fields["MTU"]), "bridge": free_bridge(taken), "other_config": config},
+    )
 
 
 def _machine(stack: Stack, transaction: Transaction, context: Context, machine: NewMachine) -> Ref:
@@ -121,16 +126,21 @@ def remove_objects(stack: Stack, made: Made) -> None:
             if database.find("VM", vm) is not None:
                 remove_machine(stack, vm)
         for network in made.networks.values():
-            found = database.find("network", network)
-            if found is not None and not found.record["VIFs"] and not found.record["PIFs"]:
-                transaction.destroy("network", network)
+            remove_network(database, transaction, network)
+
+
+def remove_network(database: Database, transaction: Transaction, network: Ref) -> None:
+    """Remove it, unless it is gone or somebody uses it."""
+    found = database.find("network", network)
+    if found is not None and not found.record["VIFs"] and not found.record["PIFs"]:
+        transaction.destroy("network", network)
 
 
 def release_objects(stack: Stack, context: Context, made: Made) -> None:
     """What was made is not busy with the import any more."""
     database = stack.database
     with database.transaction() as transaction:
-        for cls, refs in (("VM", made.machines), ("VDI", made.disks)):
+        for cls, refs in (("VM", made.machines), ("VDI", made.disks), ("network", made.networks)):
             for ref in refs.values():
                 found = database.find(cls, ref)
                 if found is not None:

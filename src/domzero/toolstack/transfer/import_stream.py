@@ -20,11 +20,13 @@ from domzero.host.hypervisor.spec import DiskSource
 from domzero.toolstack.transfer.content_errors import content_failure
 from domzero.toolstack.transfer.progress import Progress
 from domzero.wire.xva.checksums import Verifier
-from domzero.wire.xva.model import Block, Bytes, ChecksumTable, DiskEnd, Event, LegacyData, ManifestXml
+from domzero.wire.xva.model import BLOCK, Block, Bytes, ChecksumTable, DiskEnd, Event, LegacyData, ManifestXml
 from domzero.wire.xva.reader import ArchiveReader
 
 AHEAD: Final = 24
 """Blocks that are being checked and written while another one arrives."""
+HELD: Final = AHEAD * BLOCK
+"""Bytes of all of these together: others write blocks of up to `MAX_BLOCK`."""
 FLUSH_EVERY: Final = 64 << 20
 """Bytes after which the medium is asked to begin with putting them down, rather than with all of them at the end."""
 GRAIN: Final = 64 << 10
@@ -46,8 +48,8 @@ class BlockMemory:
         return bytearray(size)
 
     def give(self, data: Bytes) -> None:
-        """Nobody will look at these any more."""
-        if isinstance(data, bytearray) and len(self._spare) < AHEAD:
+        """Nobody will look at these any more. Blocks of unusual sizes are not worth keeping."""
+        if isinstance(data, bytearray) and len(data) == BLOCK and len(self._spare) < AHEAD:
             self._spare.append(data)
 
 
@@ -104,6 +106,7 @@ class DiskFiller:
         self._writer: ContentWriter | None = None
         self._opened = AsyncExitStack()
         self._under_way: set[asyncio.Task[None]] = set()
+        self._held = 0
         self._unflushed = 0
         self._flushing: asyncio.Task[None] | None = None
         self.first_sectors: dict[str, bytes] = {}
@@ -164,7 +167,8 @@ class DiskFiller:
         writer = await self._writer_of(disk, target)
         if offset == 0 and len(data):
             self.first_sectors[disk] = bytes(data[:SECTOR])
-        await self._room()
+        await self._room(len(data))
+        self._held += len(data)
         self._begin(self._store(writer, offset, data, block))
         self._unflushed += len(data)
         if self._unflushed >= FLUSH_EVERY and (self._flushing is None or self._flushing.done()):
@@ -172,9 +176,9 @@ class DiskFiller:
             self._flushing = self._begin(writer.flush())
         self._progress.reach(self._bytes_before + offset)
 
-    async def _room(self) -> None:
-        """Return when not too much is under way."""
-        while len(self._under_way) >= AHEAD:
+    async def _room(self, size: int) -> None:
+        """Return when so many bytes more are not too much under way."""
+        while self._under_way and (len(self._under_way) >= AHEAD or self._held + size > HELD):
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
             self._reap()
 
@@ -199,6 +203,7 @@ class DiskFiller:
         for start, end in await in_thread(self._looked_at, data, block):
             await writer.write(offset + start, view[start:end])
         view.release()
+        self._held -= len(data)
         self._memory.give(data)
 
     def _looked_at(self, data: Bytes, block: Block | None) -> list[tuple[int, int]]:

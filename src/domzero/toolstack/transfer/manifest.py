@@ -23,6 +23,8 @@ WRITTEN_XAPI: Final = (1, 9)
 """The toolstack's version that archives written here claim: one that every XenServer which reads the format knows."""
 BRAND: Final = "domzero"
 MOST_OBJECTS: Final = 20_000
+BELONGING: Final = ("VBD", "VIF")
+"""The classes of a machine's devices that are looked at."""
 
 Objects = Mapping[str, ArchivedObject]
 """An archive's objects by identifier, in its order."""
@@ -39,11 +41,20 @@ def is_own(manifest: Manifest) -> bool:
     return manifest.version.product_brand == BRAND
 
 
-def objects_of(manifest: Manifest) -> Objects:
-    """The objects by identifier. Raises IMPORT_ERROR when there are too many."""
+def objects_of(graph: Graph, manifest: Manifest) -> Objects:
+    """The objects by identifier, without control domains and their devices: every host has its own.
+
+    Raises IMPORT_ERROR when there are too many.
+    """
     if len(manifest.objects) > MOST_OBJECTS:
         raise ApiError("IMPORT_ERROR", f"The archive describes more than {MOST_OBJECTS} objects.")
-    return {item.id: item for item in manifest.objects}
+    machines = (item for item in manifest.objects if item.cls == "VM")
+    hosts = {item.id for item in machines if taken_one(graph, item, "is_control_domain")}
+    return {
+        item.id: item
+        for item in manifest.objects
+        if item.id not in hosts and not (item.cls in BELONGING and hosts and taken_one(graph, item, "VM") in hosts)
+    }
 
 
 def taken(graph: Graph, item: ArchivedObject, names: Iterable[str]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ EMULATOR: Final = 24 * MIB
 PER_VCPU: Final = 1 * MIB
 PER_GUEST_MIB: Final = 8192
 """Page tables and bookkeeping for each MiB that the guest sees."""
+MOST_MULTIPLIER: Final = 1000.0
+"""A shadow multiplier beyond this counts as this: records may hold any finite number."""
 APPROXIMATE_STEP: Final = 64 * MIB
 """What an approximate answer is rounded down to."""
 
@@ -25,7 +27,7 @@ def memory_overhead(record: Mapping[str, Any]) -> int:
 def overhead_of(memory: int, vcpus: int, multiplier: float) -> int:
     """As `memory_overhead`, from its parts."""
     tables = vcpus * PER_VCPU + -(-memory // MIB) * PER_GUEST_MIB
-    return EMULATOR + int(tables * max(1.0, multiplier))
+    return EMULATOR + int(tables * _within(multiplier))
 
 
 def memory_needed(record: Mapping[str, Any]) -> int:
@@ -45,10 +47,14 @@ def memory_held(record: Mapping[str, Any]) -> int:
 
 def largest_memory(record: Mapping[str, Any], total: int, *, approximate: bool) -> int:
     """The most static memory with which the machine fits into `total`; 0 when even the overhead does not."""
-    multiplier = max(1.0, record["HVM_shadow_multiplier"])
+    multiplier = _within(record["HVM_shadow_multiplier"])
     left = total - EMULATOR - int(record["VCPUs_max"] * PER_VCPU * multiplier)
     mebibytes = int(left // (MIB + PER_GUEST_MIB * multiplier))
     while mebibytes > 0 and mebibytes * MIB + overhead_of(mebibytes * MIB, record["VCPUs_max"], multiplier) > total:
         mebibytes -= 1
     memory = max(0, mebibytes) * MIB
     return memory - memory % APPROXIMATE_STEP if approximate else memory
+
+
+def _within(multiplier: float) -> float:
+    return min(max(1.0, multiplier), MOST_MULTIPLIER)
