@@ -218,6 +218,14 @@ async def test_a_flood_of_networks_is_refused(host: World) -> None:
     assert error == ("IMPORT_ERROR", "The archive brings more than 1000 networks that are not here.")
 
 
+async def test_more_disks_than_an_archive_can_have_are_not_made(host: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("domzero.toolstack.transfer.import_plan.MAX_DISKS", 1)
+    async with nothing_left(host):
+        error = await failed(host, xva(machine("web", {"0": b"one", "1": b"another"})))
+    assert error == ("IMPORT_ERROR", "The archive describes more than 1 disks.")
+    assert await import_bytes(host, xva(machine("web", {"0": b"one"})))
+
+
 async def test_a_multiplier_beyond_all_reason(host: World) -> None:
     (vm,) = await import_bytes(host, changed("VM", {"HVM_shadow_multiplier": 1e308}))
     assert int(await host.call("VM.compute_memory_overhead", vm)) > 0
