@@ -128,3 +128,7 @@ async def test_a_client_that_talks_unasked_is_kept_from_filling_memory(tmp_path:
     async with talking(tmp_path, talks) as host:
         await asyncio.sleep(0.05)
         assert host._arrived.qsize() <= conversation.READ_AHEAD
+        for _ in range(conversation.READ_AHEAD - 1):
+            assert await host.put("a file", "/page")
+        with pytest.raises(ProtocolError, match="says more than it was asked"):
+            await host.put("a file", "/page")

@@ -165,13 +165,14 @@ class Decoder:
     """Bytes in, in any pieces; messages out, and `bytes` for the raw bytes that follow a `Chunk`.
 
     What has been fed and not taken is kept, so a reader takes everything after each `feed`. After a `ProtocolError`
-    the stream cannot be read on.
+    the stream cannot be read on. No message may be longer than `longest`.
     """
 
-    __slots__ = ("_buffer", "_raw")
+    __slots__ = ("_buffer", "_longest", "_raw")
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = LONGEST_MESSAGE) -> None:
         self._buffer = bytearray()
+        self._longest = longest
         self._raw = 0
 
     @property
@@ -205,7 +206,7 @@ class Decoder:
         if len(self._buffer) < 4:
             return None
         (length,) = _INT.unpack_from(self._buffer)
-        if not 8 <= length <= LONGEST_MESSAGE:
+        if not 8 <= length <= self._longest:
             raise ProtocolError(f"a message of {length} bytes")
         if len(self._buffer) < 4 + length:
             return None

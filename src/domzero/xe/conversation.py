@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from domzero.wire import cli
 from domzero.wire.cli import Decoder, Message, ProtocolError
@@ -14,8 +15,13 @@ MOST_UPLOADED = 32 << 20
 """A file that a command reads whole may have at most this many bytes."""
 LONGEST_LINE = 64 << 10
 """An answer to a prompt may have at most this many bytes."""
+LONGEST_MESSAGE = 64
+"""Bytes of a client's message: none holds more than a number. What a file holds comes outside of messages."""
 WRITE_STALL = 60.0
-"""Seconds for which a client may read nothing before it is cut off."""
+"""Seconds for which a client may read nothing before it is cut off, as long as nobody knows who it is."""
+READING_STALL = 24 * 3600.0
+"""The same once it has logged in: somebody may be at the first page of a long list. It holds no more than one who is
+asked a question and does not answer."""
 TURN = 16
 """How many messages are sent before others get their turn."""
 READ_AHEAD = 16
@@ -29,19 +35,23 @@ class Conversation:
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stall: float = WRITE_STALL) -> None:
-        self._stall = stall
+        self.stall = stall
         self._reader = reader
         self._writer = writer
         self._sent = 0
+        self._asking = False
         self._arrived: asyncio.Queue[Message | bytes | Exception] = asyncio.Queue(READ_AHEAD)
 
     async def receive(self) -> None:
         """Read what the client sends; return when it is gone, or no longer makes sense."""
-        decoder = Decoder()
+        decoder = Decoder(LONGEST_MESSAGE)
         try:
             while data := await self._reader.read(BLOCK):
                 decoder.feed(data)
                 for item in decoder.take():
+                    if self._arrived.full() and not self._asking:
+                        # Waiting for somebody to ask would mean not to notice when the client leaves.
+                        raise ProtocolError("the client says more than it was asked")
                     await self._arrived.put(item)
             problem: Exception = ConnectionError("the client has gone")
         except (ProtocolError, ConnectionError) as error:
@@ -72,35 +82,49 @@ class Conversation:
 
     async def ask(self) -> str:
         """A line that the person types."""
-        await self._send(cli.command(cli.PROMPT))
-        return (await self._blob(LONGEST_LINE, "The answer is too long")).decode("utf-8", "replace")
+        with self._question():
+            await self._send(cli.command(cli.PROMPT))
+            return (await self._blob(LONGEST_LINE, "The answer is too long")).decode("utf-8", "replace")
 
     async def load(self, name: str) -> bytes:
         """What a file of the client's machine holds. Raises `CommandError` when it cannot be read or is too large."""
-        await self._send(cli.command(cli.LOAD, name))
-        if not await self._verdict():
-            raise CommandError(f"The file {name} could not be read")
-        return await self._blob(MOST_UPLOADED, f"The file {name} is too large")
+        with self._question():
+            await self._send(cli.command(cli.LOAD, name))
+            if not await self._verdict():
+                raise CommandError(f"The file {name} could not be read")
+            return await self._blob(MOST_UPLOADED, f"The file {name} is too large")
 
     async def put(self, name: str, path: str) -> bool:
         """Have the client send a file to a page of this host; whether that worked."""
-        await self._send(cli.command(cli.HTTP_PUT, name, path))
-        return await self._verdict()
+        with self._question():
+            await self._send(cli.command(cli.HTTP_PUT, name, path))
+            return await self._verdict()
 
     async def fetch(self, name: str, path: str) -> bool:
         """Have the client write a page of this host to a file; whether that worked."""
-        await self._send(cli.command(cli.HTTP_GET, name, path))
-        return await self._verdict()
+        with self._question():
+            await self._send(cli.command(cli.HTTP_GET, name, path))
+            return await self._verdict()
 
     async def connect(self, path: str) -> bool:
         """Have the client join its terminal to a stream of this host; whether that worked."""
-        await self._send(cli.command(cli.HTTP_CONNECT, path))
-        return await self._verdict()
+        with self._question():
+            await self._send(cli.command(cli.HTTP_CONNECT, path))
+            return await self._verdict()
+
+    @contextmanager
+    def _question(self) -> Iterator[None]:
+        """While something is asked for, whatever comes is taken, however much it is."""
+        self._asking = True
+        try:
+            yield
+        finally:
+            self._asking = False
 
     async def _send(self, message: bytes) -> None:
         self._writer.write(message)
         try:
-            async with asyncio.timeout(self._stall):
+            async with asyncio.timeout(self.stall):
                 await self._writer.drain()
         except TimeoutError:
             self._writer.transport.abort()

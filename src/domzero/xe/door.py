@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from domzero.engine.calls import Origin
@@ -15,7 +16,7 @@ from domzero.wire.cli import ProtocolError
 from domzero.xe.api import Api, Dispatching, SessionApi, ToldApi, login
 from domzero.xe.catalogue import catalogue
 from domzero.xe.command import Command
-from domzero.xe.conversation import Conversation
+from domzero.xe.conversation import READING_STALL, Conversation
 from domzero.xe.errors import CommandError, Finished, UsageError
 from domzero.xe.failures import HINT, explained
 from domzero.xe.line import Line, parse
@@ -92,6 +93,8 @@ class CommandDoor:
             code = await self._run(conversation, line, command, origin)
         except UsageError as error:
             await conversation.complain(f"{error}\n{HINT}\n")
+        except CommandError as error:
+            await conversation.complain(f"Error: {error}\n")
         except ApiError as error:
             await self._explain(conversation, error, None, line)
         except (ConnectionError, ProtocolError):
@@ -126,14 +129,25 @@ class CommandDoor:
         api = SessionApi(self.dispatcher, origin, given or "")
         opened = given is None and command.session
         if opened:
-            name, password = line.credential("username") or "", line.credential("password") or ""
-            api = await login(self.dispatcher, name, password, origin)
+            api = await self._login(line, origin)
+            conversation.stall = READING_STALL
         try:
             seen = ToldApi(api, conversation.tell) if line.get("debug") == "true" else api
             return await self._carry_out(Talk(seen, line, conversation, self.graph, self.records), command)
         finally:
             if opened:
                 await _logout(api)
+
+    async def _login(self, line: Line, origin: Origin) -> SessionApi:
+        """A session for the command. Raises `ApiError`. Who leaves meanwhile leaves no session behind."""
+        name, password = line.credential("username") or "", line.credential("password") or ""
+        opening = asyncio.ensure_future(login(self.dispatcher, name, password, origin))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with suppress(ApiError):
+                await _logout(await opening)
+            raise
 
     async def _carry_out(self, talk: Talk, command: Command) -> int:
         try:
