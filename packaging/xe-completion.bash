@@ -24,13 +24,18 @@ _xe_connection() {
     done
 }
 
-_xe_commands() {
+# The commands of the host, in _xe_known.
+_xe_learn() {
     local key="${_xe_where[*]}"
     if [[ -z $_xe_known || $_xe_known_of != "$key" ]]; then
         _xe_known=$(_xe_ask help --all --minimal)
         _xe_known_of=$key
     fi
-    printf '%s\n' "${_xe_known//,/$'\n'}"
+}
+
+# The first values of records, each on a line; a comma within a value has a backslash before it, as has a backslash.
+_xe_list() {
+    _xe_ask "$@" --minimal | sed -e 's/\\\\/\x01/g' -e 's/\\,/\x02/g' -e 's/,/\n/g' -e 's/\x02/,/g' -e 's/\x01/\\/g'
 }
 
 # The parameters of a command, each with what follows it.
@@ -59,18 +64,22 @@ _xe_parameters() {
 
 # The class of records whose uuids a parameter of a command takes.
 _xe_class() {
+    local class=${1#diagnostic-}
     case $2 in
         uuid)
-            case $1 in
-                *-param-* | *-list) printf '%s' "${1%%-param-*}" | sed 's/-list$//' ;;
-                host-cpu-* | host-crashdump-*) printf '%s' "${1%-*}" ;;
-                snapshot-* | template-* | appliance-* | network-* | secret-* | task-* | bond-* | vlan-*) printf '%s' "${1%%-*}" ;;
-                vm-* | host-* | vdi-* | vbd-* | vif-* | pif-* | sr-* | pbd-* | pool-*) printf '%s' "${1%%-*}" ;;
-            esac
+            _xe_learn
+            [[ $class == console ]] && class=vm-
+            while [[ $class == *-* ]]; do
+                class=${class%-*}
+                if [[ ,$_xe_known, == *",$class-param-list,"* ]]; then
+                    printf '%s' "$class"
+                    return
+                fi
+            done
             ;;
         into-vdi-uuid | base-vdi-uuid | vdi-from-uuid | vdi-to-uuid) printf vdi ;;
         suspend-VDI-uuid) printf vdi ;;
-        pif-uuids) printf pif ;;
+        *-uuids) printf '%s' "${2%-uuids}" ;;
         *-uuid) printf '%s' "${2%-uuid}" ;;
         vm | host | sr | template) printf '%s' "$2" ;;
     esac
@@ -102,7 +111,7 @@ _xe_values() {
             case $command in
                 vbd-*) printf '%s\n' Disk CD Floppy ;;
                 vdi-*) printf '%s\n' user system ;;
-                sr-*) _xe_ask sm-list params=type --minimal | tr , '\n' ;;
+                sr-*) _xe_list sm-list params=type ;;
             esac
             ;;
         mode)
@@ -112,24 +121,31 @@ _xe_values() {
                 bond-*) printf '%s\n' balance-slb active-backup lacp ;;
             esac
             ;;
-        on) _xe_ask host-list params=name-label --minimal | tr , '\n' ;;
-        cd-name) _xe_ask cd-list params=name-label --minimal | tr , '\n' ;;
-        role-name) _xe_ask role-list params=name --minimal | tr , '\n' ;;
+        class)
+            _xe_learn
+            printf '%s\n' "${_xe_known//,/$'\n'}" | sed -n 's/-param-list$//p'
+            ;;
+        on) _xe_list host-list params=name-label ;;
+        cd-name) _xe_list cd-list params=name-label ;;
+        role-name) _xe_list role-list params=name ;;
         filename | file-name | passwordfile) compgen -f -- "$4" ;;
         *)
             class=$(_xe_class "$command" "$name")
             if [[ -n $class ]]; then
-                _xe_ask "$class-list" --minimal | tr , '\n'
-                [[ $name == "$class" ]] && _xe_ask "$class-list" params=name-label --minimal | tr , '\n'
+                _xe_list "$class-list"
+                [[ $name == "$class" ]] && _xe_list "$class-list" params=name-label
             fi
             ;;
     esac
 }
 
 _xe() {
-    local line=${COMP_LINE:0:COMP_POINT} current word command='' uuid='' position skip='' candidates head=''
+    local line=${COMP_LINE:0:COMP_POINT} current word command='' uuid='' position skip='' candidates head='' quoted
     local -a words _xe_where
+    # A space with a backslash before it parts nothing.
+    line=${line//\\ /$'\x01'}
     current=${line##* }
+    current=${current//$'\x01'/\\ }
     read -ra words <<<"$line"
     _xe_connection "${words[@]:1}"
     for ((position = 1; position < ${#words[@]}; position++)); do
@@ -149,7 +165,8 @@ _xe() {
         fi
     done
     if [[ -z $command || $command == help ]]; then
-        candidates=$(_xe_commands)
+        _xe_learn
+        candidates=${_xe_known//,/$'\n'}
     elif [[ $current == *=* ]]; then
         head=${current%%=*}=
         candidates=$(_xe_values "$command" "${current%%=*}" "$uuid" "${current#*=}" | sed "s|^|$head|")
@@ -163,9 +180,10 @@ _xe() {
     head=${current%"${current##*[=:]}"}
     [[ $COMP_WORDBREAKS == *=* ]] || head=''
     while IFS= read -r word; do
-        if [[ -n $word && $word == "$current"* ]]; then
-            word=${word#"$head"}
-            COMPREPLY+=("${word// /\\ }")
+        # Names are whatever somebody called something: the shell must not read anything into them.
+        printf -v quoted %q "${word#"$head"}"
+        if [[ -n $word && ($word == "$current"* || $head$quoted == "$current"*) ]]; then
+            COMPREPLY+=("$quoted")
         fi
     done <<<"$candidates"
     if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=:] ]] && type compopt &>/dev/null; then

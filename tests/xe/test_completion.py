@@ -52,10 +52,23 @@ def test_commands_parameters_and_values(host: InProcessHost, machine: str, tmp_p
     assert completed(host, tmp_path, f"xe vm-param-set uuid={machine} name-l") == ["name-label="]
     assert completed(host, tmp_path, f"xe vm-param-add uuid={machine} param-name=t") == ["tags"]
     assert "power-state" not in completed(host, tmp_path, f"xe vm-param-clear uuid={machine} param-name=")
+    assert machine in completed(host, tmp_path, "xe console uuid=")
+    assert completed(host, tmp_path, "xe event-wait class=net") == ["network", "network-sriov"]
     places = printed(host, "sr-list", "type=iso", "--minimal").strip().split(",")
     assert set(places) <= set(completed(host, tmp_path, "xe vdi-create sr-uuid="))
     assert completed(host, tmp_path, "xe help vlan-c") == ["vlan-create"]
     assert completed(host, tmp_path, "xe no-such-command x") == [""]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("begun", ["evil", "evil\\;\\$\\(touch\\ x"])
+def test_a_name_is_nothing_but_text_to_the_shell(host: InProcessHost, machine: str, tmp_path: Path, begun: str) -> None:
+    name = "evil;$(touch x), \\ it's `touch x` ~ *"
+    printed(host, "vm-param-set", f"uuid={machine}", f"name-label={name}")
+    (offered,) = completed(host, tmp_path, f"xe vm-start vm={begun}")
+    read = subprocess.run(["bash", "-c", f"printf %s {offered}"], cwd=tmp_path, capture_output=True, text=True)
+    assert (read.stdout, read.stderr) == (name, "")
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.slow
