@@ -13,6 +13,7 @@ from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
 from domzero.engine.exchange import Arguments, Peer, RequestError, serves
 from domzero.engine.replacement import SCRATCH
+from domzero.engine.sensitive import without_written_secrets
 from domzero.finish import in_thread
 from domzero.host.upload.protocol import UploadError, is_sendable
 from domzero.idl.types import Ref
@@ -62,7 +63,7 @@ async def bugreport_upload(stack: Stack, context: Context, host: Ref, url: str, 
     """
     stack.database.row("host", host)
     if not is_sendable(url):
-        raise ApiError("INVALID_VALUE", "url", url)
+        raise ApiError("INVALID_VALUE", "url", without_written_secrets(url))
     place = Path(await in_thread(mkdtemp, prefix=SCRATCH, dir=stack.settings.state_dir))
     try:
         with context.task.cancellable():
