@@ -12,7 +12,7 @@ from domzero.engine.errors import ApiError
 from domzero.engine.steps import before_step
 from domzero.host.clock import ManualClock
 from domzero.toolstack.vm import core_dumps
-from domzero.toolstack.vm.core_dumps import LABEL
+from domzero.toolstack.vm.core_dumps import LABEL, MOST_KEPT
 from tests.toolstack.vm.world import World, world
 
 NULL = "OpaqueRef:NULL"
@@ -98,6 +98,19 @@ async def test_without_a_place_nothing_is_kept(host: World) -> None:
     assert (dumps(host), cores(host)) == ([], [])
     (task,) = (row.record for row in host.stack.database.rows("task").values() if row.record["name_label"] == LABEL)
     assert task["error_info"] == ("VM_NO_CRASHDUMP_SR", vm)
+
+
+async def test_who_crashes_again_and_again_fills_no_repository(host: World) -> None:
+    vm = await host.machine(actions_after_crash="coredump_and_destroy", other_config={"sim:crash-after": "100"})
+    with host.stack.database.transaction() as transaction:
+        for _ in range(MOST_KEPT):
+            transaction.create("crashdump", {"VM": vm, "VDI": NULL})
+    await host.call("VM.start", vm, False, False)
+    await host.clock.advance(101)
+    await host.until_state(vm, "Halted")
+    assert (len(dumps(host)), cores(host)) == (MOST_KEPT, [])
+    (task,) = (row.record for row in host.stack.database.rows("task").values() if row.record["name_label"] == LABEL)
+    assert task["error_info"][0] == "OPERATION_NOT_ALLOWED"
 
 
 @pytest.mark.parametrize("step", ["remember the core", "make the core", "dump the memory", "record the core"])

@@ -25,13 +25,15 @@ LABEL = "VM.dump_core"
 """The name of the task."""
 BESIDES = 256 << 20
 """Bytes that a core may have besides the machine's memory: the screen's, firmware, registers."""
+MOST_KEPT = 8
+"""Cores of one machine. A guest that crashes again and again, perhaps on purpose, fills no repository of others."""
 
 
 async def keep(stack: Stack, vm: Ref, domid: int) -> None:
     """Write the memory of a domain whose turn the caller holds into a new crashdump of the machine.
 
-    A task shows how far it is, and can be cancelled. Raises VM_NO_CRASHDUMP_SR where no repository can hold it; after
-    that or any other failure nothing is left.
+    A task shows how far it is, and can be cancelled. Raises VM_NO_CRASHDUMP_SR where no repository can hold it,
+    OPERATION_NOT_ALLOWED where the machine has as many as it may have; after that or any other failure nothing is left.
     """
     context = stack.contexts.background(LABEL)
     await stack.tasks.carry_out(context.task, _keep(stack, context, vm, domid), VOID)
@@ -74,8 +76,10 @@ def _candidates(stack: Stack) -> Iterator[Ref]:
 
 async def _remember(stack: Stack, vm: Ref) -> Ref:
     """The row of a core that is about to be written; on disk when this returns, so that no file is nobody's."""
-    sr = choose_repository(stack, vm)
     record = stack.database.record("VM", vm)
+    if len(record["crash_dumps"]) >= MOST_KEPT:
+        raise ApiError("OPERATION_NOT_ALLOWED", f"The machine has {MOST_KEPT} crash dumps; destroy some first.")
+    sr = choose_repository(stack, vm)
     uuid = stack.database.new_uuid()
     with stack.database.transaction() as transaction:
         core = transaction.create(
