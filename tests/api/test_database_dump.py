@@ -85,14 +85,7 @@ def test_a_host_is_as_it_was_after_a_restore(tmp_path: Path) -> None:
         host.daemon.stack.restart = asked.set
         done = process("pool-restore-database", f"file-name={tmp_path}/dump", "-s", str(socket_of(host)))
         assert (done.returncode, done.stderr) == (0, "")
-        with pytest.raises(XenAPI.Failure) as failure:
-            api.VM.set_name_label(machine, "would be lost")
-        assert failure.value.details == ["HOST_STILL_BOOTING"]
-        task = api.task.create("upload", "")
-        taken, said = put(host, f"/pool_patch_upload?task_id={task}", tmp_path / "dump")
-        assert (taken, b"503" in said, api.task.get_status(task)) == (False, True, "pending")
-        assert get(host, "/audit_log", target=tmp_path / "audit")[0]
-        assert api.VM.get_name_label(machine) == "changed"
+        changes_are_refused(host, api, machine, tmp_path)
         assert asked.wait(60)
         host.loop.call_soon_threadsafe(restart)
         host.wait_for_end()
@@ -108,6 +101,17 @@ def test_a_host_is_as_it_was_after_a_restore(tmp_path: Path) -> None:
     assert len(aside) == 1
     assert (aside[0] / "state.db").stat().st_mode & 0o077 == 0
     assert not (tmp_path / "state" / "restore" / "ready").exists()
+
+
+def changes_are_refused(host: InProcessHost, api: Any, machine: str, directory: Path) -> None:
+    with pytest.raises(XenAPI.Failure) as failure:
+        api.VM.set_name_label(machine, "would be lost")
+    assert failure.value.details == ["HOST_STILL_BOOTING"]
+    task = api.task.create("upload", "")
+    taken, said = put(host, f"/pool_patch_upload?task_id={task}", directory / "dump")
+    assert (taken, b"503" in said, api.task.get_status(task)) == (False, True, "pending")
+    assert get(host, "/audit_log", target=directory / "audit")[0]
+    assert api.VM.get_name_label(machine) == "changed"
 
 
 def changed(dumped: Path, path: Path, pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> Path:
