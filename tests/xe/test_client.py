@@ -179,6 +179,18 @@ def test_a_question_is_answered_by_a_line(host: InProcessHost, machine: str) -> 
     assert done.stdout.endswith("Type 'yes' to continue\nAll objects destroyed\n")
 
 
+@pytest.mark.parametrize("stdin", ["<&-", "<answer"], ids=["closed", "no text"])
+def test_an_answer_that_is_none(host: InProcessHost, machine: str, tmp_path: Path, stdin: str) -> None:
+    (tmp_path / "answer").write_bytes(b"\xff\n")
+    command = [sys.executable, "-m", "domzero.client.xe", "vm-uninstall", f"uuid={machine}", "-s", str(socket_of(host))]
+    environment = {"PYTHONPATH": str(ROOT / "src"), "HOME": "/", "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {stdin}', "sh", *command], cwd=tmp_path, env=environment, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (1, b"Error: Nothing was done.\n")
+    assert printed(host, "vm-list", f"uuid={machine}", "--minimal").strip() == machine
+
+
 def test_a_reader_that_leaves_is_no_disaster(host: InProcessHost) -> None:
     command = [sys.executable, "-m", "domzero.client.xe", "template-list", "params=all", "-s", str(socket_of(host))]
     with subprocess.Popen(

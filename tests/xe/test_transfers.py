@@ -147,6 +147,23 @@ def test_logs_go_to_a_file_named_after_host_and_moment(host: InProcessHost, page
     assert path.read_bytes() == CONTENT
 
 
+def test_names_and_arguments_of_bytes_that_are_no_text(
+    host: InProcessHost, pages: Pages, machine: str, tmp_path: Path
+) -> None:
+    target = f"{tmp_path}/\udcff\x01"
+    done = xe(host, "pool-dump-database", f"file-name={target}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path(target).read_bytes() == CONTENT
+    disk = printed(host, "vbd-list", f"vm-uuid={machine}", "type=Disk", "params=vdi-uuid", "--minimal").strip()
+    for command in (
+        ("vdi-export", f"uuid={disk}", "format=\udcff"),
+        ("vm-export", f"uuid={machine}", "excluded-device-types=\udcff"),
+    ):
+        done = xe(host, *command, f"filename={tmp_path}/out")
+        assert done.returncode == 1
+        assert "in a way that it should not" not in done.stderr
+
+
 def test_a_file_is_sent(host: InProcessHost, pages: Pages, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(CONTENT)
     done = xe(host, "pool-restore-database", f"file-name={tmp_path}/in")
@@ -207,7 +224,8 @@ def test_commands_without_their_page_do_not_exist(host: InProcessHost, pages: Pa
 
 
 def message(kind: int, tag: int, *texts: str) -> bytes:
-    payload = struct.pack("<ii", kind, tag) + b"".join(struct.pack("<i", len(text)) + text.encode() for text in texts)
+    parts = [text.encode("utf-8", "surrogateescape") for text in texts]
+    payload = struct.pack("<ii", kind, tag) + b"".join(struct.pack("<i", len(part)) + part for part in parts)
     return struct.pack("<i", len(payload)) + payload
 
 
@@ -272,6 +290,21 @@ def test_a_host_names_files_for_logs_alone(tmp_path: Path, command: str, name: s
     with evil_host(tmp_path / "socket", conversation):
         done = process(command, "-s", str(tmp_path / "socket"))
     assert "which the command line does not name" in done.stderr
+
+
+@pytest.mark.parametrize("address", ["https://here:99999/", "/\udcff"])
+def test_an_address_that_is_none(tmp_path: Path, address: str) -> None:
+    answers: list[bytes] = []
+
+    def conversation(connection: socket.socket) -> None:
+        connection.sendall(message(9, 12, f"{tmp_path}/out", address))
+        answers.append(connection.recv(4096))
+        connection.sendall(struct.pack("<iiii", 12, 9, 4, 1))
+
+    with evil_host(tmp_path / "socket", conversation):
+        done = process("host-backup", f"file-name={tmp_path}/out", "-s", str(tmp_path / "socket"))
+    assert (done.returncode, answers) == (1, [struct.pack("<iii", 8, 10, 6)])
+    assert "Traceback" not in done.stderr
 
 
 def test_a_file_that_is_named_is_loaded(tmp_path: Path) -> None:

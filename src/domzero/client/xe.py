@@ -105,7 +105,8 @@ class Terminal:
     def _answer(self) -> None:
         """Send a line that the person types; an empty one when there is none."""
         sys.stdout.flush()
-        line = sys.stdin.readline().rstrip("\r\n").encode("utf-8", "surrogateescape")
+        # Python has no standard input where the shell closed it.
+        line = sys.stdin.buffer.readline().rstrip(b"\r\n") if sys.stdin else b""
         self.connection.sendall(cli.chunk(len(line)) + line + cli.end())
 
     def _transfer(self, command: Message) -> None:

@@ -52,7 +52,8 @@ def transfer(terminal: Terminal, command: Message) -> None:
             _get(terminal, command.text(0), command.text(1))
         elif command.tag == cli.HTTP_CONNECT:
             _join(terminal, command.text())
-    except (TransferError, UnreachableError, OSError) as error:
+    except (TransferError, UnreachableError, OSError, ValueError) as error:
+        # A path that no encoding can carry, or a name with a zero byte, is a ValueError.
         sys.stderr.write(f"{error}\n")
         terminal.connection.sendall(cli.response(cli.FAILED))
     else:

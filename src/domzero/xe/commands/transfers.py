@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from urllib.parse import urlencode
 
+from domzero.engine.coercion import printable
 from domzero.engine.errors import ApiError
 from domzero.xe.arguments import for_each
 from domzero.xe.command import Command
@@ -29,9 +31,11 @@ async def transfer(talk: Talk, verb: str, name: str, path: str, query: Mapping[s
 
     Raises `ApiError` with what the task failed with, `CommandError` when the client could not do its part.
     """
-    task = await talk.api.call("task.create", talk.line.command, name)
+    # A file's name may hold bytes that are no text, which is all that the API takes.
+    task = await talk.api.call("task.create", talk.line.command, printable(name))
     try:
-        arguments = urlencode({"session_id": talk.api.session, "task_id": task, **query})
+        given = {"session_id": talk.api.session, "task_id": task, **query}
+        arguments = urlencode(given, errors="surrogateescape")
         move = talk.client.put if verb == "PUT" else talk.client.fetch
         moved = await move(name, f"{path}?{arguments}")
         status, record = await (_ended(talk, task) if moved else _ended_soon(talk, task))
@@ -73,12 +77,11 @@ async def _ended_soon(talk: Talk, task: str) -> tuple[str, Object]:
 
 async def _forget(talk: Talk, task: str) -> None:
     """Let go of a task. One that is still at it is asked to end, and goes once it has."""
-    try:
+    with suppress(ApiError):  # it cannot be stopped now
         if await talk.api.call("task.get_status", task) in UNDER_WAY:
             await talk.api.call("task.cancel", task)
+    with suppress(ApiError):  # somebody else let go of it
         await talk.api.call("task.destroy", task)
-    except (ApiError, asyncio.CancelledError):
-        return
 
 
 async def _export(talk: Talk, ref: str) -> None:
