@@ -41,7 +41,8 @@ def test_a_machine_that_runs(host: InProcessHost, machine: str) -> None:
     printed(host, "vm-copy-bios-strings", vm, f"host-uuid={where}")
     assert one(host, "vm-is-bios-customized", vm) == "This machine has BIOS strings of its own."
     printed(host, "vm-start", vm)
-    printed(host, "vm-migrate", vm, f"host={where}", "--live")
+    printed(host, "vm-migrate", vm, f"host={where}", "--live", "--force", "compress=true")
+    assert refused(host, "vm-migrate", vm, f"host={where}", "compress=very").startswith("Error: Parameter compress")
     assert shown(host, "vm", machine, "resident-on") == where
     printed(host, "vm-vcpu-hotplug", vm, "new-vcpus=1")
     for command in ("vm-memory-target-set", "vm-memory-balloon"):
@@ -52,7 +53,8 @@ def test_a_machine_that_runs(host: InProcessHost, machine: str) -> None:
     assert shown(host, "vm", machine, "HVM-shadow-multiplier") == "1.500"
     assert int(one(host, "vm-compute-memory-overhead", vm)) > 0
     assert machine in printed(host, "host-get-vms-which-prevent-evacuation", f"uuid={where}")
-    assert "NO_HOSTS_AVAILABLE" in refused(host, "host-evacuate")
+    assert "NO_HOSTS_AVAILABLE" in refused(host, "host-evacuate", "batch-size=1")
+    assert refused(host, "host-evacuate", "batch-size=all") == "Error: Parameter batch-size must be an integer\n"
     printed(host, "host-enable")
     assert printed(host, "host-get-uncooperative-vms", f"uuid={where}") == ""
     said = refused(host, "vm-call-plugin", f"vm-uuid={machine}", "plugin=guest-agent-operation", "fn=request-rdp-on")

@@ -84,10 +84,27 @@ def test_the_disks_of_a_new_machine_are_made_where_asked_for(host: InProcessHost
     printed(host, "sr-forget", f"uuid={made}")
 
 
+def test_several_machines_go_after_one_question(host: InProcessHost) -> None:
+    twins = [printed(host, "vm-install", "template=Tiny Linux", "new-name-label=twin").strip() for _ in range(2)]
+    disks = [printed(host, "vbd-list", f"vm-uuid={uuid}", "params=vdi-uuid", "--minimal").strip() for uuid in twins]
+    printed(host, "vm-start", f"uuid={twins[0]}")
+    given = ("vm-uninstall", "vm=twin", "--multiple")
+    assert raw(host, *given, answers=("no",)).code == 1
+    assert sorted(printed(host, "vm-list", "name-label=twin", "--minimal").strip().split(",")) == sorted(twins)
+    said = printed(host, *given, answers=("yes",))
+    assert all(said.count(uuid) == 1 for uuid in (*twins, *disks))
+    assert said.endswith("\nType 'yes' to continue\nAll objects destroyed\n")
+    assert printed(host, "vm-list", "name-label=twin") == ""
+    assert not any(printed(host, "vdi-list", f"uuid={disk}") for disk in disks)
+
+
 def test_snapshots(host: InProcessHost, machine: str) -> None:
     snapshot = printed(host, "vm-snapshot", f"uuid={machine}", "new-name-label=before").strip()
     assert printed(host, "snapshot-list", "--minimal").strip() == snapshot
     assert printed(host, "snapshot-disk-list", f"snapshot-uuid={snapshot}").startswith("Disk 0 VBD:\n")
+    for name in ("snapshot-of", "snapshot_of"):
+        given = (f"{name}={machine}", f"params={name}", "--minimal")
+        assert printed(host, "snapshot-list", *given).strip() == machine
     printed(host, "vm-param-set", f"uuid={machine}", "name-label=changed")
     printed(host, "snapshot-revert", f"snapshot-uuid={snapshot}")
     assert printed(host, "vm-param-get", f"uuid={machine}", "param-name=name-label") == "mine\n"
@@ -143,6 +160,17 @@ def test_whether_a_drive_can_be_attached_is_told_when_asked(host: InProcessHost,
     assert printed(host, *given) == "true\n"
     printed(host, "vm-start", f"uuid={machine}")
     assert printed(host, *given).startswith("false (error: DEVICE_ALREADY_ATTACHED, ")
+
+
+def test_a_guest_is_asked_again_for_a_drive_that_it_uses(host: InProcessHost, machine: str) -> None:
+    printed(host, "vm-param-set", f"uuid={machine}", "other-config:sim:fail-unplug-disk=in use")
+    printed(host, "vm-start", f"uuid={machine}")
+    drive = printed(host, "vbd-list", f"vm-uuid={machine}", "type=Disk", "--minimal").strip()
+    started = time.monotonic()
+    assert "msg: in use\n" in refused(host, "vbd-unplug", f"uuid={drive}", "timeout=0.3")
+    assert time.monotonic() - started >= 0.3
+    said = refused(host, "vbd-unplug", f"uuid={drive}", "timeout=soon")
+    assert said == "Error: Parameter timeout must be a floating-point number\n"
 
 
 def test_discs(host: InProcessHost, machine: str) -> None:

@@ -1,19 +1,20 @@
 """XenServer's own commands, those of 4.1's time and today's, against ours: each is there, or has a reason not to be.
 
-`commands.tsv` has a row for each: the release that has it, the parameters that every release requires, and for one that
-is absent why:
+`commands.tsv` has a row for each: the release that has it, the parameters that every release requires, those that some
+release may be given, and for one that is absent why:
 
 * `waits: MESSAGE` or `waits: METHOD /PAGE`: this host does not carry that out yet; when it does, the command is due.
 * `unknown: MESSAGE`: no such message is in the API of this release.
 * `other:` a sentence.
 
-`more` names parameters that ours needs and the original does not.
+`more` names parameters that ours needs and the original does not, `untaken` those that ours does not know: they are for
+messages that this host does not carry out yet (see `WAITING`).
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,15 @@ with Path(__file__).with_name("commands.tsv").open(newline="") as _file:
     TABLE: Mapping[str, Mapping[str, str]] = {row["command"]: row for row in csv.DictReader(_file, dialect="excel-tab")}
 PRESENT = {name: row for name, row in TABLE.items() if not row["absent"]}
 ABSENT = {name: row["absent"] for name, row in TABLE.items() if row["absent"]}
+
+WAITING = {
+    "vm-migrate": "VM.migrate_send",
+    "vm-import": "VM.import_convert",
+    "vdi-pool-migrate": "VDI.pool_migrate",
+    "pool-emergency-transition-to-master": "pool.emergency_transition_to_master",
+    "pool-sync-updates": "pool.sync_updates",
+}
+"""By command with parameters that are not known, the message that they are for."""
 
 KINDS = """
 appliance blob bond certificate cluster cluster-host console crashdump drtask feature gpu-group host host-cpu
@@ -74,6 +84,20 @@ def test_what_the_original_requires_is_known_and_nothing_more_is_required() -> N
         assert set(command.required) - required == set(filter(None, row["more"].split(","))), name
 
 
+def test_what_the_original_may_be_given_is_known() -> None:
+    for name, row in PRESENT.items():
+        command = WHOLE[name]
+        known = {*command.required, *command.optional, *_selecting(command.selector)}
+        unknown = _bare(row["optional"].split(",")) - _bare(known)
+        assert unknown == _bare(row["untaken"].split(",")), name
+
+
+def test_what_is_not_taken_waits_for_a_message() -> None:
+    assert {name for name, row in PRESENT.items() if row["untaken"]} == WAITING.keys()
+    for name, message in WAITING.items():
+        assert message in UNIMPLEMENTED, f"{name} is due"
+
+
 def test_every_kind_of_record_has_its_commands() -> None:
     assert set(KINDS.split()) == RECORDS.keys()
     for kind, record in RECORDS.items():
@@ -97,6 +121,11 @@ def test_this_host_has_every_command_whose_messages_and_pages_it_has(host: InPro
         and not command.hidden
     }
     assert set(shown) == due
+
+
+def _bare(names: Iterable[str]) -> set[str]:
+    """Parameters without what stands before a key: releases write `config`, `config:` and `config-`."""
+    return {name.rstrip(":-") for name in names} - {""}
 
 
 def _selecting(selector: str) -> tuple[str, ...]:

@@ -227,21 +227,28 @@ def for_each(
     async def run(talk: Talk) -> None:
         kinds = [talk.records[selector], *(talk.records[other] for other in also)]
         chosen = await selected(talk, kinds, selector, {*required, *optional}, control_domain=control_domain)
-        if len(chosen) == 1:
-            await one(talk, *chosen[0])
-            return
-        failed = False
-        for ref, record in chosen:
-            try:
-                await one(talk, ref, record)
-            except (ApiError, CommandError) as error:
-                failed = True
-                said = f"{error}\n" if isinstance(error, CommandError) else await in_short(error, talk.graph, talk.api)
-                await talk.client.complain(f"Operation {name} failed on {record['uuid']}: {said}")
-        if failed:
-            raise Finished(1)
+        await to_each(talk, name, chosen, one)
 
     return Command(name, doc, run, required, optional, needs, selector=selector, **kind)
+
+
+async def to_each(
+    talk: Talk, name: str, chosen: Sequence[tuple[str, Object]], one: Callable[[Talk, str, Object], Awaitable[None]]
+) -> None:
+    """Do something to every object chosen. Of several, one that fails stops no other; raises `Finished` then."""
+    if len(chosen) == 1:
+        await one(talk, *chosen[0])
+        return
+    failed = False
+    for ref, record in chosen:
+        try:
+            await one(talk, ref, record)
+        except (ApiError, CommandError) as error:
+            failed = True
+            said = f"{error}\n" if isinstance(error, CommandError) else await in_short(error, talk.graph, talk.api)
+            await talk.client.complain(f"Operation {name} failed on {record['uuid']}: {said}")
+    if failed:
+        raise Finished(1)
 
 
 def _names(arguments: Sequence[Argument], required: bool) -> tuple[str, ...]:

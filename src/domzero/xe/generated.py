@@ -84,9 +84,7 @@ def choose(kind: RecordClass, params: str | None, default: Sequence[str] = ()) -
     if params is None:
         wanted = set(default or kind.default)
     else:
-        wanted = {name.strip() for name in params.split(",") if name.strip()}
-        for name in sorted(wanted):
-            kind.column(name)
+        wanted = {kind.column(name.strip()).name for name in params.split(",") if name.strip()}
     return [column for column in kind.columns if column.name in wanted], params is not None
 
 

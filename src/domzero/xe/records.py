@@ -214,6 +214,10 @@ _WHOLE: tuple[tuple[str, str, str, str], ...] = (
 """Record classes whose columns are the class's fields, one for one."""
 
 
+_OLDER = {"snapshot_of": "snapshot-of", "snapshot_time": "snapshot-time"}
+"""What releases of 2009 called fields."""
+
+
 def _fields(graph: Graph, cls: str) -> str:
     names = [field.name for field in graph.classes[cls].fields if field.removed is None]
     return " ".join(f"{name.replace('_', '-')}={name}" for name in names)
@@ -227,5 +231,6 @@ def record_classes(graph: Graph) -> dict[str, RecordClass]:
         made = columns(graph, cls, words)
         by_name = {column.name: column for column in made}
         assert set(default.split()) <= by_name.keys(), name
+        by_name |= {older: by_name[today] for older, today in _OLDER.items() if today in by_name}
         found[name] = RecordClass(name, cls, several, made, tuple(default.split()), covers, by_name)
     return found

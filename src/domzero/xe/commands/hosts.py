@@ -69,9 +69,8 @@ async def _designate(talk: Talk) -> None:
 
 
 async def _evacuate(talk: Talk, ref: str, _: Object) -> None:
-    network = talk.line.get("network-uuid")
-    params = [] if network is None else [await talk.by_uuid("network", network)]
-    await talk.api.call("host.evacuate", ref, *params)
+    network = await obj("network", "network-uuid", optional=True).convert(talk, talk.line)
+    await talk.api.call("host.evacuate", ref, network, await integer("batch-size", 0).convert(talk, talk.line))
 
 
 COMMANDS = (

@@ -8,10 +8,11 @@ from typing import Any
 
 from domzero.engine.errors import ApiError
 from domzero.idl.types import NULL_REF
-from domzero.xe.arguments import coordinator, each, either, for_each, message, obj, pool
+from domzero.xe.arguments import coordinator, each, either, for_each, message, obj, pool, to_each
 from domzero.xe.command import Command
 from domzero.xe.commands.power import demand_force
 from domzero.xe.errors import CommandError, missing
+from domzero.xe.filtering import selected
 from domzero.xe.talk import Talk
 from domzero.xe.view import Object
 
@@ -145,21 +146,26 @@ async def _own_disks(talk: Talk, ref: str) -> list[tuple[str, str, str]]:
     return found
 
 
-async def uninstall(talk: Talk, ref: str) -> None:
-    """Remove a machine with its disks, once a person has said so or `--force` was given."""
-    disks = await _own_disks(talk, ref)
+async def uninstall(talk: Talk, name: str, chosen: Sequence[tuple[str, Object]]) -> None:
+    """Remove machines with their disks, once a person has said so to all of them or `--force` was given."""
+    disks = {ref: await _own_disks(talk, ref) for ref, _ in chosen}
     if not talk.line.flag("force"):
-        record = await talk.api.call("VM.get_record", ref)
         items = [
-            f"VM : {record['uuid']} ({record['name_label']})",
-            *(f"VDI: {uuid} ({name})" for _, uuid, name in disks),
+            item
+            for ref, record in chosen
+            for item in (
+                f"VM : {record['uuid']} ({record['name_label']})",
+                *(f"VDI: {uuid} ({label})" for _, uuid, label in disks[ref]),
+            )
         ]
         await talk.confirm("\n".join(["The following items are about to be destroyed", *items]))
-    if await talk.api.call("VM.get_power_state", ref) != "Halted" and not await talk.api.call(
-        "VM.get_is_a_template", ref
-    ):
-        await talk.api.call("VM.hard_shutdown", ref)
-    await _remove(talk, ref, [disk for disk, _, _ in disks])
+
+    async def one(talk: Talk, ref: str, record: Object) -> None:
+        if await talk.api.call("VM.get_power_state", ref) != "Halted" and not record["is_a_template"]:
+            await talk.api.call("VM.hard_shutdown", ref)
+        await _remove(talk, ref, [disk for disk, _, _ in disks[ref]])
+
+    await to_each(talk, name, chosen, one)
     await talk.message("All objects destroyed")
 
 
@@ -170,16 +176,18 @@ async def _remove(talk: Talk, ref: str, disks: Sequence[str]) -> None:
         await talk.api.call("VDI.destroy", disk)
 
 
-async def _uninstall(talk: Talk, ref: str, _: Object) -> None:
-    await uninstall(talk, ref)
+async def _uninstall(talk: Talk) -> None:
+    await uninstall(talk, "vm-uninstall", await selected(talk, (talk.records["vm"],), "vm", {"force"}))
 
 
 async def _uninstall_template(talk: Talk) -> None:
-    await uninstall(talk, await talk.by_uuid("VM", talk.line.need("template-uuid")))
+    ref = await talk.by_uuid("VM", talk.line.need("template-uuid"))
+    await uninstall(talk, "template-uninstall", [(ref, await talk.api.call("VM.get_record", ref))])
 
 
 async def _uninstall_snapshot(talk: Talk) -> None:
-    await uninstall(talk, await of_snapshot(talk))
+    ref = await of_snapshot(talk)
+    await uninstall(talk, "snapshot-uninstall", [(ref, await talk.api.call("VM.get_record", ref))])
 
 
 async def _snapshot_clone(talk: Talk) -> None:
@@ -235,8 +243,8 @@ COMMANDS = (
     Command("vm-install", "Make a machine from a template, disks included.", _install, ("new-name-label",),
             ("template", "template-uuid", "template-name", "sr-name-label", "sr-uuid", "copy-bios-strings-from"),
             ("VM.clone", "VM.provision"), common=True),
-    for_each("vm-uninstall", "Remove machines with their disks.", "vm", _uninstall, (), ("force",), ("VM.destroy",),
-             common=True),
+    Command("vm-uninstall", "Remove machines with their disks.", _uninstall, (), ("force",), ("VM.destroy",),
+            selector="vm", common=True),
     Command("vm-create", "Make a machine without disks.", _create, ("name-label",), ("name-description",),
             ("VM.create",),
             hidden=True),
@@ -259,7 +267,7 @@ COMMANDS = (
     Command("snapshot-clone", "Make a template from a snapshot, sharing disks where storage can.", _snapshot_clone,
             ("new-name-label",), (*_SNAPSHOT, "new-name-description"), ("VM.clone",), common=True),
     Command("snapshot-create-template", "Make a template from a snapshot.", _snapshot_clone,
-            ("new-name-label", "snapshot-uuid"), ("new-name-description",), ("VM.clone",)),
+            ("new-name-label", "snapshot-uuid"), ("new-name-description",), ("VM.clone",), common=True),
     Command("snapshot-copy", "Make a template from a snapshot, with full copies of its disks.", _snapshot_copy,
             ("new-name-label",), (*_SNAPSHOT, "new-name-description", "sr-uuid"), ("VM.copy",), common=True),
     Command("snapshot-uninstall", "Remove a snapshot with its disks.", _uninstall_snapshot, (), (*_SNAPSHOT, "force"),
@@ -267,7 +275,7 @@ COMMANDS = (
     Command("snapshot-destroy", "Remove a snapshot, and leave its disks.", _snapshot_destroy, (), _SNAPSHOT,
             ("VM.destroy",)),
     Command("snapshot-reset-powerstate", "Declare a suspended snapshot halted.", _snapshot_reset, (),
-            (*_SNAPSHOT, "force"), ("VM.hard_shutdown",)),
+            (*_SNAPSHOT, "force"), ("VM.hard_shutdown",), common=True),
     Command("template-uninstall", "Remove a template with its disks.", _uninstall_template, ("template-uuid",),
             ("force",),
             ("VM.destroy",), common=True),

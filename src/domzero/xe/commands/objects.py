@@ -110,6 +110,7 @@ COMMANDS = (
             ("pool.get_cpu_info",)),
     Command("host-get-cpu-features", "Tell what the processors of a host can do.", _host_features, (), ("uuid",),
             ("host.get_cpu_info",)),
-    Command("diagnostic-vm-status", "Show all about a machine and its drives.", _about_a_machine, ("uuid",)),
+    Command("diagnostic-vm-status", "Show all about a machine and its drives.", _about_a_machine, ("uuid",),
+            common=True),
     Command("diagnostic-vdi-status", "Show all about a disk and the drives that it is in.", _about_a_disk, ("uuid",)),
 )  # fmt: skip

@@ -8,6 +8,9 @@ from domzero.xe.errors import CommandError, missing
 from domzero.xe.talk import Talk
 from domzero.xe.view import Object
 
+MIGRATION = ("force", "copy", "compress")
+"""Options of a migration that are handed on where they are given."""
+
 
 async def named_host(talk: Talk, wanted: str) -> str:
     """The host of a uuid, a name or a host name. Raises `CommandError` unless there is exactly one."""
@@ -51,7 +54,8 @@ async def _migrate(talk: Talk, ref: str, _: Object) -> None:
     if uuid is None and name is None:
         raise missing("host")
     target = await talk.by_uuid("host", uuid) if uuid is not None else await named_host(talk, name or "")
-    await talk.api.call("VM.pool_migrate", ref, target, {"live": "true" if talk.line.flag("live") else "false"})
+    given = ("live", *(name for name in MIGRATION if talk.line.get(name) is not None))
+    await talk.api.call("VM.pool_migrate", ref, target, {name: str(talk.line.flag(name)).lower() for name in given})
 
 
 def demand_force(talk: Talk, danger: str) -> None:
@@ -97,7 +101,7 @@ COMMANDS = (
     each("vm-pause", "Hold the machines selected.", "vm", "VM.pause", common=True),
     each("vm-unpause", "Let paused machines go on.", "vm", "VM.unpause", common=True),
     for_each("vm-migrate", "Move running machines to another host of the pool.", "vm", _migrate, (),
-             ("live", "host", "host-uuid"), ("VM.pool_migrate",), common=True),
+             ("live", "host", "host-uuid", *MIGRATION), ("VM.pool_migrate",), common=True),
     for_each("vm-reset-powerstate", "Declare machines halted that nothing runs any more.", "vm", _reset, (), ("force",),
              ("VM.power_state_reset",), common=True),
     Command("vm-call-host-plugin", "Call a plug-in of the host that a machine runs on.", _call_plugin,

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from domzero.engine.errors import ApiError
 from domzero.idl.types import NULL_REF
 from domzero.xe.arguments import choice, flag, host, integer, mapping, message, obj, text
 from domzero.xe.command import Command
 from domzero.xe.commands.drives import drive
 from domzero.xe.talk import Talk
-from domzero.xe.values import number, word
+from domzero.xe.values import fraction, number, word
+
+AGAIN = 1.0
+"""Seconds after which a guest is asked again to let go of a drive."""
+STILL_USED = ("DEVICE_DETACH_REJECTED", "DEVICE_DETACH_TIMEOUT")
 
 
 async def _vdi_create(talk: Talk) -> None:
@@ -59,8 +66,24 @@ async def _vbd_create(talk: Talk) -> None:
 
 
 async def _vbd_unplug(talk: Talk) -> None:
+    """Detach a drive. A guest that still uses it is asked again until the time given is over."""
     ref = await talk.by_uuid("VBD", talk.line.need("uuid"))
-    await talk.api.call("VBD.unplug_force" if talk.line.flag("force") else "VBD.unplug", ref)
+    if talk.line.flag("force"):
+        await talk.api.call("VBD.unplug_force", ref)
+        return
+    now = asyncio.get_running_loop().time
+    end = now() + fraction("timeout", talk.line.get("timeout") or "0")
+    while True:
+        try:
+            await talk.api.call("VBD.unplug", ref)
+        except ApiError as error:
+            left = end - now()
+            if error.code not in STILL_USED or left <= 0:
+                raise
+            # A guest tells nobody that it has let go of a disk: only asking again shows it.
+            await asyncio.sleep(min(AGAIN, left))
+        else:
+            return
 
 
 async def _pbd_create(talk: Talk) -> None:
