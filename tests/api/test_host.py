@@ -9,6 +9,7 @@ import os
 import socket
 import tarfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,16 @@ def test_the_host_tells_the_truth(api: Any, this_host: str) -> None:
 def test_what_clients_read_after_login(api: Any, session: Any, this_host: str) -> None:
     assert api.pool.get_master(api.pool.get_all()[0]) == this_host
     assert api.session.get_is_local_superuser(session.handle)
+    assert api.session.get_rbac_permissions(session.handle) == []
     major, minor = api.host.get_API_version_major(this_host), api.host.get_API_version_minor(this_host)
     assert (int(major), int(minor)) >= (2, 0)
-    version = api.host.get_software_version(this_host)
-    assert {"product_version", "product_brand", "platform_version", "xapi"} <= set(version)
+    record = api.host.get_record(this_host)
+    version = record["software_version"]
+    assert {"product_version", "product_version_text", "product_brand", "xapi"} <= set(version)
+    assert tuple(map(int, version["platform_version"].split("."))) >= (3, 4)
+    assert int(record["cpu_info"]["socket_count"]) > 0
+    assert time.strptime(record["license_params"]["expiry"], "%Y%m%dT%H:%M:%SZ").tm_year > 2030
+    assert {"bios-vendor", "system-manufacturer", "system-product-name"} <= set(record["bios_strings"])
     assert api.pool.get_default_SR(api.pool.get_all()[0]) in api.SR.get_all()
 
 
