@@ -83,7 +83,7 @@ def test_a_good_one_is_taken() -> None:
     assert outcome(GOOD) == WHOLE
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     some.lists(some.tuples(some.integers(0, len(GOOD) - 1), some.integers(0, 255)), max_size=3),
     some.integers(0, len(GOOD)),
@@ -97,13 +97,13 @@ def test_damaged_ones(changes: list[tuple[int, int]], size: int) -> None:
     assert outcome(bytes(content[:size])) in (None, WHOLE)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(some.binary(max_size=1500))
 def test_rubbish(content: bytes) -> None:
     assert outcome(content) is None
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(some.lists(some.none() | some.integers() | some.lists(some.text(max_size=5), max_size=2), max_size=5))
 def test_odd_manifests(listed: object) -> None:
     manifest = json.dumps({"product_brand": "domzero", "format": "1", "files": listed}).encode()
