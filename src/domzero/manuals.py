@@ -1,6 +1,4 @@
-"""What a host serves to people: a first page, the client `xe`, and at /docs/ the API reference as pages and, where its
-library is installed, as a PDF.
-"""
+"""What a host serves to people: a first page, the client `xe`, and at /docs/ the API reference, as pages and PDF."""
 
 from __future__ import annotations
 
@@ -11,7 +9,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 from domzero.datamodel.graph import GRAPH
@@ -51,18 +48,14 @@ def manuals() -> Manuals:
 
 
 def _reference() -> Documents:
-    return Documents("/docs", _pages, {"reference.pdf": _pdf} if _can_make_pdf() else {})
-
-
-def _can_make_pdf() -> bool:
-    return find_spec("reportlab") is not None
+    return Documents("/docs", _pages, {"reference.pdf": _pdf})
 
 
 def _pages() -> Mapping[str, Document]:
     # Most hosts are never asked for it, and start sooner without what makes it.
     from domzero.sdkgen.reference.site import build_site
 
-    return build_site(GRAPH, version("domzero"), frozenset(UNIMPLEMENTED), with_pdf=_can_make_pdf())
+    return build_site(GRAPH, version("domzero"), frozenset(UNIMPLEMENTED), with_pdf=True)
 
 
 async def _pdf() -> Document:

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -18,8 +17,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write all files, over older ones of the same names. Returns the exit code."""
-    if arguments.format == "pdf" and find_spec("reportlab") is None:
-        return _fail("PDF needs the package reportlab: pip install 'domzero[reference]'")
     directory: Path = arguments.output
     try:
         directory.mkdir(parents=True, exist_ok=True)

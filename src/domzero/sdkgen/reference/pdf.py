@@ -1,7 +1,4 @@
-"""The reference as one PDF to print or to keep, with a table of contents, an outline, and links.
-
-Needs the package reportlab (`pip install domzero[reference]`); nothing else in domzero does.
-"""
+"""The reference as one PDF to print or to keep, with a table of contents, an outline, and links."""
 
 from __future__ import annotations
 
