@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from domzero.engine.errors import ApiError
-from domzero.engine.tasks import COMPLETED_KEPT, PENDING_KEPT, RESTARTED, TASK_LIMIT
+from domzero.engine.task_reaping import COMPLETED_KEPT, PENDING_KEPT
+from domzero.engine.tasks import RESTARTED, TASK_LIMIT
 from domzero.idl.types import INT, NEVER, NULL_REF, VOID
 from tests.engine.conftest import MakeToy
 from tests.engine.toy_calls import Toy, ToyClock

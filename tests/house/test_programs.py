@@ -18,7 +18,7 @@ PROGRAM = re.compile(r"[a-z][a-z0-9_.+-]*")
 
 BASE = {
     "apt-cache", "apt-get", "bash", "cp", "dd", "dpkg-deb", "ldd", "losetup", "mount", "nsenter", "printenv", "printf",
-    "rm", "setpriv", "setsid", "sh", "sha1sum", "tar", "umount", "unshare",
+    "prlimit", "rm", "setpriv", "setsid", "sh", "sha1sum", "tar", "umount", "unshare",
 }  # fmt: skip
 """What Debian's essential and required packages have, and apt."""
 

@@ -8,7 +8,8 @@ from domzero.engine.binding import implements
 from domzero.engine.clock import moment
 from domzero.engine.context import Context
 from domzero.engine.errors import ApiError
-from domzero.engine.tasks import UNFINISHED, Tasks
+from domzero.engine.task_reaping import UNFINISHED
+from domzero.engine.tasks import Tasks
 from domzero.idl.records import EMPTY_MAP
 from domzero.idl.types import Ref
 

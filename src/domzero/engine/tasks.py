@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from domzero.engine.clock import Clock, moment
@@ -17,6 +16,7 @@ from domzero.engine.database import Database
 from domzero.engine.errors import ApiError
 from domzero.engine.sessions import Session
 from domzero.engine.task_handle import TaskHandle
+from domzero.engine.task_reaping import UNFINISHED, outlived
 from domzero.engine.transactions import Transaction
 from domzero.idl.records import EMPTY_MAP
 from domzero.idl.types import NEVER, NULL_REF, VOID, Ref, Type
@@ -26,10 +26,7 @@ PENDING_LIMIT = 2_000
 """Unfinished tasks beyond which no further one is accepted."""
 CLIENT_LIMIT = 500
 """Unfinished tasks that the clients of one account run themselves; so the others are left for everybody's work."""
-COMPLETED_KEPT = timedelta(seconds=3_900)
-PENDING_KEPT = timedelta(seconds=86_400)
 
-UNFINISHED = frozenset({"pending", "cancelling"})
 RESTARTED = ("INTERNAL_ERROR", "The server restarted before the task had ended.")
 
 Result = TypeVar("Result")
@@ -363,24 +360,11 @@ class Tasks:
     def sweep(self) -> None:
         """Remove old finished tasks, abandoned unfinished ones, and the oldest finished ones beyond the limit."""
         self._stored_since_sweep = 0
-        now = self._clock.now()
-        old, abandoned = moment(now - COMPLETED_KEPT), moment(now - PENDING_KEPT)
         rows = self._database.rows("task")
         # A disk that refuses a task takes it back, which is no removal that passes here.
         self._owners = {ref: owner for ref, owner in self._owners.items() if ref in rows}
         self._run_by_clients &= rows.keys()
-        finished = sorted(
-            (row.record["finished"], ref) for ref, row in rows.items() if row.record["status"] not in UNFINISHED
-        )
-        gone = {ref for when, ref in finished if when < old}
-        gone |= {
-            ref for ref, row in rows.items()
-            if row.record["status"] in UNFINISHED and ref not in self.running and row.record["created"] < abandoned
-        }  # fmt: skip
-        excess = len(rows) - len(gone) - self._limit
-        rest = [ref for _, ref in finished if ref not in gone]
-        gone.update(rest[: max(0, excess)])
-        if gone:
+        if gone := outlived(rows, self.running, self._clock.now(), self._limit):
             with self._database.transaction():
                 for ref in gone:
                     self.remove(ref)

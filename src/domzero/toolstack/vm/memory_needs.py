@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from domzero.toolstack.vm.memory_constraints import HIGHEST_MULTIPLIER, LEAST_MULTIPLIER
 from domzero.toolstack.vm.operations import SUSPENDED
 
 MIB: Final = 1 << 20
@@ -13,8 +14,6 @@ EMULATOR: Final = 24 * MIB
 PER_VCPU: Final = 1 * MIB
 PER_GUEST_MIB: Final = 8192
 """Page tables and bookkeeping for each MiB that the guest sees."""
-MOST_MULTIPLIER: Final = 1000.0
-"""A shadow multiplier beyond this counts as this: records may hold any finite number."""
 APPROXIMATE_STEP: Final = 64 * MIB
 """What an approximate answer is rounded down to."""
 
@@ -57,4 +56,5 @@ def largest_memory(record: Mapping[str, Any], total: int, *, approximate: bool) 
 
 
 def _within(multiplier: float) -> float:
-    return min(max(1.0, multiplier), MOST_MULTIPLIER)
+    """What the factor counts as: records of other hosts may hold any finite number."""
+    return min(max(LEAST_MULTIPLIER, multiplier), HIGHEST_MULTIPLIER)
