@@ -37,11 +37,14 @@ class Agent:
 
     def stop(self) -> None:
         """End soon."""
-        self._stopped = True
+        if self._stopped:
+            return
         try:
             os.write(self._wake, b"\0")
         except BlockingIOError:
             log.debug("woken already")
+        # Last, for whoever sees it closes what was just written to.
+        self._stopped = True
 
     def run(self) -> None:
         """Until `stop`. Raises nothing that a host or a broken port could cause."""
@@ -53,6 +56,7 @@ class Agent:
                     wait([self._woken], self._delay)
                     self._delay = min(self._delay * 2, LONGEST_DELAY)
         finally:
+            self._stopped = True
             if notices is not None:
                 notices.close()
             os.close(self._wake)

@@ -61,6 +61,7 @@ class Session:
         self._reporter = Reporter(store)
         self._cards: Dict[int, str] = {}
         self._processors_wanted: Dict[int, bytes] = {}
+        self._awaited = False
         self._measured: report.Nodes = {}
         self._report_at = float("-inf")
         self._look_at = self._addresses_at = self._switch_at = float("inf")
@@ -211,8 +212,10 @@ class Session:
         wanted, root = self._processors_wanted, self._system.root
         for path, state in processors.changes(root, wanted):
             self._system.put(path, state)
-        awaited = processors.are_awaited(root, wanted)
-        self._switch_at = self._system.monotonic() + PLUGGING if awaited else float("inf")
+        was_awaited, self._awaited = self._awaited, processors.are_awaited(root, wanted)
+        # Once more when all are there: the kernel shows a processor a moment before the file that switches it.
+        again = self._awaited or was_awaited
+        self._switch_at = self._system.monotonic() + PLUGGING if again else float("inf")
 
     def _switch_desktop(self) -> None:
         """`control/ts`: acknowledged by its removal, then the state is reported anew because its node goes."""

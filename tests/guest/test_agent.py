@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from itertools import count
 from pathlib import Path
 
 import pytest
 from guest.domzero_guest import agent as agent_module
-from guest.domzero_guest import session, store
+from guest.domzero_guest import processors, session, store
 from guest.domzero_guest.netlink import Address
 
 from domzero.wire.xenstore import Operation
@@ -133,8 +134,7 @@ async def test_sysrq_is_pressed_where_the_guest_allows_it(tmp_path: Path, guest:
             await until(lambda: guest.read("proc/sysrq-trigger") == "s")
 
 
-async def test_processors_go_on_and_off(tmp_path: Path, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "PLUGGING", 0.02)
+async def test_processors_go_on_and_off(tmp_path: Path, guest: Guest) -> None:
     async with host(tmp_path) as serving:
         asking = await populate(serving)
         async with guest.agent(await serving.path(1)):
@@ -143,9 +143,30 @@ async def test_processors_go_on_and_off(tmp_path: Path, guest: Guest, monkeypatc
             await until(lambda: guest.read("sys/devices/system/cpu/cpu1/online").startswith("1"))
             await ask(asking, b"cpu/2/availability", b"offline")
             await until(lambda: guest.read("sys/devices/system/cpu/cpu2/online").startswith("0"))
+
+
+async def test_a_processor_may_come_late_and_its_switch_later_still(
+    tmp_path: Path, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, looks = processors.are_awaited, count()
+    place = guest.root / "sys/devices/system/cpu/cpu3"
+
+    def awaited(root: str, availability: dict[int, bytes]) -> bool:
+        if 3 in availability and next(looks) == 1:
+            place.mkdir()
+        found = look(root, availability)
+        if place.exists() and not found and not (place / "online").exists():
+            (place / "online").write_text("0\n")
+        return found
+
+    monkeypatch.setattr(session, "PLUGGING", 0.02)
+    monkeypatch.setattr(processors, "are_awaited", awaited)
+    async with host(tmp_path) as serving:
+        asking = await populate(serving)
+        async with guest.agent(await serving.path(1)):
+            await told(serving, "data/updated", b"19700101T00:16:40Z")
             await ask(asking, b"cpu/3/availability", b"online")
-            await asyncio.sleep(0.03)
-            guest.write("sys/devices/system/cpu/cpu3/online", "0\n")
+            await until(lambda: place.exists() and (place / "online").exists())
             await until(lambda: guest.read("sys/devices/system/cpu/cpu3/online").startswith("1"))
 
 
