@@ -29,6 +29,7 @@ from domzero.idl.types import (
     SetOf,
     Type,
 )
+from domzero.wire import state_xml
 from domzero.wire.state_xml import (
     CLOSING,
     LONGEST_ROW,
@@ -40,6 +41,8 @@ from domzero.wire.state_xml import (
     opening,
     table_opening,
 )
+from domzero.wire.strict_xml import strict_parser
+from tests.wire.late import LateParser
 
 UNFIT = (*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="".join(map(chr, UNFIT))))
@@ -74,7 +77,7 @@ def test_every_value_survives(data: st.DataObject, piece: int) -> None:
     encoded = document(encode_row("OpaqueRef:1", fields))
     reader = StateReader()
     rows = [row for at in range(0, len(encoded), piece) for row in reader.feed(encoded[at : at + piece])]
-    reader.finish()
+    rows += reader.finish()
     assert reader.manifest == {"a": "b"}
     assert [(row.table, row.ref) for row in rows] == [("VM", "OpaqueRef:1")]
     for name, type_, value in fields:
@@ -82,6 +85,14 @@ def test_every_value_survives(data: st.DataObject, piece: int) -> None:
     other = ET.fromstring(encoded).find("table/row")
     assert other is not None
     assert other.attrib == rows[0].fields
+
+
+def test_rows_that_expat_put_off_come_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_xml, "strict_parser", lambda *arguments: LateParser(strict_parser(*arguments)))
+    reader = StateReader()
+    rows = [encode_row(f"OpaqueRef:{number}", [("field", INT, number)]) for number in range(3)]
+    assert reader.feed(document(*rows)) == []
+    assert [row.ref for row in reader.finish()] == ["OpaqueRef:0", "OpaqueRef:1", "OpaqueRef:2"]
 
 
 def test_what_xml_cannot_carry_is_replaced() -> None:

@@ -223,14 +223,22 @@ class StateReader:
         self._parse(data, last=False)
         if self._silent > LONGEST_ROW:
             raise StateError(f"a row has more than {LONGEST_ROW} bytes")
-        rows, self._rows = self._rows, []
-        return rows
+        return self._complete()
 
-    def finish(self) -> None:
-        """The bytes are at their end. Raises `StateError` when the file is not."""
+    def finish(self) -> list[StateRow]:
+        """The bytes are at their end: the rows that had to wait for it. Raises `StateError` when the file is not.
+
+        Newer versions of expat put what came in small pieces off until there is more (its
+        `XML_SetReparseDeferralEnabled`).
+        """
         self._parse(b"", last=True)
         if not self._ended:
             raise StateError("the file ends too early")
+        return self._complete()
+
+    def _complete(self) -> list[StateRow]:
+        rows, self._rows = self._rows, []
+        return rows
 
     def _parse(self, data: bytes, *, last: bool) -> None:
         try:

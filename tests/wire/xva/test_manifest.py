@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domzero.wire.strict_xml import strict_parser
 from domzero.wire.xva import ArchiveVersion, Manifest, XvaError, check_version, decode_manifest
+from domzero.wire.xva import table as table_module
 from domzero.wire.xva.appliance import MAX_ELEMENTS
 from domzero.wire.xva.manifest import MAX_VALUES
 from domzero.wire.xva.model import Appliance
 from domzero.wire.xva.table import TableReader
+from tests.wire.late import LateParser
 from tests.xva_writer import manifest, xml_value
 
 VERSION = ArchiveVersion("host", "20080301T12:00:00Z", "4.1.0", "XenServer", "1", 1, 9, 2)
@@ -145,7 +148,7 @@ def test_a_table_is_read_in_pieces_of_any_size(rows: list[tuple[str, str]]) -> N
     for size in (1, 7, 1000):
         table = TableReader()
         found = [row for start in range(0, len(xml), size) for row in table.feed(xml[start : start + size])]
-        table.finish()
+        found += table.finish()
         assert found == [(name, text.lower()) for name, text in rows]
 
 
@@ -153,11 +156,17 @@ def test_a_table_is_read_in_pieces_of_any_size(rows: list[tuple[str, str]]) -> N
 def test_garbage_is_no_table(xml: bytes) -> None:
     table = TableReader()
     try:
-        rows = table.feed(xml)
-        table.finish()
+        rows = table.feed(xml) + table.finish()
     except XvaError:
         return
     assert not rows or xml.startswith(b"<value>")
+
+
+def test_rows_of_a_table_that_expat_put_off_come_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_module, "strict_parser", lambda *arguments: LateParser(strict_parser(*arguments)))
+    table = TableReader()
+    assert table.feed(xml_value({"Ref:1/0": "AB", "Ref:1/1": "CD"})) == ()
+    assert table.finish() == (("Ref:1/0", "ab"), ("Ref:1/1", "cd"))
 
 
 def test_what_is_no_row_of_a_table_is_refused() -> None:

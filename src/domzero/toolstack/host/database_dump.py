@@ -134,18 +134,20 @@ class Incoming:
 
     def take(self, data: bytes) -> None:
         """Some of the bytes."""
-        rows = self._reader.feed(data)
+        self._add(self._reader.feed(data))
+
+    def end(self) -> None:
+        """There are no more."""
+        self._add(self._reader.finish())
+        self._check_version()
+
+    def _add(self, rows: list[StateRow]) -> None:
         if rows and not self._checked:
             self._check_version()
         for row in rows:
             found = self._classes.get(row.table)
             if found is not None:
                 self._staging.add(row.ref, row.table, self._encoded(row, *found))
-
-    def end(self) -> None:
-        """There are no more."""
-        self._reader.finish()
-        self._check_version()
 
     def _check_version(self) -> None:
         said, ours = self._reader.manifest, manifest(self._database, "")

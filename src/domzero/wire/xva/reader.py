@@ -272,5 +272,6 @@ class _Table:
             yield ChecksumTable(rows)
 
     def end(self) -> Iterator[Event]:
-        self._table.finish()
-        return iter(())
+        rows = self._table.finish()
+        if rows:
+            yield ChecksumTable(rows)

@@ -45,12 +45,16 @@ class TableReader:
         if self._left < 0:
             raise unreadable("checksum.xml is too large")
         self._parse(data, final=False)
+        return self._complete()
+
+    def finish(self) -> tuple[tuple[str, str], ...]:
+        """Say that nothing follows: the rows for which expat had waited, as newer versions do with small pieces."""
+        self._parse(b"", final=True)
+        return self._complete()
+
+    def _complete(self) -> tuple[tuple[str, str], ...]:
         rows, self._rows = tuple(self._rows), []
         return rows
-
-    def finish(self) -> None:
-        """Say that nothing follows."""
-        self._parse(b"", final=True)
 
     def _parse(self, data: bytes, final: bool) -> None:
         try:
