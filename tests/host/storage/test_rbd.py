@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import orjson
 import pytest
 
@@ -111,6 +113,7 @@ def test_what_failures_mean() -> None:
     assert len(rbd_report.meaning("x" * 10000).text) <= 500
 
 
+@pytest.mark.skipif(shutil.which("rbd") is None, reason="ceph-common is not installed")
 async def test_monitors_that_do_not_answer() -> None:
     driver = RbdStorage(patience=0.3)
     there = Repository(REPOSITORY, {"monitors": "127.0.0.1:1", "pool": "p", "key": KEY})
