@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,8 @@ async def test_a_machine_that_is_killed_after_it_named_the_new_backing_file(
     with pytest.raises(ConnectionResetError):
         await driver.merge(here, possible, lambda _: None, LiveMerge(pull))
     assert "a merge was cut short" in caplog.text
-    assert await driver.merges(here) == [possible]
+    # What a file takes on the medium may change by itself, and with it what copying it costs.
+    assert [replace(merge, cost=0) for merge in await driver.merges(here)] == [replace(possible, cost=0)]
     assert holds(await shelf.source(1), 1, 0)
     assert holds(await shelf.source(1), 1, 32 * MIB - BLOCK)
     await driver.merge(here, possible, lambda _: None, None)
