@@ -27,7 +27,7 @@ AHEAD: Final = 24
 """Blocks that are being checked and written while another one arrives."""
 HELD: Final = AHEAD * BLOCK
 """Bytes of all of these together: others write blocks of up to `MAX_BLOCK`."""
-FLUSH_EVERY: Final = 64 << 20
+FLUSH_EVERY: Final = 256 << 20
 """Bytes after which the medium is asked to begin with putting them down, rather than with all of them at the end."""
 GRAIN: Final = 64 << 10
 """Bytes of zeros, at such a boundary, that are worth leaving out."""

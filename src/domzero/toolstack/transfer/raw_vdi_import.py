@@ -16,7 +16,7 @@ AHEAD: Final = 24
 """Pieces that are written while one is received: enough that flushing holds up nothing."""
 ENOUGH: Final = PIECE // 2
 """Bytes that are worth a request to the medium."""
-FLUSH_EVERY: Final = 64 << 20
+FLUSH_EVERY: Final = 256 << 20
 """Bytes after which the medium is asked to begin with putting them down, rather than with all of them at the end."""
 GRAIN: Final = 64 << 10
 """Parts of this size are left out where they are zeros."""
