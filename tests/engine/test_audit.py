@@ -197,6 +197,7 @@ async def test_pages_are_told(toy: Toy, heard: Heard) -> None:
 _NoPeer: Any = None
 
 
+@pytest.mark.slow
 async def test_lines_are_written_within_a_second_and_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "audit.log"
     file = AuditFile(path)

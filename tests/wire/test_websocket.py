@@ -125,6 +125,7 @@ SAID = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(NAMES), SAID), max_size=8), st.booleans())
 def test_handshakes_of_rubbish_are_answered_or_refused(headers: list[tuple[str, str]], framed: bool) -> None:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")

@@ -149,6 +149,7 @@ async def test_a_module_and_its_libraries_are_given(tmp_path: Path) -> None:
     assert "libc.so.6" in found
 
 
+@pytest.mark.slow
 async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The guest of a domain is not asked to wait for it: it is tried outside first, for a bounded time."""
     monkeypatch.setattr(remote, "ANSWER_SECONDS", 1.0)

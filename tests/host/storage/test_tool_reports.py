@@ -43,6 +43,7 @@ READERS: tuple[Callable[[bytes], Any], ...] = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(SAID)
 def test_whatever_a_tool_prints(said: bytes) -> None:
     for read in READERS:

@@ -234,6 +234,7 @@ async def test_interfaces_that_cannot_carry_management(host: World) -> None:
     assert await fails("host.management_reconfigure", second) == ("CANNOT_PLUG_BOND_SLAVE", second)
 
 
+@pytest.mark.slow
 async def test_an_interface_that_gets_no_address(host: World) -> None:
     second = pif(host, "eth1")
     await host.call("PIF.reconfigure_ip", second, "DHCP", "", "", "", "")
