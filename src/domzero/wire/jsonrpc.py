@@ -14,11 +14,10 @@ import orjson
 
 from domzero.idl.records import Record
 from domzero.idl.types import EVENT_BATCH, VOID, Type
+from domzero.wire.xml_decode import MAX_VALUES
 
 MAX_DEPTH = 64
 """How deep arrays and objects may be nested."""
-MAX_VALUES = 50_000
-"""How many values one call may carry, as in XML-RPC: what comes of a small body is bounded."""
 _OPTIONS = orjson.OPT_NON_STR_KEYS
 
 

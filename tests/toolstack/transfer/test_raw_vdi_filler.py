@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from domzero.host.contents.files import FileContents
 from domzero.host.hypervisor.spec import DiskFormat, DiskSource
-from domzero.toolstack.transfer.raw_vdi_import import GRAIN, TURNS, Filler, Stream, TooLongError
+from domzero.toolstack.transfer.pace import GRAIN
+from domzero.toolstack.transfer.raw_vdi_import import TURNS, Filler, Stream, TooLongError
 from domzero.wire.disk_parts import Blank, Decoder
 from tests.toolstack.transfer.peers import MemoryPeer
 

@@ -18,19 +18,14 @@ from domzero.host.compression.protocol import Receive
 from domzero.host.contents.protocol import ContentError, ContentWriter, DiskContents
 from domzero.host.hypervisor.spec import DiskSource
 from domzero.toolstack.transfer.content_errors import content_failure
+from domzero.toolstack.transfer.pace import AHEAD, FLUSH_EVERY, GRAIN
 from domzero.toolstack.transfer.progress import Progress
 from domzero.wire.xva.checksums import Verifier
 from domzero.wire.xva.model import BLOCK, Block, Bytes, ChecksumTable, DiskEnd, Event, LegacyData, ManifestXml
 from domzero.wire.xva.reader import ArchiveReader
 
-AHEAD: Final = 24
-"""Blocks that are being checked and written while another one arrives."""
 HELD: Final = AHEAD * BLOCK
-"""Bytes of all of these together: others write blocks of up to `MAX_BLOCK`."""
-FLUSH_EVERY: Final = 256 << 20
-"""Bytes after which the medium is asked to begin with putting them down, rather than with all of them at the end."""
-GRAIN: Final = 64 << 10
-"""Bytes of zeros, at such a boundary, that are worth leaving out."""
+"""Bytes of all blocks under way together: others write blocks of up to `MAX_BLOCK`."""
 SECTOR: Final = 512
 _ZEROS: Final = bytes(GRAIN)
 

@@ -10,16 +10,11 @@ from typing import Final, TypeAlias
 from domzero.engine.exchange import Peer
 from domzero.finish import finish
 from domzero.host.contents.protocol import ContentWriter
+from domzero.toolstack.transfer.pace import AHEAD, FLUSH_EVERY, GRAIN
 from domzero.wire.disk_parts import PIECE, Blank, Decoder, DiskFormatError, Put, Size, Skip, Step, Want
 
-AHEAD: Final = 24
-"""Pieces that are written while one is received: enough that flushing holds up nothing."""
 ENOUGH: Final = PIECE // 2
 """Bytes that are worth a request to the medium."""
-FLUSH_EVERY: Final = 256 << 20
-"""Bytes after which the medium is asked to begin with putting them down, rather than with all of them at the end."""
-GRAIN: Final = 64 << 10
-"""Parts of this size are left out where they are zeros."""
 TURNS: Final = 256
 """Steps after which others get a turn: parts that are blank anyway wait for nothing, and a file may have a million."""
 _ZEROS: Final = bytes(GRAIN)
