@@ -98,8 +98,8 @@ class InProcessHost:
         return self.daemon.url
 
     def run(self, work: Any) -> Any:
-        """Run a coroutine in the host's event loop."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+        """Run a coroutine in the host's event loop. What gives up by itself does so within a minute, and says more."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(65)
 
     def end(self) -> None:
         """Have it end, and wait for that."""

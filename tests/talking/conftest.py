@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,16 @@ import pytest
 from domzero.toolstack.xenstore import guests
 from tests.talking import image
 from tests.talking.guest import TalkingGuest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Whoever reads of a failure reads what the guest said, too."""
+    report = yield
+    guest = getattr(item, "funcargs", {}).get("guest")
+    if report.failed and isinstance(guest, TalkingGuest):
+        report.sections.append(("the guest", guest.story()))
+    return report
 
 
 @pytest.fixture(scope="session")

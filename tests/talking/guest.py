@@ -205,6 +205,11 @@ class TalkingGuest:
         console = self._console
         return lambda: statements(console.text.encode())
 
+    def story(self) -> str:
+        """What is known of the present domain, for whoever reads of a test that failed."""
+        state = self.api.VM.get_power_state(self.vm)
+        return f"{state}, domain {self.domid}; on its serial line since it was opened:\n{self._console.text[-6000:]}"
+
     def serial_log(self, domid: int) -> list[str]:
         """The statements on the serial line of a domain that is there."""
         status = self.host.run(self.host.daemon.stack.hypervisor.status(domid))

@@ -102,7 +102,8 @@ async def test_rows_medium_and_rules_agree(host: World, seed: int) -> None:
         before_step.reset(token)
     await host.settle()
     assert [error for client in clients for error in client.unexpected] == []
-    assert sum(client.succeeded for client in clients) > CLIENTS * CALLS / 4
+    # How many depends on who comes first: a repository that is unplugged early refuses most of what follows.
+    assert sum(client.succeeded for client in clients) > CLIENTS * CALLS / 10
     await host.call("PBD.plug", host.get("SR", sr, "PBDs")[0])
     assert_sound(host, sr)
     await host.call("SR.scan", sr)
