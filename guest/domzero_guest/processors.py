@@ -39,12 +39,19 @@ def changes(root: str, availability: Dict[int, bytes]) -> List[Tuple[str, str]]:
     return wanted
 
 
-def are_awaited(root: str, availability: Dict[int, bytes]) -> bool:
-    """Whether a processor that is to be used has not been plugged in yet."""
-    places = [
-        os.path.dirname(online_file(root, number)) for number, value in availability.items() if value == b"online"
-    ]
-    return not all(os.path.isdir(place) for place in places)
+def are_settled(root: str, availability: Dict[int, bytes]) -> bool:
+    """Whether all processors are as they are to be.
+
+    One that is to be used may not have been plugged in yet; the kernel shows it a moment before the file that switches
+    it, and may fail to wake it where the host is busy. The first one, which has no such file, is on.
+    """
+    if changes(root, availability):
+        return False
+    return all(
+        _says(online_file(root, number)) == "1"
+        for number, value in availability.items()
+        if number and value == b"online"
+    )
 
 
 def _listed(directory: str) -> List[str]:

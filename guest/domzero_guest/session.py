@@ -20,7 +20,7 @@ REPORT = 60.0
 LOOK = 5.0
 """Seconds between two looks whether the host still is the one that was connected to."""
 PLUGGING = 0.25
-"""Seconds between two looks whether a processor that is to be used has been plugged in."""
+"""Seconds until the next look at processors that are not what they are to be; later ones come ever more seldom."""
 ADDRESSES = 0.2
 """Seconds between two reports of addresses, however often they change."""
 MOST_CARDS = 16
@@ -61,7 +61,7 @@ class Session:
         self._reporter = Reporter(store)
         self._cards: Dict[int, str] = {}
         self._processors_wanted: Dict[int, bytes] = {}
-        self._awaited = False
+        self._processors_asked = 0.0
         self._measured: report.Nodes = {}
         self._report_at = float("-inf")
         self._look_at = self._addresses_at = self._switch_at = float("inf")
@@ -205,6 +205,7 @@ class Session:
         self._processors_wanted = {
             number: self._read("{}/{}/availability".format(PROCESSORS, number)) for number in numbers
         }
+        self._processors_asked = self._system.monotonic()
         self._switch_processors()
 
     def _switch_processors(self) -> None:
@@ -212,10 +213,11 @@ class Session:
         wanted, root = self._processors_wanted, self._system.root
         for path, state in processors.changes(root, wanted):
             self._system.put(path, state)
-        was_awaited, self._awaited = self._awaited, processors.are_awaited(root, wanted)
-        # Once more when all are there: the kernel shows a processor a moment before the file that switches it.
-        again = self._awaited or was_awaited
-        self._switch_at = self._system.monotonic() + PLUGGING if again else float("inf")
+        if processors.are_settled(root, wanted):
+            self._switch_at = float("inf")
+        else:
+            now = self._system.monotonic()
+            self._switch_at = now + max(PLUGGING, (now - self._processors_asked) / 4)
 
     def _switch_desktop(self) -> None:
         """`control/ts`: acknowledged by its removal, then the state is reported anew because its node goes."""

@@ -145,29 +145,33 @@ async def test_processors_go_on_and_off(tmp_path: Path, guest: Guest) -> None:
             await until(lambda: guest.read("sys/devices/system/cpu/cpu2/online").startswith("0"))
 
 
-async def test_a_processor_may_come_late_and_its_switch_later_still(
+async def test_a_processor_may_come_late_its_switch_later_still_and_refuse_at_first(
     tmp_path: Path, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look, looks = processors.are_awaited, count()
+    look, looks = processors.changes, count()
     place = guest.root / "sys/devices/system/cpu/cpu3"
+    switch = place / "online"
 
-    def awaited(root: str, availability: dict[int, bytes]) -> bool:
-        if 3 in availability and next(looks) == 1:
+    def changes(root: str, availability: dict[int, bytes]) -> list[tuple[str, str]]:
+        """What the kernel does meanwhile."""
+        number = next(looks) if 3 in availability else 0
+        if number == 3:
             place.mkdir()
-        found = look(root, availability)
-        if place.exists() and not found and not (place / "online").exists():
-            (place / "online").write_text("0\n")
-        return found
+        elif number == 8:
+            switch.symlink_to("/dev/full")
+        elif number == 13:
+            switch.unlink()
+            switch.write_text("0\n")
+        return look(root, availability)
 
     monkeypatch.setattr(session, "PLUGGING", 0.02)
-    monkeypatch.setattr(processors, "are_awaited", awaited)
+    monkeypatch.setattr(processors, "changes", changes)
     async with host(tmp_path) as serving:
         asking = await populate(serving)
         async with guest.agent(await serving.path(1)):
             await told(serving, "data/updated", b"19700101T00:16:40Z")
             await ask(asking, b"cpu/3/availability", b"online")
-            await until(lambda: place.exists() and (place / "online").exists())
-            await until(lambda: guest.read("sys/devices/system/cpu/cpu3/online").startswith("1"))
+            await until(lambda: switch.is_file() and switch.read_text().startswith("1"))
 
 
 async def test_remote_desktop_goes_on_and_off_again(tmp_path: Path, guest: Guest) -> None:
