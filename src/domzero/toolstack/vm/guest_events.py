@@ -189,7 +189,8 @@ def _record_state(stack: Stack, vm: Ref, domain: Domain) -> None:
 
 
 def _tell(record: Mapping[str, Any], stopped: DomainStopped) -> None:
-    log.info("%s: domain %d ended (%s) %s", record["uuid"], stopped.domid, stopped.reason.value, stopped.detail)
+    level = logging.WARNING if stopped.reason is StopReason.CRASH else logging.INFO
+    log.log(level, "%s: domain %d ended (%s) %s", record["uuid"], stopped.domid, stopped.reason.value, stopped.detail)
     not_done = _NOT_DONE.get(record["actions_after_crash"]) if stopped.reason is StopReason.CRASH else None
     if not_done:
         log.warning("%s crashed: %s", record["uuid"], not_done)
