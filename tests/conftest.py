@@ -10,7 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-pytest_plugins = ["tests.cost"]
+pytest_plugins = ["tests.cost", "tests.distribution"]
 
 hypothesis.settings.register_profile("fast", max_examples=10)
 """What `script/test fast` asks for; a test that names a number of its own keeps it."""
@@ -81,14 +81,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Hosts that run real machines share the machine's network, and LVM its locks: these run one after the other."""
+    """What goes through whole hosts is slow, whatever it is."""
     for item in items:
         if item.nodeid.startswith(WHOLE):
             item.add_marker(pytest.mark.slow)
-        if item.get_closest_marker("qemu") is not None:
-            item.add_marker(pytest.mark.xdist_group("qemu"))
-        elif item.path.name.startswith("test_lvm"):
-            item.add_marker(pytest.mark.xdist_group("lvm"))
 
 
 def pytest_collection_finish() -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -111,7 +112,7 @@ def boot(tmp_path_factory: pytest.TempPathFactory) -> KernelBoot:
 def guest_spec(boot: KernelBoot, source: DiskSource) -> MachineSpec:
     domid = next(_domids)
     return MachineSpec(
-        uuid=f"5c8f9a34-6d0c-4c19-9a4e-{domid:012}",
+        uuid=str(uuid4()),  # tests find processes by it, and others may have domains of the same number
         name="test, guest",
         domid=domid,
         memory=128 * MIB,
