@@ -27,7 +27,7 @@ def group(nodeid: str) -> str:
     return next((match[1] for match in found if match), nodeid)
 
 
-class Distribution(LoadScopeScheduling):
+class Distribution(LoadScopeScheduling):  # type: ignore[misc]  # the library has no types
     """The largest groups first."""
 
     def _split_scope(self, nodeid: str) -> str:

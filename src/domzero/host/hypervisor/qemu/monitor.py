@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qemu.qmp import EventListener, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 from qemu.qmp.error import ProtocolError
 from qemu.qmp.protocol import ConnectError, StateError
 
 from domzero.host.hypervisor.protocol import DomainNotFoundError, HypervisorError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 COMMAND_SECONDS = 120.0
 """For how long QEMU may be busy with a command: with storage that does not answer that can be for ever."""
@@ -42,6 +46,36 @@ class _Delivery(EventListener):
         self._handler(str(event["event"]), data if isinstance(data, dict) else {})
 
 
+class _Line(socket.socket):
+    """To a peer whose last words count: that it has gone is the end of what it said, whatever is sent to it meanwhile.
+
+    asyncio would drop what has arrived and is not read yet: the event, say, that the guest was shut down.
+    """
+
+    def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
+        try:
+            return super().send(data, flags)
+        except (BrokenPipeError, ConnectionResetError):
+            return memoryview(data).nbytes
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        try:
+            return super().recv(size, flags)
+        except ConnectionResetError:
+            return b""
+
+
+async def _connected(path: Path) -> _Line:
+    line = _Line(socket.AF_UNIX)
+    try:
+        line.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(line, str(path))
+    except BaseException:
+        line.close()
+        raise
+    return line
+
+
 class Monitor:
     """One connection. Commands may be given concurrently; events arrive in order, before `closed` returns."""
 
@@ -57,7 +91,7 @@ class Monitor:
         """Connect and negotiate. Raises `HypervisorError` when nothing answers in `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
-                await self._client.connect(str(path))
+                await self._client.connect(await _connected(path))
         except TimeoutError:
             raise HypervisorError(f"QEMU did not answer within {timeout} seconds") from None
         except (ConnectError, OSError) as error:
