@@ -56,7 +56,9 @@ def serve(settings: Settings) -> int:
     allow_descriptors()
     try:
         _start_log(settings)
-        again = asyncio.run(run(settings))
+        with asyncio.Runner(loop_factory=event_loop) as runner:
+            runner.get_loop()
+            again = runner.run(run(settings))
     except START_PROBLEMS as error:
         log.critical("%s", error, extra=TOLD)
         print(f"domzero: {error}", file=sys.stderr)  # noqa: T201
@@ -72,6 +74,15 @@ def serve(settings: Settings) -> int:
     if again is not None:
         _begin_anew(settings, again)
     return 0
+
+
+def event_loop() -> asyncio.AbstractEventLoop:
+    """A new one. Ctrl-C meanwhile counts when it is whole: half a loop complains with a traceback when it goes."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return asyncio.new_event_loop()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def allow_descriptors() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from domzero import service
 from domzero.daemon import BackgroundError, _background
 from tests.api.harness import login, password_file, plain_proxy
 from tests.api.viewer import Stream, tls
@@ -100,6 +102,20 @@ def test_a_signal_before_it_serves(tmp_path: Path) -> None:
         running.signal(signal.SIGINT)
         assert running.wait() in (0, 130, -signal.SIGINT)
         assert "Traceback" not in running.complained
+
+
+def test_a_signal_while_the_loop_is_made_waits_until_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    make, made = asyncio.new_event_loop, []
+
+    def interrupted() -> asyncio.AbstractEventLoop:
+        os.kill(os.getpid(), signal.SIGINT)
+        made.append(make())
+        return made[0]
+
+    monkeypatch.setattr(asyncio, "new_event_loop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        service.event_loop()
+    made[0].close()
 
 
 @pytest.mark.slow
