@@ -78,11 +78,14 @@ def serve(settings: Settings) -> int:
 
 def event_loop() -> asyncio.AbstractEventLoop:
     """A new one. Ctrl-C meanwhile counts when it is whole: half a loop complains with a traceback when it goes."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     try:
         return asyncio.new_event_loop()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def allow_descriptors() -> None:

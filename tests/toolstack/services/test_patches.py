@@ -68,7 +68,7 @@ def fails(call: Any, *params: Any) -> list[str]:
 
 
 def stored(place: Path) -> list[str]:
-    return sorted(path.name for path in (place / "state" / "patches").iterdir())
+    return sorted(path.name for path in (place / "state" / "patches").glob("*"))
 
 
 def test_a_good_one(host: InProcessHost, api: Any, place: Path) -> None:

@@ -10,16 +10,13 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qemu.qmp import EventListener, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 from qemu.qmp.error import ProtocolError
 from qemu.qmp.protocol import ConnectError, StateError
 
 from domzero.host.hypervisor.protocol import DomainNotFoundError, HypervisorError
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 COMMAND_SECONDS = 120.0
 """For how long QEMU may be busy with a command: with storage that does not answer that can be for ever."""
@@ -52,7 +49,7 @@ class _Line(socket.socket):
     asyncio would drop what has arrived and is not read yet: the event, say, that the guest was shut down.
     """
 
-    def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
+    def send(self, data: Any, flags: int = 0, /) -> int:
         try:
             return super().send(data, flags)
         except (BrokenPipeError, ConnectionResetError):
