@@ -144,10 +144,10 @@ async def spawn(
 ) -> asyncio.subprocess.Process:
     """Start a program and return at once. `detached` gives it a session of its own, so that it outlives the daemon.
 
-    Raises `ProcessError` when it cannot be started.
+    Raises `ProcessError` when it cannot be started. Cancelling the call ends the program.
     """
-    try:
-        return await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *(os.fspath(argument) for argument in argv),
             stdin=stdin,
             stdout=stdout,
@@ -157,8 +157,21 @@ async def spawn(
             pass_fds=tuple(pass_fds),
             start_new_session=detached,
         )
+    )
+    try:
+        # Cancelled itself, asyncio would wait for the ends of pipes that it has not connected yet: for ever, where the
+        # program has started others that keep them open.
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await finish(_call_off(starting))
+        raise
     except OSError as error:
         raise ProcessError(f"{argv[0]} could not be started: {error.strerror}") from error
+
+
+async def _call_off(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
+    with suppress(OSError):  # then there is nothing to end
+        await _end(await starting)
 
 
 def spawn_detached(argv: Sequence[str | Path], *, output: int, pass_fds: Sequence[int] = ()) -> int:
