@@ -58,7 +58,8 @@ def timer_of(local: int, remote: int) -> tuple[int, int]:
     """Kind and remaining time of the timer of a connection's end, by its ports. Source: proc(5), /proc/net/tcp."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     ports = f":{local:04X}", f":{remote:04X}"
-    (timer,) = (row[5] for row in rows if row[1].endswith(ports[0]) and row[2].endswith(ports[1]))
+    # The kernel may show one twice when others come and go while the table is read.
+    timer = next(row[5] for row in rows if row[1].endswith(ports[0]) and row[2].endswith(ports[1]))
     kind, left = timer.split(":")
     return int(kind, 16), int(left, 16)
 
