@@ -90,8 +90,8 @@ async def test_names_become_addresses() -> None:
         ("[::1]:860", "[::1]:860"),
         ("[::1]", "[::1]:3260"),
     ):
-        assert dict((await remote.resolved(image(portal))).options)["portal"] == settled
-    found = await remote.resolved(RemoteImage("nfs", (("server.type", "inet"), ("server.host", "127.0.0.1"))))
+        assert [dict(each.options)["portal"] for each in await remote.resolved(image(portal))] == [settled]
+    (found,) = await remote.resolved(RemoteImage("nfs", (("server.type", "inet"), ("server.host", "127.0.0.1"))))
     assert found.options == (("server.type", "inet"), ("server.host", "127.0.0.1"))
     for wrong in ("", "::1", "[::1", "a:b:c", "host:port"):
         with pytest.raises(HypervisorError, match="portal"):
@@ -184,6 +184,23 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def disk_of(portal: str, slot: int = 1, secret: str = PASSWORD, **options: str | int) -> DiskSpec:
     return DiskSpec(slot, DiskKind.DISK, DiskSource(image(portal, secret=secret, **options), DiskFormat.RAW))
+
+
+@pytest.mark.root
+async def test_a_name_has_several_addresses(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the server answers at one of them, as `localhost` has two where IPv6 comes first."""
+    addresses = ["::1", "::1", "127.0.0.1"]
+
+    async def known(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        assert host == "two.test"
+        return [(socket.AF_UNSPEC, socket.SOCK_STREAM, 0, "", (address, 0)) for address in addresses]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", known)
+    named = image(server.portal.replace("127.0.0.1", "two.test"))
+    assert dict((await remote.reached(named, "qemu-img")).options)["portal"] == server.portal
+    addresses.pop()
+    with pytest.raises(HypervisorError, match=r"iSCSI target \(two\.test"):
+        await remote.reached(named, "qemu-img")
 
 
 @pytest.mark.qemu

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -21,11 +22,15 @@ from domzero.host.hypervisor.protocol import HypervisorError
 from domzero.host.hypervisor.spec import RemoteImage
 from domzero.host.process import ProcessError, run
 
+log = logging.getLogger(__name__)
+
 DRIVERS = {"iscsi": "an iSCSI target", "nfs": "an NFS server", "rbd": "a Ceph cluster"}
 PACKAGE = "qemu-block-extra"
 """Debian's package of these drivers."""
 ANSWER_SECONDS = 10.0
 """How long a server may take until an image is open, and to say what its name's address is."""
+ADDRESSES = 4
+"""Of one name, that are tried."""
 CONNECT_SECONDS = 3.0
 """How long a server may take to accept a connection."""
 COMMAND_SECONDS = 15
@@ -108,12 +113,21 @@ def secret_from(descriptor: int, name: str) -> str:
 
 
 async def reached(image: RemoteImage, image_tool: str) -> RemoteImage:
-    """The image with addresses instead of names, after it could be opened.
+    """The image with addresses instead of names, after it could be opened: at the first address that gives it.
 
     A domain sees no resolver, and must connect again at any time. Raises `HypervisorError` with a sentence for an
-    operator: no answer, refused, no such image, no driver.
+    operator, of the last address: no answer, refused, no such image, no driver.
     """
-    settled = await resolved(image)
+    *others, last = await resolved(image)
+    for settled in others:
+        try:
+            return await _opened(settled, image, image_tool)
+        except HypervisorError as error:
+            log.info("%s; its next address is tried", error)
+    return await _opened(last, image, image_tool)
+
+
+async def _opened(settled: RemoteImage, image: RemoteImage, image_tool: str) -> RemoteImage:
     with ExitStack() as opened:
         argv, secrets = [image_tool, "info", "--output=json"], []
         if image.secret:
@@ -178,29 +192,36 @@ async def answers(host: str, port: int) -> bool:
     return True
 
 
-async def resolved(image: RemoteImage) -> RemoteImage:
-    """The image with each server's name replaced by its address. Raises `HypervisorError` for one nobody knows."""
-    settled: list[tuple[str, str | int | bool]] = []
+async def resolved(image: RemoteImage) -> list[RemoteImage]:
+    """The image with each server's name replaced by its address, as often as a name has addresses, in their order.
+
+    Raises `HypervisorError` for a name that nobody knows.
+    """
+    settled: list[tuple[str, Sequence[str | int | bool]]] = []
     for name, value in image.options:
         if name == "portal" and image.driver == "iscsi":
-            settled.append((name, await _portal(str(value))))
+            settled.append((name, await _portals(str(value))))
         elif HOST_OPTION.fullmatch(name):
-            settled.append((name, await _address(str(value))))
+            settled.append((name, await _addresses(str(value))))
         else:
-            settled.append((name, value))
-    return replace(image, options=tuple(settled))
+            settled.append((name, (value,)))
+    most = max((len(values) for _, values in settled), default=1)
+    return [
+        replace(image, options=tuple((name, values[min(number, len(values) - 1)]) for name, values in settled))
+        for number in range(most)
+    ]
 
 
-async def _portal(portal: str) -> str:
+async def _portals(portal: str) -> list[str]:
     found = PORTAL.fullmatch(portal)
     if found is None:
         raise HypervisorError(f"{portal!r} is no iSCSI portal: an address, a colon and a port are expected")
-    address = await _address(found["v6"] or found["host"])
     port = found["port"] or ISCSI_PORT
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    addresses = await _addresses(found["v6"] or found["host"])
+    return [f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address in addresses]
 
 
-async def _address(host: str) -> str:
+async def _addresses(host: str) -> list[str]:
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -208,4 +229,4 @@ async def _address(host: str) -> str:
         raise HypervisorError(f"nobody said within {ANSWER_SECONDS:g} seconds what the address of {host} is") from None
     except (OSError, UnicodeError) as error:
         raise HypervisorError(f"the address of {host!r} is not known: {error}") from error
-    return str(found[0][4][0])
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))[:ADDRESSES]
