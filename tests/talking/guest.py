@@ -206,9 +206,10 @@ class TalkingGuest:
         return lambda: statements(console.text.encode())
 
     def story(self) -> str:
-        """What is known of the present domain, for whoever reads of a test that failed."""
-        state = self.api.VM.get_power_state(self.vm)
-        return f"{state}, domain {self.domid}; on its serial line since it was opened:\n{self._console.text[-6000:]}"
+        """What is known of the machine, for whoever reads of a failure. Nobody is asked, who may be what failed."""
+        row = self.host.daemon.stack.database.record("VM", self.vm)
+        state = f"{row['power_state']}, domain {row['domid']}"
+        return f"{state}; on its serial line since it was opened:\n{self._console.text[-6000:]}"
 
     def serial_log(self, domid: int) -> list[str]:
         """The statements on the serial line of a domain that is there."""
